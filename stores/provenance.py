@@ -1,0 +1,82 @@
+"""Provenance: what was computed, with which parameters, from what. Only what changes numbers enters an id."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+
+TUNING = {"tuning": True}
+"""Field metadata of parameters that never change a number (block sizes, workers): left out of every id."""
+
+
+def describe(step: object) -> dict[str, Json]:
+    """Name and every field of a step, a frozen dataclass, ready for JSON.
+
+    The name is the step's ``name`` (or its class name); fields marked ``metadata=TUNING`` are left out.
+
+    Raises:
+        TypeError: the step is no dataclass, or a field has no JSON form.
+    """
+    if not dataclasses.is_dataclass(step) or isinstance(step, type):
+        raise TypeError(
+            f"cannot describe {step!r}: a step is an instance of a frozen dataclass, whose fields are all of "
+            "its parameters. Decorate its class with @dataclass(frozen=True)."
+        )
+    fields = {
+        field.name: to_json(getattr(step, field.name))
+        for field in dataclasses.fields(step)
+        if not field.metadata.get("tuning", False)
+    }
+    return {"name": getattr(step, "name", type(step).__name__), **fields}
+
+
+def to_json(value: Any) -> Json:
+    """JSON form of a parameter: steps are described, tuples become lists, numpy scalars become numbers."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return describe(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(entry) for entry in value]
+    if isinstance(value, set | frozenset):
+        return sorted((to_json(entry) for entry in value), key=canonical_json)
+    if isinstance(value, PurePath):
+        return str(value)
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return to_json(value.item())
+    raise TypeError(
+        f"{value!r} of type {type(value).__name__} has no JSON form, so it cannot stand in a provenance record. "
+        "Use numbers, strings, tuples, mappings, or a frozen dataclass."
+    )
+
+
+def canonical_json(value: Json) -> str:
+    """One spelling per value: keys sorted, no spaces, non-ASCII kept; NaN and infinity are refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The steps that made a result, in order, and the ids of the results they started from."""
+
+    steps: tuple[Mapping[str, Json], ...]
+    parents: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """SHA-256 (hex) of the canonical JSON: equal provenance, equal id."""
+        text = canonical_json({"steps": list(self.steps), "parents": list(self.parents)})
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def to_json(self) -> dict[str, Json]:
+        """The record as it stands in a store."""
+        return {"id": self.id, "steps": [dict(step) for step in self.steps], "parents": list(self.parents)}
