@@ -1,4 +1,4 @@
-"""What the spectral analysis of one class is: plain arrays and numbers, as written by compute and read by reports."""
+"""What the spectral analysis of one class is: plain arrays, written by compute and read by reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL_CLASSES = -1
 
 @dataclass(frozen=True)
 class Clustering:
-    """Labels of one clustering; −1 is noise. ``outlier`` is higher for stranger samples, where the method says so."""
+    """Labels of one clustering; −1 is noise. ``outlier`` is higher for stranger samples, where there is one."""
 
     labels: Int[np.ndarray, " m"]
     outlier: Float[np.ndarray, " m"] | None = None

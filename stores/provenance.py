@@ -54,8 +54,8 @@ def to_json(value: Any) -> Json:
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return to_json(value.item())
     raise TypeError(
-        f"{value!r} of type {type(value).__name__} has no JSON form, so it cannot stand in a provenance record. "
-        "Use numbers, strings, tuples, mappings, or a frozen dataclass."
+        f"{value!r} of type {type(value).__name__} has no JSON form, so it cannot stand in a provenance "
+        "record. Use numbers, strings, tuples, mappings, or a frozen dataclass."
     )
 
 
@@ -80,3 +80,8 @@ class Provenance:
     def to_json(self) -> dict[str, Json]:
         """The record as it stands in a store."""
         return {"id": self.id, "steps": [dict(step) for step in self.steps], "parents": list(self.parents)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Provenance:
+        """The inverse of ``to_json``."""
+        return cls(tuple(record["steps"]), tuple(record["parents"]))

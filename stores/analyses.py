@@ -1,0 +1,175 @@
+"""Analyses in a store: group by group, each committed whole, and the findings drawn from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stores.analysis import Finding, GroupAnalysis
+from stores.encoding import group_document
+from stores.errors import Damaged, StoreError, Uncommitted
+from stores.findings import decode_findings, encode_findings
+from stores.floor import Floor
+from stores.groups import decode_group_analysis, encode_group_analysis, group_key, group_number
+from stores.ledger import Ledger
+from stores.provenance import Json, Provenance, to_json
+from stores.schema import content_of, element
+
+ROOT = "analyses"
+
+
+class AnalysisHandle:
+    """One analysis, from ``Run.create_analysis`` or ``Run.analysis``. Its id tells how it was made."""
+
+    def __init__(self, floor: Floor, content: Mapping[str, Any], writable: bool) -> None:
+        self.provenance = Provenance.from_json(content["provenance"])
+        self.facts: dict[str, Any] = dict(content["facts"])
+        """What was analysed: at least relevance (table), column, group_by and grid (y, x)."""
+        self.sequence = int(content["sequence"])
+        self._floor, self._writable = floor, writable
+        self._ledger = Ledger(floor)
+
+    def __repr__(self) -> str:
+        return f"<Analysis {self.id}: {len(self.groups)} groups, {len(self._revisions())} lists of findings>"
+
+    @property
+    def id(self) -> str:
+        """The first 12 hex digits of the provenance's id."""
+        return self.provenance.id[:12]
+
+    @property
+    def groups(self) -> list[int]:
+        """Committed groups, ascending; ``ALL_CLASSES`` (−1) is the joint one."""
+        units = self._ledger.units(f"{ROOT}/{self.id}")
+        return sorted(group_number(unit) for unit in units)
+
+    def missing(self, groups: Iterable[int]) -> list[int]:
+        """Which of these groups are not committed yet."""
+        committed = set(self.groups)
+        return [group for group in groups if group not in committed]
+
+    def write(self, group: GroupAnalysis) -> None:
+        """Write and commit one group; again with the same content does nothing.
+
+        Raises:
+            StoreError: the arrays do not agree, or the group is committed with other content.
+            StoreBusy: another owner is writing it.
+        """
+        self._check_writable()
+        unit = f"{ROOT}/{self.id}/{group_key(group.group)}"
+        files = {f"{unit}/{key}": data for key, data in encode_group_analysis(group).items()}
+        self._ledger.write(unit, files, {"provenance": self.provenance.id})
+
+    def read(self, group: int) -> GroupAnalysis:
+        """One group, every byte checked against its commit.
+
+        Raises:
+            Uncommitted: it is not written yet.
+            Damaged: its bytes are not those that were committed.
+        """
+        unit = f"{ROOT}/{self.id}/{group_key(group)}"
+        try:
+            return decode_group_analysis(self._files(unit), f"{self._floor.url}: {unit}")
+        except KeyError:
+            raise Uncommitted(
+                f"{self._floor.url}: analysis {self.id} has no group {group} yet; it has "
+                f"{self.groups or 'none'}. Run the analysis again, it goes on where it stopped."
+            ) from None
+
+    def write_findings(self, findings: Sequence[Finding], provenance: Provenance) -> None:
+        """Write a ranked list of findings, most suspicious first. Earlier lists stay; the newest is read.
+
+        Raises:
+            StoreError: two findings have one name, or a figure is NaN or infinite.
+        """
+        self._check_writable()
+        revisions = self._revisions()
+        files = encode_findings(findings, provenance)
+        if revisions and self._revision_files(revisions[-1]) == files:
+            return
+        unit = self._findings_unit(max(revisions, default=0) + 1)
+        keyed = {f"{unit}/{key}": data for key, data in files.items()}
+        self._ledger.write(unit, keyed, {"provenance": provenance.id})
+
+    def findings(self) -> list[Finding]:
+        """The newest list of findings, as ranked; empty if there is none.
+
+        Raises:
+            Damaged: its bytes are not those that were committed.
+        """
+        newest = self._newest_findings()
+        return [] if newest is None else newest[0]
+
+    @property
+    def findings_provenance(self) -> Provenance | None:
+        """How the newest list of findings was made; None if there is none."""
+        newest = self._newest_findings()
+        return None if newest is None else newest[1]
+
+    def _newest_findings(self) -> tuple[list[Finding], Provenance] | None:
+        revisions = self._revisions()
+        if not revisions:
+            return None
+        unit = self._findings_unit(revisions[-1])
+        return decode_findings(self._revision_files(revisions[-1]), f"{self._floor.url}: {unit}")
+
+    def _revision_files(self, revision: int) -> dict[str, bytes]:
+        return self._files(self._findings_unit(revision))
+
+    def _files(self, unit: str) -> dict[str, bytes]:
+        _, files = self._ledger.read(unit)
+        return {key.removeprefix(f"{unit}/"): data for key, data in files.items()}
+
+    def _revisions(self) -> list[int]:
+        return sorted(int(unit) for unit in self._ledger.units(f"{ROOT}/{self.id}/findings"))
+
+    def _findings_unit(self, revision: int) -> str:
+        return f"{ROOT}/{self.id}/findings/{revision}"
+
+    def _check_writable(self) -> None:
+        if not self._writable:
+            raise StoreError(f"{self._floor.url} is open for reading; open it with mode 'r+' to write.")
+
+
+def create_analysis(floor: Floor, provenance: Provenance, facts: Mapping[str, Any]) -> AnalysisHandle:
+    """Create an analysis, or go on with the one of the same provenance.
+
+    Raises:
+        StoreError: there is one of the same provenance that states other facts.
+    """
+    existing = list_analyses(floor, writable=True)
+    stated = to_json(dict(facts))
+    for handle in existing:
+        if handle.id == provenance.id[:12]:
+            if handle.facts != stated:
+                raise StoreError(
+                    f"{floor.url}: analysis {handle.id} exists and states {handle.facts}, now {stated}. "
+                    "What changes the facts must stand in the provenance, so that it gives another analysis."
+                )
+            return handle
+    content: dict[str, Json] = {
+        "provenance": provenance.to_json(),
+        "facts": stated,
+        "sequence": 1 + max((handle.sequence for handle in existing), default=0),
+    }
+    floor.put(f"{ROOT}/zarr.json", group_document({}))
+    floor.create(f"{ROOT}/{provenance.id[:12]}/zarr.json", group_document(element("analysis", content)))
+    return AnalysisHandle(floor, content, writable=True)
+
+
+def list_analyses(floor: Floor, writable: bool) -> list[AnalysisHandle]:
+    """Every analysis, oldest first."""
+    handles = []
+    for name in floor.names(ROOT):
+        key = f"{ROOT}/{name}/zarr.json"
+        document = floor.read(key)
+        if name == "zarr.json" or document is None:
+            continue
+        try:
+            content = content_of(json.loads(document)["attributes"], "analysis", f"{floor.url}: {key}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{floor.url}: {key} cannot be read ({error}).") from error
+        if content is not None:
+            handles.append(AnalysisHandle(floor, content, writable))
+    return sorted(handles, key=lambda handle: (handle.sequence, handle.id))

@@ -1,0 +1,183 @@
+"""Check and repair: every committed byte against its record, and what crashed writers left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from stores.analyses import ROOT as ANALYSES
+from stores.errors import Damaged, StoreError
+from stores.ledger import ROOT as LEDGER
+from stores.ledger import Commit, Ledger
+from stores.run import Location, Run, open
+from stores.schema import content_of, crc32c
+from stores.tables import Table, documents, table_key
+from stores.verdicts import ROOT as VERDICTS
+from stores.verdicts import read_verdict
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it was committed.
+
+    ``kind`` is "bytes" (a file is missing or altered), "commit" (a commit record is), "metadata" (a document
+    of a table, analysis or array is), "verdict", "lease" (of an owner that died), "held" (by an owner on
+    another machine) or "litter" (temporary files of a writer that died).
+    """
+
+    unit: str
+    kind: str
+    detail: str
+    rows: tuple[int, int] | None = None
+    """First row and one past the last, of a table's shard."""
+    repaired: bool = False
+
+    def __str__(self) -> str:
+        rows = f", rows {self.rows[0]} to {self.rows[1] - 1}" if self.rows else ""
+        return f"{self.unit}{rows}: {self.detail}{' (repaired)' if self.repaired else ''}"
+
+
+def check(path: Location, repair: bool = False) -> list[Problem]:
+    """Verify a whole store, every committed byte of it.
+
+    With ``repair``, the commits of damaged units are removed, so that running the stage again redoes just
+    those; lost metadata is written again, a verdict that cannot be read is set aside, and what dead writers
+    left is removed. No committed and sound byte is touched. Leases of other machines are released too: do not
+    repair while another machine writes.
+
+    Raises:
+        NotAStore, UnknownVersion, Damaged: the root itself cannot be read; nothing was changed.
+    """
+    return list(_Check(open(path, "r+" if repair else "r"), repair).problems())
+
+
+class _Check:
+    def __init__(self, run: Run, repair: bool) -> None:
+        self.run, self.repair = run, repair
+        self.floor = run.floor
+        self.ledger = Ledger(self.floor)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from self._litter()
+        yield from self._leases()
+        yield from self._tables()
+        yield from self._analyses()
+        yield from self._commits()
+        yield from self._verdicts()
+
+    def _done(self, problem: Problem) -> Problem:
+        return replace(problem, repaired=self.repair)
+
+    def _litter(self) -> Iterator[Problem]:
+        for key in self.floor.litter():
+            if self.repair:
+                self.floor.delete(key)
+            yield self._done(Problem(key, "litter", "left by a writer that died"))
+
+    def _leases(self) -> Iterator[Problem]:
+        for unit, holder in self.ledger.leases().items():
+            if holder is not None and holder.here:
+                continue  # being written right now
+            if self.repair:
+                self.ledger.release(unit)
+            if holder is None:
+                yield self._done(Problem(unit, "lease", "claimed by a writer that died"))
+            else:
+                yield self._done(
+                    Problem(unit, "held", f"claimed by {holder}; if that is gone, --repair releases it")
+                )
+
+    def _tables(self) -> Iterator[Problem]:
+        for key in self.run.table_keys():
+            document = f"{key}/zarr.json"
+            try:
+                table = self.run.table_at(key)
+            except Damaged as error:
+                if self.repair:
+                    self.floor.delete(document)
+                yield self._done(Problem(key, "metadata", f"{error} Running the stage again restores it."))
+                continue
+            if table is not None:
+                yield from self._array_documents(table)
+
+    def _array_documents(self, table: Table) -> Iterator[Problem]:
+        expected = documents(table_key(table.name), table.columns.values(), table.n, table.rows_per_shard)
+        for key, document in expected.items():
+            found = self.floor.read(key)
+            if found is None or not _same_json(found, document):
+                if self.repair:
+                    self.floor.put(key, document)
+                what = "is missing" if found is None else "is not what the table's columns say"
+                yield self._done(Problem(key.rpartition("/")[0], "metadata", f"its zarr.json {what}"))
+
+    def _analyses(self) -> Iterator[Problem]:
+        for name in self.floor.names(ANALYSES):
+            key = f"{ANALYSES}/{name}/zarr.json"
+            document = self.floor.read(key)
+            if name == "zarr.json" or document is None:
+                continue
+            try:
+                content_of(json.loads(document)["attributes"], "analysis", key)
+            except (ValueError, KeyError, TypeError, Damaged) as error:
+                if self.repair:
+                    self.floor.delete(key)
+                yield self._done(
+                    Problem(f"{ANALYSES}/{name}", "metadata", f"its zarr.json cannot be read ({error})")
+                )
+
+    def _commits(self) -> Iterator[Problem]:
+        for key in sorted(self.floor.sizes(LEDGER)):
+            if not key.endswith(".json"):
+                continue
+            unit = key.removeprefix(f"{LEDGER}/").removesuffix(".json")
+            problem = self._commit(unit)
+            if problem is not None:
+                if self.repair:
+                    self.ledger.retract(unit)
+                yield self._done(problem)
+
+    def _commit(self, unit: str) -> Problem | None:
+        try:
+            commit = self.ledger.commit(unit)
+        except Damaged as error:
+            return Problem(unit, "commit", str(error))
+        if commit is None:
+            return None
+        rows = tuple(commit.content["rows"]) if "rows" in commit.content else None
+        if commit.unit != unit:
+            return Problem(unit, "commit", f"its commit record is that of {commit.unit}", rows)
+        bad = self._bad_files(commit)
+        return Problem(unit, "bytes", "; ".join(bad), rows) if bad else None
+
+    def _bad_files(self, commit: Commit) -> list[str]:
+        bad = []
+        for key, (size, crc) in commit.files.items():
+            data = self.floor.read(key)
+            if data is None:
+                bad.append(f"{key} is missing")
+            elif len(data) != size:
+                bad.append(f"{key} has {len(data)} bytes where {size} were committed")
+            elif crc32c(data) != crc:
+                bad.append(f"{key} has other bytes than were committed")
+        return bad
+
+    def _verdicts(self) -> Iterator[Problem]:
+        for name in self.floor.names(VERDICTS):
+            key = f"{VERDICTS}/{name}"
+            if not name.endswith(".json"):
+                continue
+            try:
+                read_verdict(self.floor, key)
+            except StoreError as error:
+                if self.repair:
+                    self.floor.put(f"{VERDICTS}/damaged/{name}", self.floor.read(key) or b"")
+                    self.floor.delete(key)
+                yield self._done(Problem(key, "verdict", str(error)))
+
+
+def _same_json(found: bytes, expected: bytes) -> bool:
+    try:
+        return bool(json.loads(found) == json.loads(expected))
+    except ValueError:
+        return False

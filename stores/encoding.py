@@ -1,0 +1,196 @@
+"""Arrays as bytes and back: Zarr v3 documents and chunks, built in memory; only the floor writes files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Float
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer.core import Buffer
+from zarr.storage import MemoryStore
+
+from stores.provenance import Json
+from stores.schema import Column
+
+SCALE = "=scale"
+"""Suffix of the array of row scales beside a scaled_float16 array; no escaped name can end in it."""
+
+_SURROGATE = re.compile(r"\\u([0-9a-f]{4})")
+
+_INNER_BYTES = 512 * 1024
+"""Aimed size of the unit of reading inside a shard; one small map per chunk reads 30 times slower."""
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """One Zarr array of a column."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    fill: Any
+    attributes: Mapping[str, Json]
+
+
+def column_arrays(column: Column) -> list[str]:
+    """Suffixes of a column's arrays: the values, and their row scales where there are any."""
+    return list(_specs(column))
+
+
+def column_documents(column: Column, rows: int, rows_per_shard: int) -> dict[str, bytes]:
+    """The ``zarr.json`` of each array of a column, by the array's suffix."""
+    documents = {}
+    for suffix, spec in _specs(column).items():
+        files: dict[str, Buffer] = {}
+        _create(files, spec, rows, rows_per_shard)
+        documents[suffix] = files["zarr.json"].to_bytes()
+    return documents
+
+
+def encode_shard(
+    column: Column, rows: int, rows_per_shard: int, shard: range, values: np.ndarray
+) -> dict[str, bytes]:
+    """The bytes of one shard of a column, by array suffix and chunk key: {"/c/3/0/0": …, "=scale/c/3": …}."""
+    chunks = {}
+    parts = _split(column, values)
+    for suffix, spec in _specs(column).items():
+        files: dict[str, Buffer] = {}
+        array = _create(files, spec, rows, rows_per_shard)
+        array[shard.start : shard.stop] = parts[suffix]
+        del files["zarr.json"]
+        chunks.update({f"{suffix}/{key}": data.to_bytes() for key, data in files.items()})
+    return chunks
+
+
+def decode(column: Column, parts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Values of a column from what its arrays hold; text as an object array of ``str``."""
+    values = parts[""]
+    if column.encoding == "utf8":
+        return np.array([_unescape(text) for text in values.tolist()] + [None], dtype=object)[:-1]
+    if column.encoding == "scaled_float16":
+        return np.asarray(values.astype(np.float32) * parts[SCALE].reshape(-1, *(1,) * len(column.shape)))
+    return values
+
+
+def scale_rows(
+    values: Float[np.ndarray, "n ..."],
+) -> tuple[Float[np.ndarray, "n ..."], Float[np.ndarray, " n"]]:
+    """Float16 values and float32 scales with values × scale ≈ the input, relative error at most 2⁻¹¹.
+
+    The scale is the power of two that brings the row's largest absolute value into [2¹⁴, 2¹⁵), so scaling is
+    exact; only entries 2²⁸ times smaller than the largest fall below half precision's normal numbers.
+    """
+    flat = np.asarray(values, np.float32).reshape(len(values), -1)
+    largest = np.abs(flat).max(axis=1, initial=0.0)
+    exponent = np.where(largest > 0, np.frexp(largest)[1] - 15, 0)
+    exponent = np.maximum(exponent, -149)  # the smallest float32; such rows are exact all the same
+    halves = np.ldexp(flat, -exponent[:, None]).astype(np.float16)
+    return halves.reshape(values.shape), np.ldexp(np.float32(1), exponent).astype(np.float32)
+
+
+def encode_group(attributes: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """A whole Zarr group of small arrays, each one chunk, as files by key relative to the group."""
+    files: dict[str, Buffer] = {}
+    for name, values in arrays.items():
+        spec = _Spec(
+            str(values.dtype), values.shape[1:], tuple(f"axis_{i}" for i in range(1, values.ndim)), 0, {}
+        )
+        array = _create(files, spec, len(values), max(1, len(values)), path=name)
+        if values.size:
+            array[...] = values
+    encoded = {key: data.to_bytes() for key, data in sorted(files.items())}
+    return encoded | {"zarr.json": group_document(attributes)}
+
+
+def decode_group(files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The inverse of ``encode_group``."""
+    buffer = default_buffer_prototype().buffer
+    store = MemoryStore({key: buffer.from_bytes(data) for key, data in files.items()}, read_only=True)
+    names = sorted({key.split("/")[0] for key in files} - {"zarr.json"})
+    arrays = {name: np.asarray(zarr.open_array(store, path=name, mode="r")[...]) for name in names}
+    return json.loads(files["zarr.json"])["attributes"], arrays
+
+
+def group_document(attributes: Mapping[str, Json]) -> bytes:
+    """The ``zarr.json`` of a group."""
+    text = json.dumps(
+        {"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1, allow_nan=False
+    )
+    return text.encode("ascii")
+
+
+def _specs(column: Column) -> dict[str, _Spec]:
+    attributes: dict[str, Json] = {**column.attrs, "encoding": column.encoding}
+    if column.encoding == "scaled_float16":
+        return {
+            "": _Spec("float16", column.shape, column.axes, math.nan, attributes),
+            SCALE: _Spec("float32", (), (), math.nan, {}),
+        }
+    return {"": _Spec(column.dtype, column.shape, column.axes, column.fill, attributes)}
+
+
+def _split(column: Column, values: np.ndarray) -> dict[str, np.ndarray]:
+    if column.encoding == "utf8":
+        return {"": np.array([_escape(text) for text in values], dtype=np.dtypes.StringDType())}
+    if column.encoding == "scaled_float16":
+        halves, scale = scale_rows(values)
+        return {"": halves, SCALE: scale}
+    return {"": values}
+
+
+def _create(
+    files: dict[str, Buffer], spec: _Spec, rows: int, rows_per_shard: int, path: str = ""
+) -> zarr.Array[Any]:
+    row_bytes = 64 if spec.dtype == "str" else math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+    inner = _inner_rows(rows_per_shard, row_bytes)
+    return zarr.create_array(
+        MemoryStore(files),
+        name=path or None,
+        shape=(rows, *spec.shape),
+        chunks=(inner, *spec.shape),
+        shards=(rows_per_shard, *spec.shape) if inner < rows_per_shard else None,
+        dtype=spec.dtype,
+        fill_value=spec.fill,
+        compressors=_codecs(spec, row_bytes),
+        attributes=dict(spec.attributes),
+        dimension_names=("sample", *spec.axes),
+        config={"write_empty_chunks": True},
+    )
+
+
+def _codecs(spec: _Spec, row_bytes: int) -> Iterable[Any]:
+    """Half-precision maps shrink by bit shuffling; float32 maps hardly shrink, and read faster as they are."""
+    if spec.dtype == "float16":
+        return (BloscCodec(cname="zstd", shuffle="bitshuffle", typesize=2), Crc32cCodec())
+    if spec.dtype == "float32" and row_bytes > 8:
+        return (Crc32cCodec(),)
+    return (ZstdCodec(level=3), Crc32cCodec())
+
+
+def _inner_rows(rows_per_shard: int, row_bytes: int) -> int:
+    """The divisor of the shard's rows whose bytes come closest to the aim; all rows where they are few."""
+    if rows_per_shard * row_bytes <= 2 * _INNER_BYTES or row_bytes == 64:
+        return rows_per_shard
+    divisors = [d for d in range(1, math.isqrt(rows_per_shard) + 1) if rows_per_shard % d == 0]
+    divisors += [rows_per_shard // d for d in divisors]
+    return min(divisors, key=lambda d: (abs(math.log(d * row_bytes / _INNER_BYTES)), d))
+
+
+def _escape(text: str) -> str:
+    """Text that UTF-8 can hold: lone surrogates (undecodable file names) as \\udcxx, backslashes doubled."""
+    return text.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _unescape(text: str) -> str:
+    if "\\" not in text:
+        return text
+    pieces = text.split("\\\\")
+    return "\\".join(_SURROGATE.sub(lambda found: chr(int(found[1], 16)), piece) for piece in pieces)

@@ -1,0 +1,190 @@
+"""The floor a store stands on: whole files by key, each written once and durably, or replaced as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from stores.errors import Damaged
+from stores.owners import Owner
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+_TEMPORARY = ".tmp"
+
+
+class Floor(Protocol):
+    """Keys are ``/``-separated safe segments. What was written survives a crash once the method returned."""
+
+    @property
+    def url(self) -> str:
+        """Where this is, for messages."""
+
+    def read(self, key: str) -> bytes | None:
+        """All bytes, or None where there is no such file."""
+
+    def size(self, key: str) -> int | None:
+        """Length in bytes, or None where there is no such file."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or replace: a reader sees the old bytes, or the new ones, never a part."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write if absent; False, and nothing changed, where the key exists. One of several callers wins."""
+
+    def delete(self, key: str) -> None:
+        """Remove; an absent file is no error."""
+
+    def names(self, prefix: str) -> list[str]:
+        """Names directly under ``prefix``, files and folders, sorted."""
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Length of every file anywhere under ``prefix``."""
+
+    def litter(self) -> list[str]:
+        """Keys of temporary files whose writer is gone."""
+
+    def zarr(self) -> Store:
+        """The same files as a read-only Zarr store."""
+
+
+class LocalFloor:
+    """Files below a folder. Every write goes to a temporary, is fsynced, renamed, and its folder fsynced."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._numbers = itertools.count()
+
+    def __repr__(self) -> str:
+        return f"LocalFloor({str(self.root)!r})"
+
+    @property
+    def url(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def read(self, key: str) -> bytes | None:
+        """All bytes, or None where there is no such file."""
+        try:
+            return self._path(key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except IsADirectoryError as error:
+            raise Damaged(f"{self._path(key)} is a folder where a file was expected.") from error
+
+    def size(self, key: str) -> int | None:
+        """Length in bytes, or None where there is no such file."""
+        try:
+            return self._path(key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or replace a file durably."""
+        path = self._path(key)
+        with self._temporary(path, data) as temporary:
+            os.replace(temporary, path)  # noqa: PTH105 - the syscall is the point here
+        _fsync_folder(path.parent)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a file durably unless it exists: a hard link to a finished temporary, and one caller makes it."""
+        path = self._path(key)
+        if path.exists():
+            return False
+        with self._temporary(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        _fsync_folder(path.parent)
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove a file, if it is there, durably."""
+        path = self._path(key)
+        try:
+            os.unlink(path)  # noqa: PTH108
+        except FileNotFoundError:
+            return
+        _fsync_folder(path.parent)
+
+    def names(self, prefix: str) -> list[str]:
+        """Names directly under ``prefix``; temporaries are not among them."""
+        try:
+            entries = [entry.name for entry in self._path(prefix).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(entry for entry in entries if not entry.endswith(_TEMPORARY))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Length of every file anywhere under ``prefix``; temporaries are not among them."""
+        return {key: size for key, size in self._walk(prefix) if not key.endswith(_TEMPORARY)}
+
+    def litter(self) -> list[str]:
+        """Keys of temporary files whose writer is gone."""
+        keys = (key for key, _ in self._walk("") if key.endswith(_TEMPORARY))
+        return sorted(key for key in keys if not _temporary_owner(key).alive)
+
+    def zarr(self) -> Store:
+        """The same files as a read-only Zarr store."""
+        from zarr.storage import LocalStore
+
+        return LocalStore(self.root, read_only=True)
+
+    def _path(self, key: str) -> Path:
+        return self.root / key if key else self.root
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, int]]:
+        for folder, _, files in os.walk(self._path(prefix)):
+            for file in files:
+                path = Path(folder, file)
+                with contextlib.suppress(FileNotFoundError):  # removed by its writer since it was listed
+                    yield path.relative_to(self.root).as_posix(), path.stat().st_size
+
+    @contextlib.contextmanager
+    def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
+        """A whole, fsynced file beside ``path``; removed at the end if it is still there."""
+        _make_folder(path.parent)
+        temporary = path.parent / f"{path.name}.{Owner.me().mark}-{next(self._numbers)}{_TEMPORARY}"
+        try:
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(handle, view) :]
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            yield temporary
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)  # noqa: PTH108
+
+
+def _temporary_owner(key: str) -> Owner:
+    return Owner.from_mark(key.removesuffix(_TEMPORARY).rpartition(".")[2].rpartition("-")[0])
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, each entry fsynced in its parent."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)  # noqa: PTH102
+        _fsync_folder(folder.parent)
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

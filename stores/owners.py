@@ -1,0 +1,92 @@
+"""Who is writing: a process on a machine, and whether it still lives."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process. ``machine`` is a digest that tells machines (boots, containers) apart, ``host`` a name.
+
+    ``start`` is the kernel's start tick of the process, so that a process number used again is not mistaken
+    for the one that died; 0 where the system does not tell.
+    """
+
+    machine: str
+    pid: int
+    start: int
+    host: str = ""
+
+    @classmethod
+    def me(cls) -> Owner:
+        """The process that calls."""
+        return _me(os.getpid())
+
+    @property
+    def mark(self) -> str:
+        """A spelling without dots or slashes, for file names."""
+        return f"{self.machine}-{self.pid}-{self.start}"
+
+    @classmethod
+    def from_mark(cls, mark: str) -> Owner:
+        """The inverse of ``mark``; a mark that is none belongs to nobody, who is not alive."""
+        try:
+            machine, pid, start = mark.split("-")
+            return cls(machine, int(pid), int(start))
+        except ValueError:
+            return cls(_machine(), 0, 0)
+
+    @property
+    def here(self) -> bool:
+        """Whether the process is, or was, one of this machine's."""
+        return self.machine == _machine()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process may still be running; of another machine's nothing is known, so yes."""
+        if not self.here:
+            return True
+        if self.pid <= 0:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return self.start in (0, _start_tick(self.pid))
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host or 'machine ' + self.machine}"
+
+
+@functools.lru_cache(maxsize=1)
+def _me(pid: int) -> Owner:
+    return Owner(_machine(), pid, _start_tick(pid), socket.gethostname())
+
+
+@functools.cache
+def _machine() -> str:
+    parts = [socket.gethostname()]
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if boot.exists():
+        parts.append(boot.read_text(encoding="ascii").strip())
+    namespace = Path("/proc/self/ns/pid")
+    if namespace.is_symlink():
+        parts.append(str(namespace.readlink()))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _start_tick(pid: int) -> int:
+    """Field 22 of /proc/<pid>/stat, counted after the command's closing bracket; 0 where there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(text.rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return 0

@@ -1,0 +1,275 @@
+"""A run: everything of one audit in one Zarr v3 root."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from stores.analyses import AnalysisHandle, create_analysis, list_analyses
+from stores.analysis import GroupAnalysis
+from stores.encoding import group_document
+from stores.errors import Damaged, NotAStore, StoreError, Uncommitted
+from stores.floor import Floor, LocalFloor
+from stores.provenance import Json, Provenance, to_json
+from stores.schema import VERSION, Column, content_of, element
+from stores.tables import Table, documents, table_key
+from stores.verdicts import Verdict, add_verdict, read_verdicts
+
+Location = str | Path
+_ROOT = "zarr.json"
+
+
+class Run:
+    """An open store. Obtained from ``stores.create`` or ``stores.open``."""
+
+    def __init__(self, floor: Floor, path: Location, content: Mapping[str, Any], writable: bool) -> None:
+        self.path = path
+        """Where it is: a ``Path``, or the URL of a remote store."""
+        self.classes: tuple[str, ...] = tuple(content["classes"])
+        """Names of the model's classes, by index."""
+        self.n = int(content["samples"])
+        """Number of samples, the rows of every table."""
+        self.provenance: dict[str, Any] = dict(content["provenance"])
+        self.version = VERSION
+        self.writable = writable
+        self.floor = floor
+        """The files themselves, for the modules of this package."""
+
+    def __repr__(self) -> str:
+        mode = "r+" if self.writable else "r"
+        return f"<Run {str(self.path)!r} ({mode}): {self.n} samples, {len(self.classes)} classes>"
+
+    @property
+    def samples(self) -> Table:
+        """The table "samples": ids, labels, predictions, logits, metadata, thumbnails."""
+        return self.table("samples")
+
+    def create_table(
+        self, name: str, columns: Sequence[Column], *, rows_per_shard: int, provenance: Provenance
+    ) -> Table:
+        """Create a table, or open the one of this name if it is the same in everything.
+
+        Args:
+            name: "samples", or "relevance/<method>".
+            columns: what each row holds; see ``sample_columns`` and ``relevance_columns``.
+            rows_per_shard: rows written and committed at once; aim at 64 to 512 MiB for full maps.
+            provenance: how the values are made.
+
+        Raises:
+            StoreError: there is another table of this name, or two columns have one name.
+        """
+        self._check_writable()
+        key = self._table_key(name)
+        names = [column.name for column in columns]
+        if not columns or len(set(names)) != len(names) or rows_per_shard < 1:
+            raise StoreError(
+                f"table {name!r}: needs columns of different names and at least one row per shard, got "
+                f"columns {names} and {rows_per_shard} rows per shard."
+            )
+        content: dict[str, Json] = {
+            "name": name,
+            "columns": [column.to_json() for column in columns],
+            "rows": self.n,
+            "rows_per_shard": rows_per_shard,
+            "provenance": provenance.to_json(),
+        }
+        if "/" in key:
+            self.floor.put(f"{key.partition('/')[0]}/{_ROOT}", group_document({}))
+        self.floor.create(f"{key}/{_ROOT}", group_document(element("table", content)))
+        stored = self._table_content(key)
+        if stored != json.loads(json.dumps(content)):
+            raise StoreError(
+                f"{self.path}: there is a table {name!r} already, and it differs in "
+                f"{_difference(stored, content)}. A table is never changed: give the new one another name, "
+                "or write to a new store."
+            )
+        table = Table(self.floor, key, content, self.n, self.writable)
+        for document, data in documents(key, columns, self.n, table.rows_per_shard).items():
+            self.floor.create(document, data)
+        return table
+
+    def table(self, name: str) -> Table:
+        """An existing table.
+
+        Raises:
+            KeyError: there is no such table.
+        """
+        table = self.table_at(self._table_key(name))
+        if table is None:
+            raise KeyError(f"{self.path} has no table {name!r}; it has {', '.join(self.tables()) or 'none'}")
+        return table
+
+    def table_at(self, key: str) -> Table | None:
+        """The table at a key of the store; None if there is none."""
+        content = self._table_content(key)
+        return None if content is None else Table(self.floor, key, content, self.n, self.writable)
+
+    def table_keys(self) -> list[str]:
+        """Keys where tables may lie."""
+        return ["samples", *(f"relevance/{name}" for name in self.floor.names("relevance") if name != _ROOT)]
+
+    def tables(self) -> list[str]:
+        """Names of all tables."""
+        tables = (self.table_at(key) for key in self.table_keys())
+        return [table.name for table in tables if table is not None]
+
+    def create_analysis(self, provenance: Provenance, *, facts: Mapping[str, Any]) -> AnalysisHandle:
+        """Create an analysis, or go on with the one of the same provenance.
+
+        ``facts`` say at least which relevance table and column were analysed, how samples were grouped
+        ("label", "prediction" or "all") and the grid (y, x) of the maps.
+        """
+        self._check_writable()
+        return create_analysis(self.floor, provenance, facts)
+
+    def write_analysis(
+        self, provenance: Provenance, groups: Iterable[GroupAnalysis], *, facts: Mapping[str, Any]
+    ) -> AnalysisHandle:
+        """``create_analysis`` and ``write`` of every group."""
+        handle = self.create_analysis(provenance, facts=facts)
+        for group in groups:
+            handle.write(group)
+        return handle
+
+    def analyses(self) -> list[str]:
+        """Ids of all analyses, oldest first."""
+        return [handle.id for handle in list_analyses(self.floor, self.writable)]
+
+    def analysis(self, id: str | None = None) -> AnalysisHandle:
+        """An analysis by its id (or the beginning of it), or the newest one with a committed group.
+
+        Raises:
+            Uncommitted: there is none yet.
+            KeyError: no analysis, or more than one, has an id that begins like this.
+        """
+        handles = list_analyses(self.floor, self.writable)
+        if id is not None:
+            found = [handle for handle in handles if id and handle.id.startswith(id)]
+            if len(found) != 1:
+                ids = ", ".join(handle.id for handle in handles) or "none"
+                raise KeyError(f"{self.path} has {len(found)} analyses whose id begins {id!r}; it has {ids}")
+            return found[0]
+        for handle in reversed(handles):
+            if handle.groups:
+                return handle
+        raise Uncommitted(f"{self.path} has no analysis yet; run `spray analyze` first.")
+
+    def add_verdict(self, verdict: Verdict) -> None:
+        """Append a verdict."""
+        self._check_writable()
+        add_verdict(self.floor, verdict)
+
+    def verdicts(self) -> list[Verdict]:
+        """Every verdict in the order they were given; a later one on the same subject supersedes."""
+        return read_verdicts(self.floor)
+
+    def _table_key(self, name: str) -> str:
+        if name != "samples" and not name.startswith("relevance/"):
+            raise KeyError(f"a table is called 'samples' or 'relevance/<method>', not {name!r}")
+        return table_key(name)
+
+    def _table_content(self, key: str) -> dict[str, Any] | None:
+        document = self.floor.read(f"{key}/{_ROOT}")
+        return None if document is None else _content(document, "table", f"{self.floor.url}/{key}")
+
+    def _check_writable(self) -> None:
+        if not self.writable:
+            raise StoreError(f"{self.path} is open for reading; open it with mode 'r+' to write.")
+
+
+def create(path: Location, *, classes: Sequence[str], samples: int, provenance: Mapping[str, Any]) -> Run:
+    """Create a store, or open for writing the one that is there if it is for the same run.
+
+    Args:
+        path: a folder, by custom "<name>.zarr".
+        classes: names of the model's classes, by index.
+        samples: number of samples of the data set.
+        provenance: what makes this run this run (model, data, …), as JSON; no times, no secrets.
+
+    Raises:
+        StoreError: there is a store for another run.
+        NotAStore: the path is a file, or a folder with something else in it.
+    """
+    content: dict[str, Json] = {
+        "classes": list(classes),
+        "samples": int(samples),
+        "provenance": to_json(dict(provenance)),
+    }
+    floor = floor_at(path)
+    if floor.read(_ROOT) is None:
+        _check_free(floor, path)
+        floor.create(_ROOT, group_document(element("run", content)))
+    run = open(path, mode="r+")
+    stored = {"classes": list(run.classes), "samples": run.n, "provenance": run.provenance}
+    if stored != json.loads(json.dumps(content)):
+        raise StoreError(
+            f"{path} holds another run: it differs in {_difference(stored, content)}. Nothing was changed: "
+            "choose another path, or remove the folder if you no longer need it."
+        )
+    return run
+
+
+def open(path: Location, mode: Literal["r", "r+"] = "r") -> Run:
+    """Open a store, for reading or ("r+") for reading and writing. Several processes may do either at once.
+
+    Raises:
+        NotAStore: there is nothing, a file, or something else at the path.
+        UnknownVersion: the store is of a version that this one does not know.
+        Damaged: its root document cannot be read.
+    """
+    if mode not in ("r", "r+"):
+        raise StoreError(f"mode is 'r' or 'r+', got {mode!r}; use stores.create for a new store.")
+    floor = floor_at(path)
+    document = floor.read(_ROOT)
+    content = None if document is None else _content(document, "run", str(path))
+    if content is None:
+        raise NotAStore(
+            f"{path} is no run store: {_what_is_there(floor, path)} Expected a folder made by `spray`."
+        )
+    return Run(floor, path if "://" in str(path) else Path(path), content, writable=mode == "r+")
+
+
+def floor_at(path: Location) -> Floor:
+    """The floor of a path."""
+    return LocalFloor(Path(path))
+
+
+def _content(document: bytes, kind: str, where: str) -> dict[str, Any] | None:
+    try:
+        attributes = json.loads(document)["attributes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{where}: the metadata (zarr.json) cannot be read ({error}).") from error
+    return content_of(attributes, kind, where)
+
+
+def _check_free(floor: Floor, path: Location) -> None:
+    if isinstance(floor, LocalFloor) and floor.root.exists() and (not floor.root.is_dir() or floor.names("")):
+        raise NotAStore(
+            f"{path} is no run store: {_what_is_there(floor, path)} A new store needs a path that is free "
+            "or empty."
+        )
+
+
+def _what_is_there(floor: Floor, path: Location) -> str:
+    if isinstance(floor, LocalFloor):
+        if not floor.root.exists():
+            return "there is nothing."
+        if not floor.root.is_dir():
+            return "it is a file."
+    names = floor.names("")
+    return f"it holds {', '.join(names[:5])}{', …' if len(names) > 5 else ''}." if names else "it is empty."
+
+
+def _difference(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:
+    wanted = json.loads(json.dumps(wanted))
+    differing = [key for key in wanted if (stored or {}).get(key) != wanted[key]]
+    return "; ".join(
+        f"{key} (stored {_short((stored or {}).get(key))}, now {_short(wanted[key])})" for key in differing
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else f"{text[:117]}…"

@@ -1,0 +1,313 @@
+"""Tables: one row per sample, written in whole shards, read only where committed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Bool, Int
+
+from stores.encoding import column_arrays, column_documents, decode, encode_shard
+from stores.errors import Damaged, StoreError, Uncommitted
+from stores.floor import Floor
+from stores.ledger import Claim, Commit, Ledger
+from stores.names import safe_key
+from stores.provenance import Json, Provenance, to_json
+from stores.schema import Column
+from stores.values import clean
+
+Rows = slice | Sequence[int] | np.ndarray | None
+
+
+def table_key(name: str) -> str:
+    """Where a table of this name lies: "samples", or "relevance/…" with the rest of the name escaped."""
+    kind, _, rest = name.partition("/")
+    return f"{kind}/{safe_key(rest)}" if rest else kind
+
+
+class Table:
+    """Columns over the same samples. Obtained from ``Run.table`` or ``Run.create_table``."""
+
+    def __init__(self, floor: Floor, key: str, content: Mapping[str, Any], rows: int, writable: bool) -> None:
+        self.name: str = content["name"]
+        self.columns = {record["name"]: Column.from_json(record) for record in content["columns"]}
+        """Every column by name, in the order they were declared."""
+        self.provenance = Provenance.from_json(content["provenance"])
+        self.n = rows
+        self.rows_per_shard = max(1, min(int(content["rows_per_shard"]), rows))
+        self._floor, self._key, self._writable = floor, key, writable
+        self._ledger = Ledger(floor)
+        self._commits: dict[int, Commit] = {}
+        self._sound: set[tuple[int, str]] = set()
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    def __repr__(self) -> str:
+        done = len(self.shards) - len(self.missing())
+        return (
+            f"<Table {self.name!r}: {self.n} rows, {list(self.columns)}, {done} of {len(self.shards)} shards>"
+        )
+
+    @property
+    def shards(self) -> list[range]:
+        """The rows of every shard."""
+        size = self.rows_per_shard
+        return [range(low, min(low + size, self.n)) for low in range(0, self.n, size)]
+
+    def missing(self) -> list[int]:
+        """Shards not committed yet, also by another process meanwhile; writing these completes the table."""
+        committed = {int(unit) for unit in self._ledger.units(self._key)}
+        return [shard for shard in range(len(self.shards)) if shard not in committed]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is committed."""
+        return not self.missing()
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Why a committed row has no values, by row number, ascending."""
+        reasons = {}
+        for shard in self._committed():
+            reasons.update(
+                {int(row): reason for row, reason in self._commit(shard).content["failed"].items()}
+            )
+        return dict(sorted(reasons.items()))
+
+    @property
+    def ok(self) -> Bool[np.ndarray, " n"]:
+        """Which rows are committed and did not fail."""
+        mask = np.zeros(self.n, bool)
+        shards = self.shards
+        for shard in self._committed():
+            rows = shards[shard]
+            mask[rows.start : rows.stop] = True
+            mask[[int(row) for row in self._commit(shard).content["failed"]]] = False
+        return mask
+
+    def claim(self, shard: int) -> contextlib.AbstractContextManager[Claim]:
+        """Hold the right to write a shard while its values are computed; pass the claim on to ``write``.
+
+        Raises:
+            StoreBusy: another process, or thread, holds it.
+        """
+        self._check_writable()
+        return self._ledger.claim(self._unit(shard))
+
+    def release(self, shard: int) -> None:
+        """Remove the claim on a shard of an owner that is known to be gone, such as a killed worker."""
+        self._check_writable()
+        self._ledger.release(self._unit(shard))
+
+    def write(
+        self,
+        shard: int,
+        columns: Mapping[str, Any],
+        failed: Mapping[int, str] | None = None,
+        *,
+        claim: Claim | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> dict[int, str]:
+        """Write one whole shard: every column for each of its rows, then the commit record.
+
+        Args:
+            shard: number of the shard, an index into ``shards``.
+            columns: values of every column, one entry per row of the shard, in row order.
+            failed: reason by row number (of the store, not of the shard); those rows' values are replaced by
+                fill. A row with a NaN or an infinity in a column that does not allow them is failed too.
+            claim: the claim under which this is written, if the caller holds one.
+            facts: what else the commit should say, such as a batch that had to be halved.
+
+        Returns:
+            All failed rows of the shard with their reasons.
+
+        Raises:
+            StoreError: a column is missing, unknown, or of the wrong shape or type; nothing was written then.
+                Also if the shard was committed before with other values.
+            StoreBusy: another owner is writing this shard.
+        """
+        self._check_writable()
+        unit, rows = self._unit(shard), self.shards[shard]
+        values, reasons = clean(list(self.columns.values()), rows, columns, dict(failed or {}), self.name)
+        files = {}
+        for name, column in self.columns.items():
+            folder = f"{self._key}/{safe_key(name)}"
+            chunks = encode_shard(column, self.n, self.rows_per_shard, rows, values[name])
+            files.update({f"{folder}{key}": data for key, data in chunks.items()})
+        self._write_documents()
+        content: dict[str, Json] = {
+            "rows": [rows.start, rows.stop],
+            "failed": {str(row): reason for row, reason in reasons.items()},
+            "provenance": self.provenance.id,
+            "facts": to_json(dict(facts or {})),
+        }
+        self._ledger.write(unit, files, content, claim)
+        return reasons
+
+    def read(self, column: str, rows: Rows = None) -> np.ndarray:
+        """Values of a column, the first axis following ``rows`` (None: all; any order, repeats allowed).
+
+        Failed rows read as the column's fill: NaN, −1, 0 (unsigned), False or "". Text comes as an object
+        array.
+
+        Raises:
+            KeyError: there is no such column.
+            Uncommitted: a row asked for is not committed yet.
+            Damaged: the bytes are not those that were committed.
+        """
+        spec = self._column(column)
+        wanted = self._row_numbers(rows)
+        unique, inverse = np.unique(wanted, return_inverse=True)
+        dtype = np.dtype(object if spec.dtype == "str" else spec.dtype)
+        values = np.empty((len(unique), *spec.shape), dtype)
+        done = 0
+        for _, part in self._iterate(spec, unique):
+            values[done : done + len(part)] = part
+            done += len(part)
+        return values if np.array_equal(unique, wanted) else values[inverse]
+
+    def iterate(self, column: str, rows: Rows = None) -> Iterator[tuple[Int[np.ndarray, " m"], np.ndarray]]:
+        """(row numbers, values) shard by shard, rows ascending and each once; memory holds one shard.
+
+        Raises: as ``read``, before the first shard is read.
+        """
+        return self._iterate(self._column(column), np.unique(self._row_numbers(rows)))
+
+    def _iterate(
+        self, column: Column, rows: Int[np.ndarray, " m"]
+    ) -> Iterator[tuple[Int[np.ndarray, " m"], np.ndarray]]:
+        numbers, starts = np.unique(rows // self.rows_per_shard, return_index=True)
+        self._require({int(shard) for shard in numbers})
+        pieces = np.split(rows, starts[1:]) if len(rows) else []
+        for shard, piece in zip(numbers, pieces, strict=True):
+            yield piece, self._read_shard(column, int(shard), piece)
+
+    def _read_shard(self, column: Column, shard: int, rows: Int[np.ndarray, " m"]) -> np.ndarray:
+        commit = self._commit(shard)
+        key = f"{self._key}/{safe_key(column.name)}"
+        parts = {}
+        for suffix in column_arrays(column):
+            self._check_sizes(shard, commit, key + suffix)
+            try:
+                parts[suffix] = self._read_rows(key + suffix, rows)
+            except Exception as error:  # whatever zarr and its codecs make of broken bytes
+                raise Damaged(
+                    f"{self._floor.url}: shard {shard} of {self.name!r}, column {column.name!r}, cannot be "
+                    f"decoded ({error}). `spray check --repair` sets it aside, and running the stage again "
+                    "redoes it."
+                ) from error
+        values = decode(column, parts)
+        if column.dtype.startswith("float") and not column.missing:
+            holes = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+            failed = {int(row) for row in commit.content["failed"]}
+            for row in rows[holes].tolist():
+                if row not in failed:
+                    raise Damaged(
+                        f"{self._floor.url}: row {row} of {self.name!r}, column {column.name!r}, is "
+                        "committed as good but holds NaN. `spray check --repair` sets its shard aside for "
+                        "running again."
+                    )
+        return values
+
+    def _read_rows(self, key: str, rows: Int[np.ndarray, " m"]) -> np.ndarray:
+        """Rows of one array within a shard: runs of inner chunks are read whole and the rows picked from them."""
+        if key not in self._arrays:
+            self._arrays[key] = zarr.open_array(self._floor.zarr(), path=key, mode="r")
+        array = self._arrays[key]
+        size = array.chunks[0]
+        chunks = rows // size
+        cuts = np.flatnonzero(np.diff(chunks) > 1) + 1
+        pieces = []
+        for run in np.split(rows, cuts):
+            low = int(run[0]) // size * size
+            high = min((int(run[-1]) // size + 1) * size, self.n)
+            block = np.asarray(array[low:high])
+            pieces.append(block if len(run) == high - low else block[run - low])
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _check_sizes(self, shard: int, commit: Commit, key: str) -> None:
+        """A missing or shortened file reads as fill values without a word; so look first."""
+        if (shard, key) in self._sound:
+            return
+        for file, (expected, _) in commit.files.items():
+            if file.startswith(f"{key}/") and self._floor.size(file) != expected:
+                raise Damaged(self._ledger.damage(commit.unit, file, self._floor.size(file), expected))
+        self._sound.add((shard, key))
+
+    def _row_numbers(self, rows: Rows) -> Int[np.ndarray, " m"]:
+        if rows is None:
+            return np.arange(self.n)
+        if isinstance(rows, slice):
+            return np.arange(*rows.indices(self.n))
+        numbers = np.asarray(rows)
+        if numbers.dtype == bool or (numbers.size and numbers.dtype.kind not in "iu") or numbers.ndim != 1:
+            raise StoreError(
+                f"rows of {self.name!r}: expected None, a slice or a list of row numbers, got "
+                f"{numbers.dtype} of shape {numbers.shape}. For a mask, use numpy.flatnonzero(mask)."
+            )
+        numbers = numbers.astype(np.int64)
+        if numbers.size and not (numbers.min() >= 0 and numbers.max() < self.n):
+            raise StoreError(
+                f"rows of {self.name!r}: row numbers go from 0 to {self.n - 1}, got {numbers.min()} to "
+                f"{numbers.max()}."
+            )
+        return numbers
+
+    def _require(self, shards: set[int]) -> None:
+        missing = sorted(shards.difference(self._commits).intersection(self.missing()))
+        if missing:
+            raise Uncommitted(
+                f"{self._floor.url}: {len(missing)} of {len(self.shards)} shards of {self.name!r} are not "
+                f"written yet (first: {missing[0]}, rows {self.shards[missing[0]].start} to "
+                f"{self.shards[missing[0]].stop - 1}). Run the stage that writes them again, it goes on "
+                "where it stopped; or read the rows where `table.ok` is true."
+            )
+
+    def _committed(self) -> list[int]:
+        return sorted(set(range(len(self.shards))).difference(self.missing()))
+
+    def _commit(self, shard: int) -> Commit:
+        if shard not in self._commits:
+            commit = self._ledger.commit(self._unit(shard))
+            if commit is None:
+                raise Uncommitted(f"{self._floor.url}: shard {shard} of {self.name!r} is not written yet.")
+            if commit.content["provenance"] != self.provenance.id:
+                raise Damaged(
+                    f"{self._floor.url}: shard {shard} of {self.name!r} was committed for another "
+                    "provenance. `spray check --repair` sets it aside, and running the stage again redoes it."
+                )
+            self._commits[shard] = commit
+        return self._commits[shard]
+
+    def _unit(self, shard: int) -> str:
+        if not 0 <= shard < len(self.shards):
+            raise StoreError(f"{self.name!r} has shards 0 to {len(self.shards) - 1}, got {shard}.")
+        return f"{self._key}/{shard}"
+
+    def _column(self, name: str) -> Column:
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise KeyError(
+                f"{self.name!r} has no column {name!r}; it has {', '.join(self.columns)}"
+            ) from None
+
+    def _check_writable(self) -> None:
+        if not self._writable:
+            raise StoreError(f"{self._floor.url} is open for reading; open it with mode 'r+' to write.")
+
+    def _write_documents(self) -> None:
+        for key, document in documents(self._key, self.columns.values(), self.n, self.rows_per_shard).items():
+            if self._floor.size(key) != len(document):
+                self._floor.put(key, document)
+
+
+def documents(key: str, columns: Iterator[Column] | Any, rows: int, rows_per_shard: int) -> dict[str, bytes]:
+    """Metadata of every array of a table, by key."""
+    found = {}
+    for column in columns:
+        for suffix, document in column_documents(column, rows, rows_per_shard).items():
+            found[f"{key}/{safe_key(column.name)}{suffix}/zarr.json"] = document
+    return found
