@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from stores.analyses import AnalysisHandle, create_analysis, list_analyses
 from stores.analysis import GroupAnalysis
@@ -13,12 +14,16 @@ from stores.encoding import group_document
 from stores.errors import Damaged, NotAStore, StoreError, Uncommitted
 from stores.floor import Floor, LocalFloor
 from stores.provenance import Json, Provenance, to_json
+from stores.remote import remote_floor
 from stores.schema import VERSION, Column, content_of, element
 from stores.tables import Table, documents, table_key
 from stores.verdicts import Verdict, add_verdict, read_verdicts
 
 Location = str | Path
 _ROOT = "zarr.json"
+_SCHEMES = frozenset(
+    {"s3:", "s3a:", "gs:", "gcs:", "az:", "azure:", "abfs:", "abfss:", "http:", "https:", "file:"}
+)
 
 
 class Run:
@@ -183,7 +188,7 @@ def create(path: Location, *, classes: Sequence[str], samples: int, provenance: 
     """Create a store, or open for writing the one that is there if it is for the same run.
 
     Args:
-        path: a folder, by custom "<name>.zarr".
+        path: a folder, by custom "<name>.zarr", or a URL such as "s3://bucket/run.zarr".
         classes: names of the model's classes, by index.
         samples: number of samples of the data set.
         provenance: what makes this run this run (model, data, …), as JSON; no times, no secrets.
@@ -228,12 +233,21 @@ def open(path: Location, mode: Literal["r", "r+"] = "r") -> Run:
         raise NotAStore(
             f"{path} is no run store: {_what_is_there(floor, path)} Expected a folder made by `spray`."
         )
-    return Run(floor, path if "://" in str(path) else Path(path), content, writable=mode == "r+")
+    where = floor.root if isinstance(floor, LocalFloor) else str(path)
+    return Run(floor, where, content, writable=mode == "r+")
 
 
 def floor_at(path: Location) -> Floor:
-    """The floor of a path."""
-    return LocalFloor(Path(path))
+    """The floor of a path, or of a URL such as "s3://bucket/run.zarr"."""
+    if isinstance(path, Path):
+        if len(path.parts) > 1 and path.parts[0] in _SCHEMES:
+            raise StoreError(
+                f"{path} was a URL before it became a Path; give remote stores as text, 's3://…'."
+            )
+        return LocalFloor(path)
+    if path.startswith("file://"):
+        return LocalFloor(Path(unquote(urlsplit(path).path)))
+    return remote_floor(path.rstrip("/")) if "://" in path else LocalFloor(Path(path))
 
 
 def _content(document: bytes, kind: str, where: str) -> dict[str, Any] | None:
@@ -245,7 +259,7 @@ def _content(document: bytes, kind: str, where: str) -> dict[str, Any] | None:
 
 
 def _check_free(floor: Floor, path: Location) -> None:
-    if isinstance(floor, LocalFloor) and floor.root.exists() and (not floor.root.is_dir() or floor.names("")):
+    if floor.names("") or (isinstance(floor, LocalFloor) and floor.root.is_file()):
         raise NotAStore(
             f"{path} is no run store: {_what_is_there(floor, path)} A new store needs a path that is free "
             "or empty."

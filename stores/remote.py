@@ -1,0 +1,147 @@
+"""The floor on an object store: S3 and whatever else obstore speaks. Credentials come from the environment only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from stores.errors import StoreError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+    from zarr.abc.store import Store
+
+
+class ObjectFloor:
+    """Objects below a prefix. A put is atomic and durable by itself, and a conditional put creates."""
+
+    def __init__(self, store: ObjectStore, url: str) -> None:
+        self._store, self._url = store, url
+
+    def __repr__(self) -> str:
+        return f"ObjectFloor({self._url!r})"
+
+    @property
+    def url(self) -> str:
+        """The URL, without anything secret."""
+        return self._url
+
+    def read(self, key: str) -> bytes | None:
+        """All bytes, or None where there is no such object."""
+        import obstore
+
+        with self._told(key):
+            try:
+                return bytes(obstore.get(self._store, key).bytes())
+            except FileNotFoundError:
+                return None
+
+    def size(self, key: str) -> int | None:
+        """Length in bytes, or None where there is no such object."""
+        import obstore
+
+        with self._told(key):
+            try:
+                return int(obstore.head(self._store, key)["size"])
+            except FileNotFoundError:
+                return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or replace an object."""
+        import obstore
+
+        with self._told(key):
+            obstore.put(self._store, key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless it exists.
+
+        A request that went through and whose answer was lost is retried, and finds its own bytes: that counts
+        as written.
+        """
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with self._told(key):
+            try:
+                obstore.put(self._store, key, data, mode="create")
+            except (AlreadyExistsError, PreconditionError):
+                return self.read(key) == data
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        import obstore
+
+        with self._told(key):
+            try:
+                obstore.delete(self._store, key)
+            except FileNotFoundError:
+                return
+
+    def names(self, prefix: str) -> list[str]:
+        """Names directly under ``prefix``."""
+        import obstore
+
+        with self._told(prefix):
+            found = obstore.list_with_delimiter(self._store, prefix or None)
+        keys = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        return sorted(key.rstrip("/").rpartition("/")[2] for key in keys)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Length of every object anywhere under ``prefix``."""
+        import obstore
+
+        with self._told(prefix):
+            batches = list(obstore.list(self._store, prefix or None))
+        return {entry["path"]: int(entry["size"]) for batch in batches for entry in batch}
+
+    def litter(self) -> list[str]:
+        """Nothing: an object store has no half-written objects."""
+        return []
+
+    def zarr(self) -> Store:
+        """The same objects as a read-only Zarr store."""
+        from zarr.storage import ObjectStore as ZarrObjectStore
+
+        return ZarrObjectStore(self._store, read_only=True)
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        """Errors of the service as a ``StoreError`` of two lines, not fifty."""
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except BaseError as error:
+            raise StoreError(
+                f"{self._url}: {key or 'listing'}: {str(error).partition(chr(10))[0]}. Check the URL, the network, and "
+                "the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT, … for s3://)."
+            ) from error
+
+
+def remote_floor(url: str) -> ObjectFloor:
+    """The floor at a URL such as "s3://bucket/run.zarr".
+
+    Raises:
+        StoreError: obstore is not installed, the URL is not understood, or it carries credentials.
+    """
+    try:
+        from obstore.store import from_url
+    except ImportError as error:
+        raise StoreError(
+            f"{url}: remote stores need obstore; install it with `pip install 'spray-audit[remote]'`."
+        ) from error
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query:
+        raise StoreError(
+            f"{parts.scheme}://{parts.hostname}{parts.path}: a store's URL carries no credentials or options; put "
+            "them into the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, …)."
+        )
+    try:
+        store: Any = from_url(url)
+    except Exception as error:  # obstore raises ValueError, its own errors, or pyo3's
+        raise StoreError(f"{url} cannot be opened: {str(error).partition(chr(10))[0]}") from error
+    return ObjectFloor(store, url)
