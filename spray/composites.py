@@ -1,0 +1,109 @@
+"""Composites: which rule each weighted layer gets, by its kind, type, name or position. ``COMPOSITES`` names them.
+
+A composite of one's own is a few lines::
+
+    mine = Composite("mine", convolution=ZPlus(), linear=Epsilon(0.1), first=Flat())
+    mine = mine.with_rules({"classifier.*": Zero(), nn.Conv1d: Epsilon(), 3: Flat()})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from torch import nn
+
+from spray.rules import Epsilon, Flat, Rule, Zero, ZPlus
+
+EPSILON = Epsilon()
+
+
+@dataclass(frozen=True)
+class Override:
+    """A rule for the layers of one name (a pattern with * and ?), one type, or one position in execution."""
+
+    where: str | int
+    by: Literal["name", "type", "position"]
+    rule: Rule
+
+    def matches(self, name: str, module: nn.Module | None, position: int) -> bool:
+        """Whether the rule is for that call of a weighted layer."""
+        if self.by == "position":
+            return position == self.where
+        if self.by == "type":
+            return any(base.__name__ == self.where for base in type(module).__mro__)
+        return fnmatchcase(name, str(self.where))
+
+
+@dataclass(frozen=True)
+class Composite:
+    """LRP with one rule per kind of layer; ``first`` is for the first weighted layer in execution.
+
+    ``fold`` draws a BatchNorm into the weighted layer before it where that is its only consumer. Overrides go
+    before the rules by kind, the earliest that matches wins.
+    """
+
+    name: str
+    convolution: Rule = EPSILON
+    linear: Rule = EPSILON
+    first: Rule | None = None
+    overrides: tuple[Override, ...] = ()
+    fold: bool = True
+
+    def rule(self, *, kind: str, name: str, module: nn.Module | None, position: int) -> Rule:
+        """The rule of a weighted layer: ``kind`` convolution or linear, ``position`` counted from 0 in execution."""
+        for override in self.overrides:
+            if override.matches(name, module, position):
+                return override.rule
+        if position == 0 and self.first is not None:
+            return self.first
+        return self.convolution if kind == "convolution" else self.linear
+
+    def with_rules(self, rules: Mapping[str | int | type[nn.Module], Rule], name: str = "") -> Composite:
+        """This composite with other rules for some layers: by name pattern, by position, or by module type."""
+        new = tuple(_override(where, rule) for where, rule in rules.items())
+        return replace(self, name=name or f"{self.name}, changed", overrides=(*new, *self.overrides))
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The plain gradient of the start, or gradient × input: no rules, every operation that torch can differentiate."""
+
+    name: str
+    times_input: bool = False
+
+
+def _override(where: str | int | type[nn.Module], rule: Rule) -> Override:
+    if isinstance(where, type):
+        return Override(where.__name__, "type", rule)
+    return Override(where, "position" if isinstance(where, int) else "name", rule)
+
+
+Method = Composite | Gradient
+
+COMPOSITES: dict[str, Method] = {
+    composite.name: composite
+    for composite in (
+        Composite("lrp_0", convolution=Zero(), linear=Zero()),
+        Composite("lrp_epsilon"),
+        Composite("epsilon_plus", convolution=ZPlus()),
+        Composite("epsilon_plus_flat", convolution=ZPlus(), first=Flat()),
+        Gradient("gradient"),
+        Gradient("gradient_x_input", times_input=True),
+    )
+}
+
+
+def composite(name: str | Method) -> Method:
+    """The composite of that name, or the composite itself.
+
+    Raises:
+        ValueError: no composite has that name; the message lists those there are.
+    """
+    if isinstance(name, Composite | Gradient):
+        return name
+    if name not in COMPOSITES:
+        raise ValueError(f"there is no composite {name!r}. There are: {', '.join(sorted(COMPOSITES))}.")
+    return COMPOSITES[name]

@@ -1,0 +1,276 @@
+"""Relevance maps of a batch: one forward pass followed by a trace, one backward pass per target.
+
+The model is never changed: the same parameter objects, a bit-identical ``state_dict``, no gradients left
+behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from spray import preflight
+from spray.composites import Composite, Gradient, Method, composite
+from spray.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
+from spray.operations import HANDLERS
+from spray.trace import Trace
+from spray.weights import DerivedWeights
+
+Start = Literal["logit", "unit"]
+
+__all__ = [
+    "AttributionError",
+    "BadInput",
+    "BadModel",
+    "Explainer",
+    "Explanation",
+    "UnsupportedOperation",
+    "attribute",
+    "explain",
+]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The relevance of a batch.
+
+    Attributes:
+        relevance: of every input value, shaped like the inputs.
+        logits: the model's output, (n, classes).
+        targets: the class explained, (n,).
+        layers: relevance of the output of each named module.
+        checks: float64 of shape (n,) each: ``start`` (relevance put in), ``sum`` (Σ relevance of the input),
+            ``absolute`` (Σ|relevance|), ``absorbed_bias``, ``absorbed_epsilon``, their sum ``absorbed``,
+            ``tokens`` (taken by constants added inside the model: learned tokens, position embeddings,
+            shifts), and ``unaccounted``, start − sum − absorbed − tokens, which is rounding where all rules
+            conserve.
+    """
+
+    relevance: Float[Tensor, "n ..."]
+    logits: Float[Tensor, "n classes"]
+    targets: Int[Tensor, " n"]
+    layers: dict[str, Tensor] = field(default_factory=dict)
+    checks: dict[str, Float[Tensor, " n"]] = field(default_factory=dict)
+
+
+class Explainer:
+    """A model ready to be explained batch after batch, with the weights its rules derive kept in between.
+
+    Args:
+        model: any module that returns logits (n, classes), in evaluation mode.
+        composite: a name of ``spray.composites.COMPOSITES``, or a composite.
+        layers: names of modules (as in ``model.named_modules()``) whose outputs' relevance is wanted too.
+
+    Raises:
+        ValueError: an unknown composite.
+        BadInput: an unknown layer name.
+        BadModel: training mode, NaN weights, half precision.
+    """
+
+    def __init__(
+        self, model: nn.Module, composite: str | Method = "epsilon_plus_flat", layers: Sequence[str] = ()
+    ) -> None:
+        self.model = model
+        self.composite = _composite(composite)
+        self.layers = (layers,) if isinstance(layers, str) else tuple(layers)
+        preflight.check_layers(self.layers, model)
+        self._checked: tuple[tuple[int, int], ...] | None = None
+        self._derived = DerivedWeights()
+        self._check_model()
+
+    def explain(
+        self,
+        inputs: Float[Tensor, "n ..."],
+        targets: Int[Tensor, " n"] | int | None = None,
+        start: Start = "logit",
+    ) -> Explanation:
+        """Relevance of one target per sample (None: the predicted class).
+
+        ``start`` is ``"logit"`` (R = the target's logit) or ``"unit"`` (R = 1, which turns the map of a
+        negative logit around).
+
+        Raises:
+            BadInput: inputs or targets do not fit the model (``rows`` lists the samples).
+            BadModel: see the class.
+            UnsupportedOperation: the model uses an operation that no rule covers.
+        """
+        self._check_model()
+        preflight.check_inputs(inputs, self.model)
+        with _computing(inputs.device.type):
+            return self._explain(inputs, targets, start)
+
+    def _explain(self, inputs: Tensor, targets: Tensor | int | None, start: Start) -> Explanation:
+        x = (inputs.clone() if inputs.is_inference() else inputs.detach()).requires_grad_()
+        method, trace = self.composite, None
+        if isinstance(method, Composite):
+            trace = Trace(HANDLERS, method.rule, samples=len(x), derived=self._derived, folds=method.fold)
+            trace.start(x)
+        with trace or nullcontext(), _watched(self.model, self.layers, trace) as captured:
+            output = self.model(x)
+        if trace is not None and isinstance(output, Tensor):
+            output = trace.finish(output)
+        logits = preflight.check_logits(output, len(x))
+        chosen = preflight.check_targets(targets, logits)
+        for name in self.layers:
+            if name not in captured:
+                raise BadInput(f"module '{name}' did not run in the model's forward, so it has no relevance.")
+        values = {"": x, **captured}
+        seed = _seed(logits.detach(), chosen, start)
+        carried = _gradients(logits, list(values.values()), seed)
+        relevance = {
+            name: self._relevance(name, value, c, trace)
+            for (name, value), c in zip(values.items(), carried, strict=True)
+        }
+        total = relevance.pop("")
+        checks = _checks(total, (seed * logits.detach()).sum(1), trace)
+        return Explanation(total, logits.detach(), chosen, relevance, checks)
+
+    def _relevance(self, name: str, value: Tensor, carried: Tensor | None, trace: Trace | None) -> Tensor:
+        if carried is None:
+            raise UnsupportedOperation(
+                f"{f'the output of module {name!r}' if name else 'the input'} has no path to the logits along which "
+                "relevance flows: all of its paths end in operations that are held constant (sigmoid, softmax). "
+                "If the model ends in a softmax or sigmoid, explain it without that."
+            )
+        if trace is not None:
+            return trace.relevance(value, carried)
+        times = isinstance(self.composite, Gradient) and self.composite.times_input
+        return carried * value.detach() if times else carried
+
+    def _check_model(self) -> None:
+        """Look at the weights once, and again whenever they have changed."""
+        preflight.check_model(self.model)
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        state = tuple((id(tensor), tensor._version) for tensor in tensors)
+        if state != self._checked:
+            preflight.check_weights(self.model)
+            self._derived.know(tensors)
+            self._checked = state
+
+
+def explain(
+    model: nn.Module,
+    inputs: Float[Tensor, "n ..."],
+    targets: Int[Tensor, " n"] | int | None = None,
+    composite: str | Method = "epsilon_plus_flat",
+    layers: Sequence[str] = (),
+    start: Start = "logit",
+) -> Explanation:
+    """Relevance of one batch with its checks; for many batches keep an ``Explainer``, see there for all arguments."""
+    return Explainer(model, composite, layers).explain(inputs, targets, start)
+
+
+def attribute(
+    model: nn.Module,
+    inputs: Float[Tensor, "n ..."],
+    targets: Int[Tensor, " n"] | int | None = None,
+    composite: str | Method = "epsilon_plus_flat",
+    start: Start = "logit",
+) -> Float[Tensor, "n ..."]:
+    """The relevance of every input value for the target class (None: the predicted one), shaped like the inputs."""
+    return explain(model, inputs, targets, composite, start=start).relevance
+
+
+_composite = composite
+
+
+def _seed(logits: Float[Tensor, "n classes"], targets: Int[Tensor, " n"], start: Start) -> Tensor:
+    """c at the logits: R / logit."""
+    seed = torch.zeros_like(logits)
+    chosen = targets[:, None]
+    if start == "logit":
+        return seed.scatter_(1, chosen, 1.0)
+    if start == "unit":
+        logit = logits.gather(1, chosen)
+        rows = tuple(torch.nonzero(logit.flatten() == 0).flatten().tolist())
+        if rows:
+            raise BadInput(f"start='unit' divides by the logit, which is 0 in rows {rows}.", rows)
+        return seed.scatter_(1, chosen, logit.reciprocal())
+    raise BadInput(f"there is no start {start!r}. There are: 'logit', 'unit'.")
+
+
+def _gradients(logits: Tensor, values: list[Tensor], seed: Tensor) -> Sequence[Tensor | None]:
+    if not logits.requires_grad:
+        return [None] * len(values)
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(logits, values, seed, allow_unused=True)
+    return gradients
+
+
+def _checks(relevance: Tensor, start: Tensor, trace: Trace | None) -> dict[str, Tensor]:
+    rows = relevance.flatten(1)
+    checks = {
+        "start": start.double().cpu(),
+        "sum": rows.sum(1, dtype=torch.float64).cpu(),
+        "absolute": rows.abs().sum(1, dtype=torch.float64).cpu(),
+    }
+    if trace is not None:
+        taken = {kind: trace.ledger.taken(kind).cpu() for kind in trace.ledger.KINDS}
+        checks["absorbed_bias"], checks["absorbed_epsilon"] = taken["bias"], taken["epsilon"]
+        checks["absorbed"] = taken["bias"] + taken["epsilon"]
+        checks["tokens"] = taken["tokens"]
+        checks["unaccounted"] = checks["start"] - checks["sum"] - checks["absorbed"] - checks["tokens"]
+    return checks
+
+
+@contextmanager
+def _watched(model: nn.Module, layers: tuple[str, ...], trace: Trace | None) -> Iterator[dict[str, Tensor]]:
+    """While the model runs: keep the trace's place in it, and collect the outputs of the named modules."""
+    captured: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if trace is not None:
+                stack.callback(module.register_forward_pre_hook(partial(_enter, trace, name)).remove)
+                leave = module.register_forward_hook(partial(_leave, trace), always_call=True)
+                stack.callback(leave.remove)
+            if name in layers:
+                hook = partial(_capture, captured, name, trace)
+                stack.callback(module.register_forward_hook(hook).remove)
+        yield captured
+
+
+def _enter(trace: Trace, name: str, module: nn.Module, inputs: Any) -> None:
+    trace.path.append((name, module))
+
+
+def _leave(trace: Trace, module: nn.Module, inputs: Any, output: Any) -> None:
+    if trace.path and trace.path[-1][1] is module:
+        trace.path.pop()
+
+
+def _capture(
+    captured: dict[str, Tensor], name: str, trace: Trace | None, module: nn.Module, inputs: Any, output: Any
+) -> None:
+    if name in captured:
+        raise BadInput(
+            f"module '{name}' ({type(module).__name__}) runs more than once in a pass, so its relevance has no one "
+            "place. Name the module around it, or a neighbour that runs once."
+        )
+    if not isinstance(output, Tensor):
+        raise BadInput(
+            f"module '{name}' returns {type(output).__name__}; only a module that returns a tensor works."
+        )
+    if trace is None:
+        if not output.requires_grad:
+            raise BadInput(f"the output of module '{name}' does not depend on the input.")
+        captured[name] = output
+    else:
+        captured[name] = trace.captured(output, name)
+
+
+@contextmanager
+def _computing(device: str) -> Iterator[None]:
+    """Gradients on, autocast off, and full float32 precision, whatever the caller has set."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
+        try:
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -1,0 +1,166 @@
+"""The linear map of a weighted layer and its transpose, for any weight of that shape.
+
+Rules run one layer with several weights (W, W⁺, |W|, W², 1): a geometry is the layer without its weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Geometry(Protocol):
+    """How values of the input meet weights: ``forward`` is x ↦ Wx + b, ``adjoint`` is r ↦ Wᵀr."""
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension that holds the channels (features), in input and output."""
+
+    @property
+    def weight_out_dim(self) -> int:
+        """The dimension of the weight that runs over output channels (within a group where transposed)."""
+
+    def forward(
+        self, x: Float[Tensor, "n ..."], weight: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "n ..."]:
+        """Wx + b."""
+
+    def adjoint(self, r: Float[Tensor, "n ..."], weight: Tensor, like: Tensor) -> Float[Tensor, "n ..."]:
+        """Wᵀr, shaped like ``like``."""
+
+    def scale_outputs(self, weight: Tensor, scale: Float[Tensor, " o"]) -> Tensor:
+        """The weight with every output channel multiplied by its scale."""
+
+    def single_channel(self, weight: Tensor) -> tuple[Geometry, Tensor]:
+        """The same reach with one channel per group, and a weight of ones for it."""
+
+    def sum_channels(self, values: Float[Tensor, "n ..."]) -> Tensor:
+        """Output values summed over the channels of each group."""
+
+    def one_per_group(self, x: Float[Tensor, "n ..."]) -> Tensor:
+        """The input with one channel per group, in shape only."""
+
+    def spread(self, values: Tensor, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """One channel per group repeated over the input channels of the group."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x ↦ x Wᵀ over the last dimension; W is (out, in)."""
+
+    channel_dim: int = -1
+    weight_out_dim: int = 0
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Wx + b."""
+        return F.linear(x, weight, bias)
+
+    def adjoint(self, r: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+        """Wᵀr."""
+        return r @ weight
+
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Every output channel of W multiplied by its scale."""
+        return weight * scale[:, None]
+
+    def single_channel(self, weight: Tensor) -> tuple[Geometry, Tensor]:
+        """One channel per group, and ones."""
+        return self, weight.new_ones(1, 1)
+
+    def sum_channels(self, values: Tensor) -> Tensor:
+        """Output values summed over the channels of each group."""
+        return values.sum(-1, keepdim=True)
+
+    def one_per_group(self, x: Tensor) -> Tensor:
+        """One input channel per group, in shape only."""
+        return x[..., :1]
+
+    def spread(self, values: Tensor, x: Tensor) -> Tensor:
+        """One channel per group repeated over the input channels of the group."""
+        return values.expand_as(x)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Convolution of 1 to 3 dimensions, or its transpose; the weight as torch keeps it."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    transposed: bool = False
+    output_padding: tuple[int, ...] = ()
+    channel_dim: int = 1
+
+    @property
+    def weight_out_dim(self) -> int:
+        """The weight is (out, in/groups, …), or (in, out/groups, …) where transposed."""
+        return 1 if self.transposed else 0
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Wx + b."""
+        return torch.convolution(
+            x,
+            weight,
+            bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self._output_padding,
+            self.groups,
+        )
+
+    def adjoint(self, r: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+        """Wᵀr."""
+        gradient: Tensor = torch.ops.aten.convolution_backward(
+            r,
+            like,
+            weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self._output_padding,
+            self.groups,
+            (True, False, False),
+        )[0]
+        return gradient
+
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Every output channel of W multiplied by its scale."""
+        tail = [1] * len(self.stride)
+        if not self.transposed:
+            return weight * scale.view(-1, 1, *tail)
+        per_group = scale.view(self.groups, 1, -1, *tail)
+        return (weight.unflatten(0, (self.groups, -1)) * per_group).flatten(0, 1)
+
+    def single_channel(self, weight: Tensor) -> tuple[Geometry, Tensor]:
+        """One channel per group, and ones."""
+        return replace(self), weight.new_ones(self.groups, 1, *weight.shape[2:])
+
+    def sum_channels(self, values: Tensor) -> Tensor:
+        """Output values summed over the channels of each group."""
+        if self.groups == 1:
+            return values.sum(1, keepdim=True)
+        return values.unflatten(1, (self.groups, -1)).sum(2)
+
+    def one_per_group(self, x: Tensor) -> Tensor:
+        """One input channel per group, in shape only."""
+        return x[:, : self.groups]
+
+    def spread(self, values: Tensor, x: Tensor) -> Tensor:
+        """One channel per group repeated over the input channels of the group."""
+        if self.groups == 1:
+            return values.expand_as(x)
+        return values.repeat_interleave(x.shape[1] // self.groups, dim=1)
+
+    @property
+    def _output_padding(self) -> tuple[int, ...]:
+        return self.output_padding or (0,) * len(self.stride)

@@ -1,0 +1,49 @@
+"""Where the relevance of each sample went: what biases, stabilisers and learned tokens took on the way down."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Ledger:
+    """Relevance that does not arrive at the input, per sample and by who took it.
+
+    Tensors are booked with the samples along their first dimension, or several rows per sample (windows,
+    tokens), the rows of one sample together.
+    """
+
+    KINDS = ("bias", "epsilon", "tokens")
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self.clear()
+
+    def clear(self) -> None:
+        """Start the books of another backward pass."""
+        self._taken: dict[str, Tensor] = {}
+
+    def book(self, kind: str, taken: Float[Tensor, " n"]) -> None:
+        """Relevance taken from each sample by something of that kind."""
+        self._taken[kind] = self._taken[kind] + taken.double() if kind in self._taken else taken.double()
+
+    def taken(self, kind: str) -> Float[Tensor, " n"]:
+        """Relevance taken so far, float64."""
+        return self._taken.get(kind, torch.zeros(self.samples, dtype=torch.float64))
+
+    def rows(self, values: Float[Tensor, "m ..."]) -> Float[Tensor, " n"]:
+        """The sum of each sample."""
+        if values.shape[0] == self.samples:
+            return (
+                values.flatten(1).sum(1)
+                if values.is_contiguous()
+                else values.sum(tuple(range(1, values.ndim)))
+            )
+        return values.reshape(self.samples, -1).sum(1)
+
+    def products(self, a: Float[Tensor, "m ..."], b: Float[Tensor, "m ..."]) -> Float[Tensor, " n"]:
+        """Σ a·b of each sample, without a temporary where the memory format allows it."""
+        if a.is_contiguous() and b.is_contiguous() and a.shape == b.shape:
+            return torch.linalg.vecdot(a.view(self.samples, -1), b.view(self.samples, -1))
+        return self.rows(a * b)

@@ -1,0 +1,19 @@
+"""What the engine does with each operation a model may use; one kind of operation per file.
+
+``HANDLERS`` is the allow-list: an operation that is not in it is refused by name.
+"""
+
+from spray.operations import activations, constants, gates, homogeneous, normalisation, products, weighted
+from spray.trace import Handler
+
+HANDLERS: dict[str, Handler] = {
+    **homogeneous.HANDLERS,
+    **activations.HANDLERS,
+    **gates.HANDLERS,
+    **products.HANDLERS,
+    **constants.HANDLERS,
+    **normalisation.HANDLERS,
+    **weighted.HANDLERS,
+}
+
+__all__ = ["HANDLERS"]

@@ -1,0 +1,344 @@
+"""Following one forward pass of an unmodified model, operation by operation.
+
+A ``Trace`` is a torch function mode: every torch function the model calls on a tensor that depends on the
+input comes by, written as a module, a function, a method or an operator, and is handed to the handler of
+its name. An operation without a handler is refused by name. Tensors that do not depend on the input are
+constants. In-place operations return fresh tensors; later uses of the old one are led to the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from spray.calls import Early, LayerCall, either
+from spray.errors import UnsupportedOperation
+from spray.ledger import Ledger
+from spray.weights import DerivedWeights
+
+
+def names(text: str) -> frozenset[str]:
+    """A set of operation names, written as words."""
+    return frozenset(text.split())
+
+
+METADATA = names(
+    "shape size dim ndim dtype device numel nelement is_floating_point is_complex requires_grad is_leaf is_cuda "
+    "is_cpu is_mps is_meta is_sparse is_quantized is_nested layout stride is_contiguous __len__ __hash__ get_device "
+    "element_size ndimension itemsize nbytes names is_inference _assert"
+)
+"""What may be asked of a tensor without touching its values."""
+
+Handler = Callable[["Call"], Any]
+
+
+@dataclass(eq=False)
+class Origin:
+    """What a trace knows about a tensor it has seen."""
+
+    trace: Trace
+    call: LayerCall | None = None
+    early: Early | None = None
+    gate: str | None = None
+    replaced: Tensor | None = None
+
+
+@dataclass
+class Call:
+    """One operation of the model: its name, its arguments, and those of them that depend on the input."""
+
+    trace: Trace
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    tracked: list[Tensor]
+    carries: Literal["no", "natively", "elementwise"] = "no"
+    origin: Origin | None = field(default=None)
+
+    def native(self) -> Any:
+        """Run the operation itself, out of place, recorded by autograd, parameters held constant."""
+        args, kwargs = map_tensors(_freeze, (self.args, self.kwargs))
+        return self.function(*args, **kwargs)
+
+    def refuse(self, reason: str) -> UnsupportedOperation:
+        """The error that names this operation, where it was met, why it is refused, and the way out."""
+        return UnsupportedOperation(f"{self.name}{self.trace.place}: {reason}")
+
+
+class Trace(TorchFunctionMode):
+    """One forward pass under way: what is known about its tensors, and the books of its backward passes."""
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        rules: Any,
+        *,
+        samples: int,
+        derived: DerivedWeights,
+        folds: bool = True,
+    ) -> None:
+        super().__init__()
+        self.handlers = handlers
+        self.rules = rules
+        self.ledger = Ledger(samples)
+        self.derived = derived
+        self.folds = folds
+        self.path: list[tuple[str, torch.nn.Module]] = []
+        self.weighted = 0
+        self._overwritten: dict[int, Tensor] = {}
+
+    # -- what is known about a tensor -----------------------------------------------------------------------------
+
+    def start(self, x: Tensor) -> Tensor:
+        """Mark the model's input as what everything depends on."""
+        _mark(x, Origin(self, early=Early("the model's input", carries=True)))
+        return x
+
+    def origin(self, value: object) -> Origin | None:
+        """What this trace knows about a tensor, None for constants and other objects."""
+        origin = value.__dict__.get("_spray_origin") if isinstance(value, Tensor) else None
+        return origin if isinstance(origin, Origin) and origin.trace is self else None
+
+    def depends(self, value: object) -> bool:
+        """Whether relevance can flow through a tensor on to the input."""
+        origin = self.origin(value)
+        return origin is not None and origin.gate is None
+
+    def gate(self, value: Tensor, name: str) -> Tensor:
+        """Hold a tensor constant as a factor made by the operation ``name``: no relevance flows through it."""
+        held = value.detach()
+        _mark(held, Origin(self, gate=name))
+        return held
+
+    def current(self, tensor: Tensor) -> Tensor:
+        """The tensor that holds the values now, after in-place operations on it.
+
+        Raises:
+            UnsupportedOperation: it shares memory with a tensor that an in-place operation has overwritten
+            since,
+                or it was made by an operation the trace could not see.
+        """
+        origin = self.origin(tensor)
+        while origin is not None and origin.replaced is not None:
+            tensor = origin.replaced
+            origin = self.origin(tensor)
+        if origin is not None:
+            if self._overwritten and tensor.untyped_storage().data_ptr() in self._overwritten:
+                raise UnsupportedOperation(
+                    f"a tensor{self.place} shares memory with one that an in-place operation has overwritten "
+                    "since. Relevance cannot follow views of overwritten tensors: write the in-place operation "
+                    "out of place (inplace=False, x = x + y instead of x += y)."
+                )
+        elif tensor.requires_grad and not tensor.is_leaf:
+            made_by = type(tensor.grad_fn).__name__
+            raise UnsupportedOperation(
+                f"a tensor{self.place} was made outside the sight of the trace (by {made_by}): a scripted or "
+                "compiled module, a custom autograd function, or a tensor kept from an earlier call. Use the "
+                "eager, plain form of that part of the model."
+            )
+        return tensor
+
+    def finish(self, output: Tensor) -> Tensor:
+        """The model's output as it stands after the last in-place operation; c is what it hands back."""
+        output = self.current(output)
+        origin = self.origin(output)
+        if origin is not None and origin.early is not None:
+            origin.early.demand("quotient")
+        return output
+
+    def captured(self, output: Tensor, name: str) -> Tensor:
+        """A module's output as it stands when the module returns.
+
+        Raises:
+            UnsupportedOperation: no relevance flows through it.
+        """
+        output = self.current(output)
+        if not self.depends(output):
+            raise UnsupportedOperation(
+                f"the output of module '{name}' does not depend on the input, or is held constant as a gate, so it "
+                "has no relevance. Name a module whose values are handed on."
+            )
+        return output
+
+    def relevance(self, value: Tensor, carried: Tensor) -> Tensor:
+        """R of a tensor from what was carried to it, c or R; of a layer with a folded BatchNorm, after that."""
+        origin = self.origin(value)
+        if origin is not None and origin.early is not None and origin.early.carried == "relevance":
+            return carried
+        if origin is not None and origin.call is not None:
+            return carried * origin.call.z
+        return carried * value.detach()
+
+    @property
+    def place(self) -> str:
+        """Where in the model the trace is, for messages."""
+        named = [name for name, _ in self.path if name]
+        return f" in module '{named[-1]}' ({type(self.path[-1][1]).__name__})" if named else ""
+
+    # -- the mode -------------------------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name = operation_name(func)
+        if name in METADATA:
+            return func(*args, **(kwargs or {}))
+        args, kwargs = map_tensors(self.current, (args, dict(kwargs or {})))
+        tensors = list(_tensors((args, kwargs)))
+        tracked = [tensor for tensor in tensors if self.depends(tensor)]
+        if not tracked:
+            return self._constant(func, args, kwargs, tensors)
+        return self._follow(name, func, args, kwargs, tracked)
+
+    def _constant(self, func: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        """An operation on constants; what is made of a gate stays a gate."""
+        gates = [origin.gate for origin in map(self.origin, tensors) if origin is not None]
+        args, kwargs = map_tensors(_freeze, (args, kwargs))
+        with torch.no_grad():
+            out = func(*args, **kwargs)
+        if gates:
+            for tensor in _tensors(out):
+                if tensor.is_floating_point():
+                    _mark(tensor, Origin(self, gate=gates[0]))
+        return out
+
+    def _follow(
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], tracked: list[Tensor]
+    ) -> Any:
+        name, func, kwargs, in_place = out_of_place(name, func, kwargs)
+        call = Call(self, name, func, args, kwargs, tracked)
+        handler = self.handlers.get(name)
+        if handler is None:
+            raise call.refuse(
+                "there is no rule for this operation. Write this part of the model with operations that have one, "
+                "or add a handler for it (see CONTRIBUTING: adding an operation); `gradient` and "
+                "`gradient_x_input` need no rules."
+            )
+        if kwargs.get("out") is not None:
+            raise call.refuse("writing into out=… hides where values come from. Use the returned tensor.")
+        if not torch.is_grad_enabled():
+            raise call.refuse(
+                "the model turns gradients off inside its forward (no_grad, inference_mode, detach), so relevance "
+                "cannot follow. Remove that, or explain the part of the model after it."
+            )
+        if name != "batch_norm":
+            self.consume(tracked)
+        out = handler(call)
+        out = map_tensors(lambda tensor: self._finish(call, tensor), out)
+        if in_place:
+            origin = self.origin(args[0])
+            if origin is not None and out is not args[0]:
+                origin.replaced = out
+                self._overwritten[args[0].untyped_storage().data_ptr()] = args[0]
+        return out
+
+    def consume(self, tracked: list[Tensor]) -> None:
+        """Tell the weighted layers whose outputs are used that a use other than a normalisation was seen."""
+        for tensor in tracked:
+            origin = self.origin(tensor)
+            if origin is not None and origin.call is not None:
+                origin.call.consumed(tensor)
+
+    def _finish(self, call: Call, out: Tensor) -> Tensor:
+        """Mark an output of an operation on tracked tensors."""
+        if self.origin(out) is not None or not out.is_floating_point():
+            return out
+        if not out.requires_grad:
+            raise call.refuse(
+                "its result does not depend on the input differentiably, so relevance cannot follow."
+            )
+        if call.origin is not None:
+            _mark(out, call.origin)
+            return out
+        early = self.early(call, carries=call.carries == "natively")
+        if early is not None and call.carries == "elementwise" and out.shape == call.tracked[0].shape:
+            early.carries = True
+            out = either(call.tracked[0], out, early)
+        _mark(out, Origin(self, early=early))
+        return out
+
+    def early(self, call: Call, *, carries: bool) -> Early | None:
+        """The output of an operation ahead of the first layer that carries c, None if it is not there."""
+        before = [origin.early for origin in map(self.origin, call.tracked) if origin is not None]
+        parents = [early for early in before if early is not None]
+        if len(parents) == len(before):
+            return Early(call.name + self.place, tuple(parents), carries=carries)
+        for early in parents:
+            early.demand("quotient")
+        return None
+
+
+def operation_name(func: Callable[..., Any]) -> str:
+    """One name for an operation, however it is written: ``add`` for torch.add, Tensor.add and ``+``."""
+    name: str = func.__name__
+    if name in ("__get__", "__set__", "__delete__"):
+        owner: str = func.__self__.__name__  # type: ignore[attr-defined]
+        return owner if name == "__get__" else f"{owner}.{name}"
+    return name
+
+
+def out_of_place(
+    name: str, func: Callable[..., Any], kwargs: dict[str, Any]
+) -> tuple[str, Callable[..., Any], dict[str, Any], bool]:
+    """The operation without its in-place form, and whether it was in place."""
+    if kwargs.get("inplace"):
+        return name, func, {**kwargs, "inplace": False}, True
+    if name.startswith("__i") and name.endswith("__") and hasattr(Tensor, "__" + name[3:]):
+        plain = "__" + name[3:]
+        return operation_name(getattr(Tensor, plain)), getattr(Tensor, plain), kwargs, True
+    if name.endswith("_") and not name.endswith("__"):
+        plain = name[:-1]
+        twin = getattr(Tensor, plain, None) or getattr(torch, plain, None)
+        twin = twin or getattr(torch.nn.functional, plain, None)
+        if twin is not None:
+            return plain, twin, kwargs, True
+    return name, func, kwargs, False
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """Apply a function to every tensor in nested tuples, lists and dictionaries."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(function, entry) for entry in value))
+    if type(value) in (tuple, list):
+        return type(value)(map_tensors(function, entry) for entry in value)
+    if isinstance(value, tuple):  # torch.return_types: built from one sequence
+        return type(value)([map_tensors(function, entry) for entry in value])
+    if type(value) is dict:
+        return {key: map_tensors(function, entry) for key, entry in value.items()}
+    return value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for entry in value:
+            yield from _tensors(entry)
+    elif isinstance(value, dict):
+        for entry in value.values():
+            yield from _tensors(entry)
+
+
+def _freeze(tensor: Tensor) -> Tensor:
+    """Parameters are constants of the explanation: no gradient is computed for them."""
+    return tensor.detach() if tensor.requires_grad and tensor.is_leaf and not _marked(tensor) else tensor
+
+
+def _marked(tensor: Tensor) -> bool:
+    return "_spray_origin" in tensor.__dict__
+
+
+def _mark(tensor: Tensor, origin: Origin) -> None:
+    tensor.__dict__["_spray_origin"] = origin

@@ -1,0 +1,253 @@
+"""Every rule against a plain writing in float64: the layer as one matrix, the formula as in the papers."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from spray.composites import Composite
+from spray.engine import explain
+from spray.geometry import Linear
+from spray.layer import Layer
+from spray.ledger import Ledger
+from spray.rules import RULES, AlphaBeta, Epsilon, Flat, Norm, Pass, RelevanceRule, WSquare, Zero, ZPlus
+
+LINEAR = Linear()
+
+LAYERS = {
+    "linear": (nn.Linear(7, 5), (7,)),
+    "linear, no bias": (nn.Linear(7, 5, bias=False), (7,)),
+    "linear over tokens": (nn.Linear(4, 3), (5, 4)),
+    "conv1d": (nn.Conv1d(2, 3, 3, stride=2, padding=1), (2, 9)),
+    "conv2d": (nn.Conv2d(2, 4, 3, padding=1), (2, 5, 6)),
+    "conv2d, dilated": (nn.Conv2d(2, 3, 3, dilation=2, padding=2), (2, 5, 5)),
+    "conv2d, groups": (nn.Conv2d(4, 6, 3, groups=2, stride=2), (4, 7, 7)),
+    "conv2d, depthwise": (nn.Conv2d(3, 3, 3, groups=3, padding=1), (3, 5, 5)),
+    "conv2d, same": (nn.Conv2d(2, 3, (2, 3), padding="same"), (2, 5, 4)),
+    "conv3d": (nn.Conv3d(1, 2, 2), (1, 3, 3, 3)),
+    "transposed 1d": (nn.ConvTranspose1d(2, 3, 3, stride=2, output_padding=1), (2, 4)),
+    "transposed 2d": (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, groups=2), (4, 4, 3)),
+}
+
+
+def as_matrix(function, shape):
+    """The matrix of a linear map, a column per input value, and the shape of its output."""
+    size = int(np.prod(shape))
+    basis = torch.eye(size, dtype=torch.float64).reshape(size, *shape)
+    with torch.no_grad():
+        columns = function(basis)
+    return columns.flatten(1).T.numpy(), columns.shape[1:]
+
+
+def positive(a):
+    return np.maximum(a, 0)
+
+
+def negative(a):
+    return np.minimum(a, 0)
+
+
+def stable(z, epsilon):
+    return z + epsilon * np.where(z >= 0, 1, -1)
+
+
+def ratio(a, b):
+    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+
+
+def zero(W, ones, b, x, R):
+    return x * (W.T @ (R / (W @ x + b)))
+
+
+def epsilon(W, ones, b, x, R, eps=1e-6):
+    return x * (W.T @ (R / stable(W @ x + b, eps)))
+
+
+def z_plus(W, ones, b, x, R, eps=1e-6):
+    r = R / stable(positive(W) @ positive(x) + negative(W) @ negative(x) + positive(b), eps)
+    return positive(x) * (positive(W).T @ r) + negative(x) * (negative(W).T @ r)
+
+
+def alpha_beta(W, ones, b, x, R, alpha=2.0, eps=1e-6):
+    contributions = W * x  # one row per output
+    p = positive(contributions).sum(1) + positive(b)
+    q = negative(contributions).sum(1) + negative(b)
+    share_p = np.where(q == 0, 1.0, alpha) * (p != 0)
+    share_q = np.where(p == 0, 1.0, 1 - alpha) * (q != 0)
+    return positive(contributions).T @ (share_p * R / (p + eps)) + negative(contributions).T @ (
+        share_q * R / (q - eps)
+    )
+
+
+def flat(W, ones, b, x, R):
+    return ones.T @ ratio(R, ones.sum(1))
+
+
+def w_square(W, ones, b, x, R):
+    return (W**2).T @ ratio(R, (W**2).sum(1))
+
+
+def norm(W, ones, b, x, R, eps=1e-6):
+    return x * (ones.T @ (R / stable(ones @ x, eps)))
+
+
+PLAIN = {
+    "zero": (Zero(), zero),
+    "epsilon": (Epsilon(), epsilon),
+    "epsilon, large": (Epsilon(0.3), lambda *a: epsilon(*a, eps=0.3)),
+    "z_plus": (ZPlus(), z_plus),
+    "alpha2 beta1": (AlphaBeta(), alpha_beta),
+    "alpha3 beta2": (AlphaBeta(alpha=3.0), lambda *a: alpha_beta(*a, alpha=3.0)),
+    "alpha1 beta0 is z_plus": (AlphaBeta(alpha=1.0, one_sided=False), z_plus),
+    "flat": (Flat(), flat),
+    "w_square": (WSquare(), w_square),
+    "norm": (Norm(), norm),
+}
+
+
+def relevance_by_engine(layer, rule, x, R):
+    """The rule as the engine runs it: behind the layer every output is multiplied so that its relevance is R."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, inputs):
+            return (self.layer(inputs) * factor).flatten(1).sum(1, keepdim=True)
+
+    factor = R / layer(x).detach()
+    composite = Composite("one rule", convolution=rule, linear=rule)
+    return explain(Model().eval(), x, 0, composite)
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["signed inputs", "inputs ≥ 0"])
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("name", PLAIN)
+def test_rule_equals_its_matrix_form(name, kind, signed):
+    torch.manual_seed(7)
+    rule, plain = PLAIN[name]
+    layer, shape = LAYERS[kind]
+    layer = layer.double().eval()
+    x = torch.randn(3, *shape, dtype=torch.float64)
+    x = x if signed else F.relu(x)
+    z = layer(x).detach()
+    R = torch.randn_like(z)
+    weight, bias = layer.weight, layer.bias
+    zeros = torch.zeros((1, *shape), dtype=torch.float64)
+    b = layer(zeros).detach().flatten().numpy()
+    W, _ = as_matrix(lambda basis: layer(basis) - layer(zeros), shape)
+    with torch.no_grad():
+        saved = weight.clone()
+        weight.fill_(1.0)
+        ones, _ = as_matrix(lambda basis: layer(basis) - layer(zeros), shape)
+        weight.copy_(saved)
+    explanation = relevance_by_engine(layer, rule, x, R)
+    expected = np.stack(
+        [plain(W, ones, b, xi.flatten().numpy(), Ri.flatten().numpy()) for xi, Ri in zip(x, R, strict=True)]
+    )
+    got = explanation.relevance.flatten(1).numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    assert bias is None or b.any()
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_does_not_arrive_is_in_the_books(name, kind):
+    torch.manual_seed(1)
+    rule, _ = PLAIN[name]
+    layer, shape = LAYERS[kind]
+    layer = layer.double().eval()
+    x = torch.randn(3, *shape, dtype=torch.float64)
+    R = torch.randn_like(layer(x).detach())
+    checks = relevance_by_engine(layer, rule, x, R).checks
+    torch.testing.assert_close(checks["start"], R.flatten(1).sum(1))
+    books = checks["sum"] + checks["absorbed_bias"] + checks["absorbed_epsilon"]
+    torch.testing.assert_close(books, checks["start"], rtol=1e-9, atol=1e-9)
+
+
+def test_pass_hands_relevance_on_unchanged_even_where_the_input_is_zero():
+    layer = nn.Conv2d(2, 2, 3, padding=1).double()
+    x = torch.zeros(1, 2, 4, 4, dtype=torch.float64)
+    R = torch.randn_like(x)
+    assert torch.equal(relevance_by_engine(layer, Pass(), x, R).relevance, R)
+
+
+def test_pass_refuses_a_layer_that_changes_the_shape():
+    layer = nn.Linear(3, 2).double()
+    with pytest.raises(ValueError, match="hands relevance on unchanged"):
+        relevance_by_engine(layer, Pass(), torch.randn(1, 3).double(), torch.ones(1, 2).double())
+
+
+def test_flat_map_does_not_depend_on_the_weights_or_inputs():
+    R = torch.ones(1, 3, 4, 4, dtype=torch.float64)
+    maps = [
+        relevance_by_engine(
+            nn.Conv2d(2, 3, 3, padding=1).double(), Flat(), torch.randn(1, 2, 4, 4).double(), R
+        )
+        for _ in range(2)
+    ]
+    torch.testing.assert_close(maps[0].relevance, maps[1].relevance)
+
+
+@pytest.mark.parametrize(
+    "rule", [Zero(), Epsilon(), Epsilon(0.0), ZPlus(), ZPlus(epsilon=0.0), AlphaBeta(), Flat()]
+)
+def test_zero_input_and_zero_output_give_zero_relevance_not_nan(rule):
+    layer = Layer(LINEAR, torch.zeros(2, 3), None, ledger=Ledger(1))
+    x, z = torch.zeros(1, 3), torch.zeros(1, 2)
+    if isinstance(rule, RelevanceRule):
+        got = rule.backward(layer, x, z)
+    else:
+        got = rule.backward(layer, x, z, torch.ones(1, 2)) * x
+    assert torch.equal(got, torch.zeros(1, 3))
+
+
+def test_the_stabiliser_never_meets_a_denominator_of_minus_epsilon():
+    layer = Layer(LINEAR, torch.tensor([[-1e-6]]), None)
+    x = torch.ones(1, 1)
+    z = layer.forward(x, layer.weight)
+    c = Epsilon(1e-6).backward(layer, x, z, torch.ones(1, 1))
+    torch.testing.assert_close(c * x, torch.tensor([[-0.5e-6]]))
+
+
+def test_alpha_beta_gives_a_one_sided_output_all_of_its_relevance():
+    layer = Layer(LINEAR, torch.tensor([[1.0, 2.0], [-1.0, -3.0]]), None)
+    x = torch.tensor([[1.0, 1.0]])
+    z = layer.forward(x, layer.weight)
+    kept = AlphaBeta(epsilon=0.0).backward(layer, x, z, 1 / z)
+    published = AlphaBeta(epsilon=0.0, one_sided=False).backward(layer, x, z, 1 / z)
+    assert float((kept * x).sum()) == pytest.approx(2.0)
+    assert float((published * x).sum()) == pytest.approx(2.0 - 1.0)
+
+
+def test_relative_epsilon_follows_the_size_of_the_layer():
+    layer = Layer(LINEAR, torch.randn(4, 3).double(), None)
+    x = torch.randn(2, 3).double()
+    z = layer.forward(x, layer.weight)
+    c = torch.randn_like(z)
+    rule = Epsilon(0.1, relative=True)
+    small = Layer(LINEAR, layer.weight * 1e-3, None)
+    torch.testing.assert_close(
+        rule.backward(layer, x, z, c), 1e3 * rule.backward(small, x, z * 1e-3, c), rtol=1e-9, atol=0
+    )
+
+
+def test_z_plus_in_float32_is_as_exact_for_signed_inputs_as_for_their_two_parts():
+    torch.manual_seed(3)
+    layer = nn.Conv2d(8, 16, 3, padding=1)
+    x = torch.randn(2, 8, 9, 9)
+    R = torch.rand_like(layer(x).detach())
+    single = relevance_by_engine(layer, ZPlus(), x, R).relevance
+    double = relevance_by_engine(layer.double(), ZPlus(), x.double(), R.double()).relevance
+    assert float((single - double).norm() / double.norm()) < 1e-5
+
+
+def test_alpha_below_one_is_refused():
+    with pytest.raises(ValueError, match="alpha ≥ 1"):
+        AlphaBeta(alpha=0.5)
+
+
+def test_every_rule_is_listed_under_its_name():
+    assert all(rule.name == name for name, rule in RULES.items())
