@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 from stores.analyses import ROOT as ANALYSES
 from stores.errors import Damaged, StoreError
-from stores.ledger import ROOT as LEDGER
-from stores.ledger import Commit, Ledger
-from stores.run import Location, Run, open
-from stores.schema import content_of, crc32c
+from stores.ledger import COMMITS, Commit, Ledger, fingerprint
+from stores.run import Location, Run, opened
+from stores.schema import content_of
 from stores.tables import Table, documents, table_key
 from stores.verdicts import ROOT as VERDICTS
 from stores.verdicts import read_verdict
@@ -49,7 +48,7 @@ def check(path: Location, repair: bool = False) -> list[Problem]:
     Raises:
         NotAStore, UnknownVersion, Damaged: the root itself cannot be read; nothing was changed.
     """
-    return list(_Check(open(path, "r+" if repair else "r"), repair).problems())
+    return list(_Check(opened(path, writable=repair), repair).problems())
 
 
 class _Check:
@@ -127,10 +126,10 @@ class _Check:
                 )
 
     def _commits(self) -> Iterator[Problem]:
-        for key in sorted(self.floor.sizes(LEDGER)):
+        for key in sorted(self.floor.sizes(COMMITS)):
             if not key.endswith(".json"):
                 continue
-            unit = key.removeprefix(f"{LEDGER}/").removesuffix(".json")
+            unit = key.removeprefix(f"{COMMITS}/").removesuffix(".json")
             problem = self._commit(unit)
             if problem is not None:
                 if self.repair:
@@ -152,13 +151,13 @@ class _Check:
 
     def _bad_files(self, commit: Commit) -> list[str]:
         bad = []
-        for key, (size, crc) in commit.files.items():
+        for key, (size, digest) in commit.files.items():
             data = self.floor.read(key)
             if data is None:
                 bad.append(f"{key} is missing")
             elif len(data) != size:
                 bad.append(f"{key} has {len(data)} bytes where {size} were committed")
-            elif crc32c(data) != crc:
+            elif fingerprint(data) != (size, digest):
                 bad.append(f"{key} has other bytes than were committed")
         return bad
 

@@ -15,7 +15,10 @@ from stores.owners import Owner
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-_TEMPORARY = ".tmp"
+TEMPORARIES = "ledger/tmp"
+"""Folder of the files that are being written, named after their writer."""
+
+_numbers = itertools.count()
 
 
 class Floor(Protocol):
@@ -58,7 +61,6 @@ class LocalFloor:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._numbers = itertools.count()
 
     def __repr__(self) -> str:
         return f"LocalFloor({str(self.root)!r})"
@@ -114,21 +116,26 @@ class LocalFloor:
         _fsync_folder(path.parent)
 
     def names(self, prefix: str) -> list[str]:
-        """Names directly under ``prefix``; temporaries are not among them."""
+        """Names directly under ``prefix``."""
         try:
-            entries = [entry.name for entry in self._path(prefix).iterdir()]
+            return sorted(entry.name for entry in self._path(prefix).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(entry for entry in entries if not entry.endswith(_TEMPORARY))
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Length of every file anywhere under ``prefix``; temporaries are not among them."""
-        return {key: size for key, size in self._walk(prefix) if not key.endswith(_TEMPORARY)}
+        """Length of every file anywhere under ``prefix``."""
+        found = {}
+        for folder, _, files in os.walk(self._path(prefix)):
+            for file in files:
+                path = Path(folder, file)
+                with contextlib.suppress(FileNotFoundError):  # removed by its writer since it was listed
+                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return found
 
     def litter(self) -> list[str]:
         """Keys of temporary files whose writer is gone."""
-        keys = (key for key, _ in self._walk("") if key.endswith(_TEMPORARY))
-        return sorted(key for key in keys if not _temporary_owner(key).alive)
+        writers = {name: Owner.from_mark(name.rpartition("-")[0]) for name in self.names(TEMPORARIES)}
+        return [f"{TEMPORARIES}/{name}" for name, writer in writers.items() if not writer.alive]
 
     def zarr(self) -> Store:
         """The same files as a read-only Zarr store."""
@@ -139,18 +146,12 @@ class LocalFloor:
     def _path(self, key: str) -> Path:
         return self.root / key if key else self.root
 
-    def _walk(self, prefix: str) -> Iterator[tuple[str, int]]:
-        for folder, _, files in os.walk(self._path(prefix)):
-            for file in files:
-                path = Path(folder, file)
-                with contextlib.suppress(FileNotFoundError):  # removed by its writer since it was listed
-                    yield path.relative_to(self.root).as_posix(), path.stat().st_size
-
     @contextlib.contextmanager
     def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
-        """A whole, fsynced file beside ``path``; removed at the end if it is still there."""
+        """A whole, fsynced file on its way to ``path``; removed at the end if it is still there."""
         _make_folder(path.parent)
-        temporary = path.parent / f"{path.name}.{Owner.me().mark}-{next(self._numbers)}{_TEMPORARY}"
+        temporary = self._path(f"{TEMPORARIES}/{Owner.me().mark}-{next(_numbers)}")
+        _make_folder(temporary.parent)
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             try:
@@ -164,10 +165,6 @@ class LocalFloor:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)  # noqa: PTH108
-
-
-def _temporary_owner(key: str) -> Owner:
-    return Owner.from_mark(key.removesuffix(_TEMPORARY).rpartition(".")[2].rpartition("-")[0])
 
 
 def _make_folder(folder: Path) -> None:

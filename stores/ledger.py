@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping
@@ -11,21 +12,30 @@ from typing import Any
 
 from stores.errors import Damaged, StoreBusy, StoreError
 from stores.floor import Floor
+from stores.names import safe_key
 from stores.owners import Owner
 from stores.provenance import Json, canonical_json
-from stores.schema import content_of, crc32c, element
+from stores.schema import content_of, element
 
-ROOT = "ledger"
+COMMITS = "ledger/commits"
+LEASES = "ledger/leases"
 _COMMIT = ".json"
-_LEASE = ".lease-"
 
 _held: set[str] = set()
 """Tokens of the leases this process holds: one that names this process but is not here is a dead one."""
 
 
+def fingerprint(data: bytes) -> tuple[int, str]:
+    """What a commit says of a file: length and SHA-256."""
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
 @dataclass(frozen=True)
 class Commit:
-    """What was committed: length and CRC-32C of every file of the unit, and what the unit says of itself."""
+    """What was committed: length and SHA-256 of every file of the unit, and what the unit says of itself.
+
+    Not a CRC-32C: chunks end in their own, and the CRC of anything followed by its CRC is one constant.
+    """
 
     unit: str
     files: Mapping[str, tuple[int, str]]
@@ -37,7 +47,9 @@ class Commit:
             "commit",
             {
                 "unit": self.unit,
-                "files": {key: {"bytes": size, "crc32c": crc} for key, (size, crc) in self.files.items()},
+                "files": {
+                    key: {"bytes": size, "sha256": digest} for key, (size, digest) in self.files.items()
+                },
                 "content": self.content,
             },
         )
@@ -55,7 +67,7 @@ class Commit:
             content = content_of(json.loads(data), "commit", where)
             if content is None:
                 raise ValueError("it is no commit record")
-            files = {key: (entry["bytes"], entry["crc32c"]) for key, entry in content["files"].items()}
+            files = {key: (entry["bytes"], entry["sha256"]) for key, entry in content["files"].items()}
             return cls(content["unit"], files, content["content"])
         except (ValueError, KeyError, TypeError, Damaged) as error:
             raise Damaged(
@@ -90,7 +102,7 @@ class Ledger:
             StoreBusy: another owner is writing the unit.
             StoreError: the unit was committed before with other bytes.
         """
-        records = {key: (len(data), crc32c(data)) for key, data in sorted(files.items())}
+        records = {key: fingerprint(data) for key, data in sorted(files.items())}
         commit = Commit(unit, records, content)
         with contextlib.nullcontext(claim) if claim else self.claim(unit):
             before = self.commit(unit)
@@ -116,7 +128,7 @@ class Ledger:
 
     def units(self, prefix: str) -> list[str]:
         """Last segments of the committed units directly under ``prefix``; nothing is read or verified."""
-        names = self.floor.names(f"{ROOT}/{prefix}")
+        names = self.floor.names(f"{COMMITS}/{prefix}")
         return [name.removesuffix(_COMMIT) for name in names if name.endswith(_COMMIT)]
 
     def read(self, unit: str) -> tuple[Commit, dict[str, bytes]]:
@@ -130,9 +142,9 @@ class Ledger:
         if commit is None:
             raise KeyError(unit)
         files = {}
-        for key, (size, crc) in commit.files.items():
+        for key, (size, digest) in commit.files.items():
             data = self.floor.read(key)
-            if data is None or len(data) != size or crc32c(data) != crc:
+            if data is None or fingerprint(data) != (size, digest):
                 raise Damaged(self.damage(unit, key, None if data is None else len(data), size))
             files[key] = data
         return commit, files
@@ -173,23 +185,31 @@ class Ledger:
 
     def release(self, unit: str) -> None:
         """Remove every lease of a unit, whoever holds it: only for an owner that is known to be gone."""
-        self._release(unit, max(self._leases(unit), default=-1))
+        self._release(unit, max(self._generations(unit), default=-1))
 
     def leases(self) -> dict[str, Owner | None]:
         """Units with a lease, and who holds each; None where the owner is gone."""
         holders = {}
-        for key in sorted(self.floor.sizes(ROOT)):
-            unit, lease, _ = key.removeprefix(f"{ROOT}/").rpartition(_LEASE)
-            if lease:
-                holders[unit] = self._holder(unit, max(self._leases(unit), default=0))
+        for name in self.floor.names(LEASES):
+            unit = self._lease_record(f"{LEASES}/{name}").get("unit")
+            if isinstance(unit, str):
+                holders[unit] = self._holder(unit, max(self._generations(unit), default=0))
         return holders
+
+    def sweep(self) -> None:
+        """Remove what dead writers left: temporary files and leases."""
+        for key in self.floor.litter():
+            self.floor.delete(key)
+        for unit, holder in self.leases().items():
+            if holder is None:
+                self.release(unit)
 
     def _acquire(self, unit: str) -> Claim:
         me, token = Owner.me(), secrets.token_hex(8)
         _held.add(token)
         try:
             while True:
-                generation = max(self._leases(unit), default=-1)
+                generation = max(self._generations(unit), default=-1)
                 holder = None if generation < 0 else self._holder(unit, generation)
                 if holder is not None:
                     raise StoreBusy(
@@ -197,47 +217,56 @@ class Ledger:
                         "for good, `spray check --repair` releases it."
                     )
                 lease: dict[str, Json] = {
+                    "unit": unit,
                     "machine": me.machine,
                     "pid": me.pid,
                     "start": me.start,
                     "host": me.host,
                     "token": token,
                 }
-                key = f"{ROOT}/{unit}{_LEASE}{generation + 1}"
-                if self.floor.create(key, canonical_json(lease).encode()):
+                if self.floor.create(_lease(unit, generation + 1), canonical_json(lease).encode()):
                     return Claim(unit, token, generation + 1)
         except BaseException:
             _held.discard(token)
             raise
 
-    def _leases(self, unit: str) -> list[int]:
-        folder, _, name = unit.rpartition("/")
-        prefix = f"{name}{_LEASE}"
-        names = self.floor.names(f"{ROOT}/{folder}" if folder else ROOT)
-        return sorted(int(entry.removeprefix(prefix)) for entry in names if entry.startswith(prefix))
+    def _generations(self, unit: str) -> list[int]:
+        prefix = f"{safe_key(unit)}-"
+        numbers = (name.removeprefix(prefix) for name in self.floor.names(LEASES) if name.startswith(prefix))
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
     def _holder(self, unit: str, generation: int) -> Owner | None:
         """Who holds a lease; None where the owner is gone, or the lease is."""
-        data = self.floor.read(f"{ROOT}/{unit}{_LEASE}{generation}")
+        lease = self._lease_record(_lease(unit, generation))
         try:
-            lease = json.loads(data or b"")
             owner = Owner(lease["machine"], lease["pid"], lease["start"], lease["host"])
             token = lease["token"]
-        except (ValueError, KeyError, TypeError):
+        except KeyError:
             return None
         if owner.mark == Owner.me().mark:
             return owner if token in _held else None
         return owner if owner.alive else None
 
-    def _release(self, unit: str, generation: int) -> None:
-        for older in self._leases(unit):
-            if older <= generation:
-                self.floor.delete(f"{ROOT}/{unit}{_LEASE}{older}")
+    def _lease_record(self, key: str) -> dict[str, Any]:
+        try:
+            record = json.loads(self.floor.read(key) or b"")
+        except ValueError:
+            return {}
+        return record if isinstance(record, dict) else {}
 
-    def _intact(self, key: str, record: tuple[int, str]) -> bool:
+    def _release(self, unit: str, generation: int) -> None:
+        for older in self._generations(unit):
+            if older <= generation:
+                self.floor.delete(_lease(unit, older))
+
+    def _intact(self, key: str, expected: tuple[int, str]) -> bool:
         data = self.floor.read(key)
-        return data is not None and (len(data), crc32c(data)) == record
+        return data is not None and fingerprint(data) == expected
 
     @staticmethod
     def _key(unit: str) -> str:
-        return f"{ROOT}/{unit}{_COMMIT}"
+        return f"{COMMITS}/{unit}{_COMMIT}"
+
+
+def _lease(unit: str, generation: int) -> str:
+    return f"{LEASES}/{safe_key(unit)}-{generation}"

@@ -13,6 +13,7 @@ from stores.analysis import GroupAnalysis
 from stores.encoding import group_document
 from stores.errors import Damaged, NotAStore, StoreError, Uncommitted
 from stores.floor import Floor, LocalFloor
+from stores.ledger import Ledger
 from stores.provenance import Json, Provenance, to_json
 from stores.remote import remote_floor
 from stores.schema import VERSION, Column, content_of, element
@@ -219,6 +220,8 @@ def create(path: Location, *, classes: Sequence[str], samples: int, provenance: 
 def open(path: Location, mode: Literal["r", "r+"] = "r") -> Run:
     """Open a store, for reading or ("r+") for reading and writing. Several processes may do either at once.
 
+    Opening for writing removes what writers that died left behind: temporary files and leases.
+
     Raises:
         NotAStore: there is nothing, a file, or something else at the path.
         UnknownVersion: the store is of a version that this one does not know.
@@ -226,6 +229,14 @@ def open(path: Location, mode: Literal["r", "r+"] = "r") -> Run:
     """
     if mode not in ("r", "r+"):
         raise StoreError(f"mode is 'r' or 'r+', got {mode!r}; use stores.create for a new store.")
+    run = opened(path, writable=mode == "r+")
+    if run.writable:
+        Ledger(run.floor).sweep()
+    return run
+
+
+def opened(path: Location, *, writable: bool) -> Run:
+    """Open a store as it is, without removing what dead writers left; raises as ``open``."""
     floor = floor_at(path)
     document = floor.read(_ROOT)
     content = None if document is None else _content(document, "run", str(path))
@@ -234,7 +245,7 @@ def open(path: Location, mode: Literal["r", "r+"] = "r") -> Run:
             f"{path} is no run store: {_what_is_there(floor, path)} Expected a folder made by `spray`."
         )
     where = floor.root if isinstance(floor, LocalFloor) else str(path)
-    return Run(floor, where, content, writable=mode == "r+")
+    return Run(floor, where, content, writable=writable)
 
 
 def floor_at(path: Location) -> Floor:

@@ -1,0 +1,211 @@
+"""The ledger and the floors below it: one writer per unit, written once, and nothing read that is not committed."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from store_tools import be_reborn, contents, new_run, new_table, s3_server, values
+
+import stores
+from stores.floor import Floor, LocalFloor
+from stores.ledger import Ledger
+from stores.owners import Owner
+from stores.remote import ObjectFloor, remote_floor
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def floor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Floor]:
+    if request.param == "local":
+        yield LocalFloor(tmp_path / "floor")
+    elif request.param == "memory":
+        store = pytest.importorskip("obstore.store", reason="obstore is not installed")
+        yield ObjectFloor(store.MemoryStore(), "memory://")
+    else:
+        with s3_server(monkeypatch) as bucket:
+            yield remote_floor(f"{bucket}/some/prefix")
+
+
+def test_files_by_key(floor: Floor) -> None:
+    assert floor.read("a/b") is None and floor.size("a/b") is None and floor.names("a") == []
+    floor.put("a/b=2f.json", b"one")
+    floor.put("a/b=2f.json", b"two!")
+    floor.put("a/c/d", b"")
+    assert floor.read("a/b=2f.json") == b"two!" and floor.size("a/b=2f.json") == 4
+    assert floor.names("a") == ["b=2f.json", "c"]
+    assert floor.sizes("a") == {"a/b=2f.json": 4, "a/c/d": 0}
+    floor.delete("a/c/d")
+    floor.delete("a/c/d")
+    assert floor.read("a/c/d") is None
+
+
+def test_create_is_for_one_only(floor: Floor) -> None:
+    won: list[int] = []
+    barrier = threading.Barrier(8)
+
+    def attempt(number: int) -> None:
+        barrier.wait()
+        if floor.create("x/claim", f"{number}".encode()):
+            won.append(number)
+
+    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1 and floor.read("x/claim") == str(won[0]).encode()
+
+
+def test_a_unit_counts_once_committed(floor: Floor) -> None:
+    ledger = Ledger(floor)
+    floor.put("t/0", b"not committed")
+    assert ledger.commit("t/0") is None and ledger.units("t") == []
+    with pytest.raises(KeyError):
+        ledger.read("t/0")
+    ledger.write("t/0", {"t/0": b"data"}, {"rows": [0, 4]})
+    commit, files = ledger.read("t/0")
+    assert (commit.content, files, ledger.units("t")) == ({"rows": [0, 4]}, {"t/0": b"data"}, ["0"])
+    assert ledger.leases() == {}
+
+
+def test_the_same_again_heals_and_other_bytes_are_refused(floor: Floor) -> None:
+    ledger = Ledger(floor)
+    ledger.write("t/0", {"t/0": b"data"}, {})
+    floor.put("t/0", b"dat?")
+    with pytest.raises(stores.Damaged, match="checksum"):
+        ledger.read("t/0")
+    with pytest.raises(stores.StoreError, match="committed already"):
+        ledger.write("t/0", {"t/0": b"dat?"}, {})
+    ledger.write("t/0", {"t/0": b"data"}, {})
+    assert ledger.read("t/0")[1] == {"t/0": b"data"}
+
+
+def test_a_claim_keeps_others_out(floor: Floor) -> None:
+    ledger, other = Ledger(floor), Ledger(floor)
+    with ledger.claim("t/0") as claim:
+        with pytest.raises(stores.StoreBusy, match=f"t/0 is being written by process {os.getpid()} on"):
+            other.write("t/0", {}, {})
+        other.write("t/1", {}, {})
+        ledger.write("t/0", {"t/0": b"x"}, {}, claim)
+    other.write("t/0", {"t/0": b"x"}, {})
+    assert ledger.leases() == {}
+
+
+def test_the_claim_of_a_dead_process_is_taken_over(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+    be_reborn(monkeypatch)
+    abandoned = Ledger(floor).claim("t/0")
+    abandoned.__enter__()
+    be_reborn(monkeypatch)
+    ledger = Ledger(floor)
+    assert ledger.leases() == {"t/0": None}
+    with ledger.claim("t/0") as claim, pytest.raises(stores.StoreBusy):
+        assert claim.generation == 1
+        ledger.write("t/0", {}, {})
+    assert ledger.leases() == {}
+
+
+def test_the_claim_of_another_machine_is_respected(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(floor)
+    elsewhere = dataclasses.replace(Owner.me(), machine="0123456789ab", host="node7")
+    with monkeypatch.context() as there:
+        there.setattr(Owner, "me", classmethod(lambda cls: elsewhere))
+        held = ledger.claim("t/0")
+        held.__enter__()
+    with pytest.raises(stores.StoreBusy, match="node7"):
+        ledger.write("t/0", {}, {})
+    ledger.sweep()
+    with pytest.raises(stores.StoreBusy, match="node7"):
+        ledger.write("t/0", {}, {})
+    ledger.release("t/0")
+    ledger.write("t/0", {}, {})
+
+
+def test_a_commit_record_with_one_bit_flipped_is_told(floor: Floor) -> None:
+    ledger = Ledger(floor)
+    ledger.write("t/0", {"t/0": b"data"}, {"rows": [0, 4]})
+    sound = floor.read("ledger/commits/t/0.json")
+    assert sound is not None
+    for position in range(len(sound)):
+        flipped = bytearray(sound)
+        flipped[position] ^= 1
+        floor.put("ledger/commits/t/0.json", bytes(flipped))
+        with pytest.raises((stores.Damaged, stores.UnknownVersion)):
+            ledger.commit("t/0")
+    floor.put("ledger/commits/t/0.json", b"")
+    with pytest.raises(stores.Damaged, match="check --repair"):
+        ledger.commit("t/0")
+
+
+WRITER = """
+import sys
+sys.path.insert(0, {tests!r})
+import store_tools, stores
+table = stores.open({path!r}, "r+").table("relevance/test")
+with table.claim(1) as claim:
+    print("holding", flush=True)
+    sys.stdin.readline()
+    table.write(1, store_tools.values(table.shards[1]), claim=claim)
+print("written", flush=True)
+"""
+
+
+@pytest.fixture
+def second_process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that holds the claim on shard 1 until it reads a line."""
+    run = new_run(tmp_path / "run.zarr")
+    new_table(run)
+    script = WRITER.format(tests=str(Path(__file__).parent), path=str(run.path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "holding\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_refused_and_its_work_is_seen(
+    tmp_path: Path, second_process: "subprocess.Popen[str]"
+) -> None:
+    table = stores.open(tmp_path / "run.zarr", "r+").table("relevance/test")
+    with pytest.raises(stores.StoreBusy, match=f"process {second_process.pid} on"):
+        table.write(1, values(table.shards[1]))
+    for shard in (0, 2):
+        table.write(shard, values(table.shards[shard]))
+    assert table.missing() == [1]
+    output, _ = second_process.communicate("go\n")
+    assert output == "written\n" and table.complete
+    assert table.read("score").tolist() == values(range(10))["score"].tolist()
+
+
+def test_a_killed_process_leaves_nothing_in_the_way(
+    tmp_path: Path, second_process: "subprocess.Popen[str]"
+) -> None:
+    second_process.kill()
+    second_process.wait()
+    run = stores.open(tmp_path / "run.zarr", "r+")
+    assert not any("leases/" in key or "/tmp/" in key for key in contents(tmp_path))
+    run.table("relevance/test").write(1, values(range(4, 8)))
+
+
+def test_owners() -> None:
+    me = Owner.me()
+    assert me.alive and me.here and Owner.from_mark(me.mark) == dataclasses.replace(me, host="")
+    assert not dataclasses.replace(me, pid=2**22 + 1).alive
+    assert not dataclasses.replace(
+        me, start=me.start + 1
+    ).alive  # the number is used again by another process
+    assert dataclasses.replace(me, machine="elsewhere").alive
+    assert not Owner.from_mark("nonsense").alive
+
+
+def test_leases_name_their_owner_and_nothing_secret(tmp_path: Path) -> None:
+    floor = LocalFloor(tmp_path)
+    with Ledger(floor).claim("a/b"):
+        [lease] = [json.loads(data) for key, data in contents(tmp_path).items() if "leases" in key]
+    assert set(lease) == {"unit", "machine", "pid", "start", "host", "token"} and lease["pid"] == os.getpid()
