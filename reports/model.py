@@ -1,0 +1,321 @@
+"""What a report tells, as pure data: no browser, no bokeh, nothing that computes relevance."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from stores.analysis import ALL_CLASSES, Finding, GroupAnalysis
+from stores.provenance import Json, canonical_json
+from stores.verdicts import members_digest
+
+FINDINGS = "findings"
+"""The name under which findings stand beside the clusterings."""
+NOISE = -1
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Columns over the analysed samples of one class; position ``i`` everywhere means ``rows[i]``."""
+
+    rows: Int[np.ndarray, " m"]
+    ids: tuple[str, ...]
+    label: Int[np.ndarray, " m"]
+    """−1 where unknown."""
+    prediction: Int[np.ndarray, " m"]
+    confidence: Float[np.ndarray, " m"]
+    """Softmax probability of the predicted class."""
+    metadata: Mapping[str, tuple[str, ...]]
+    """Metadata columns as text, by name."""
+
+    @property
+    def correct(self) -> Float[np.ndarray, " m"]:
+        """1 where the prediction is the label, 0 where not, NaN where the label is unknown."""
+        return np.where(self.label < 0, np.nan, (self.label == self.prediction).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a verdict can be about: a finding, or one cluster of one clustering."""
+
+    key: str
+    """Unique in its analysis: "c6.f0" of a finding, "c6.hdbscan.3" of a cluster."""
+    kind: str
+    """"finding" or "cluster"."""
+    name: str
+    clustering: str
+    """``FINDINGS``, or the clustering's name."""
+    members: Int[np.ndarray, " k"]
+    """Positions in the class, the most central in the spectral embedding first."""
+    digest: str
+    """SHA-256 of the sorted member ids: what a verdict signs."""
+    accuracy: float | None
+    confidence: float | None
+    finding: Finding | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The machine's suspicion; clusters have none of their own."""
+        return None if self.finding is None else self.finding.score
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the machine's thresholds mark it."""
+        return self.finding is not None and self.finding.flagged
+
+
+@dataclass(frozen=True)
+class Group:
+    """One class of the report: its samples, spectrum, pictures, and everything that can be judged."""
+
+    index: int
+    name: str
+    analysis: GroupAnalysis
+    samples: Samples
+    subjects: tuple[Subject, ...]
+    """Findings first, the most suspicious first, then the clusters of each clustering."""
+
+    @property
+    def findings(self) -> tuple[Subject, ...]:
+        """The findings of the class, most suspicious first."""
+        return tuple(subject for subject in self.subjects if subject.kind == "finding")
+
+    @property
+    def suspicion(self) -> float | None:
+        """The highest score among the findings; None without findings."""
+        return max((subject.score for subject in self.findings if subject.score is not None), default=None)
+
+    @property
+    def flagged(self) -> int:
+        """How many findings are flagged."""
+        return sum(subject.flagged for subject in self.findings)
+
+
+@dataclass(frozen=True)
+class ReportModel:
+    """The whole report but its pictures. ``groups`` are ranked: the most suspicious first."""
+
+    title: str
+    store: str
+    """Identity of the audited samples and model run: verdicts of another store are refused by it."""
+    analysis: str
+    classes: tuple[str, ...]
+    groups: tuple[Group, ...]
+    ranking: tuple[str, ...]
+    """Keys of all findings, the most suspicious first."""
+    facts: Mapping[str, Json]
+    """What the header and the overview say about the run."""
+    configuration: Mapping[str, Json]
+    """Provenance of store, relevance, analysis and findings, as recorded."""
+
+    @classmethod
+    def from_run(cls, run: Any, analysis: str | None = None, *, title: str | None = None) -> ReportModel:
+        """Read everything but the pictures from a store.
+
+        Args:
+            run: An open ``stores.Run``.
+            analysis: Id of the analysis to show; the newest where None.
+            title: Heading of the report; the store's name where None.
+
+        Raises:
+            ValueError: the store has no analysis yet.
+        """
+        if not run.analyses():
+            raise ValueError(
+                f"{run.path} has no analysis to report. Run `spray analyze {run.path}` first, then report again."
+            )
+        handle = run.analysis(analysis)
+        findings = tuple(handle.findings())
+        rank = {finding.name: place for place, finding in enumerate(findings)}
+        groups = [read_group(run, handle, index, findings) for index in handle.groups]
+
+        def suspicion_first(group: Group) -> tuple[int, int]:
+            places = [rank[subject.key] for subject in group.findings]
+            return min(places, default=len(findings)), group.index
+
+        return cls(
+            title=title or f"Audit of {name_of(run)}",
+            store=store_identity(run),
+            analysis=handle.id,
+            classes=tuple(run.classes),
+            groups=tuple(sorted(groups, key=suspicion_first)),
+            ranking=tuple(rank),
+            facts=facts(run, handle),
+            configuration=configuration(run, handle),
+        )
+
+    def group(self, index: int) -> Group:
+        """The class of that index.
+
+        Raises:
+            KeyError: the report has no such class.
+        """
+        for group in self.groups:
+            if group.index == index:
+                return group
+        raise KeyError(
+            f"class {index} is not in this report; it has {[group.index for group in self.groups]}"
+        )
+
+
+def read_group(run: Any, handle: Any, index: int, findings: Sequence[Finding]) -> Group:
+    """One class as the report needs it."""
+    analysis: GroupAnalysis = handle.read(index)
+    samples = read_samples(run, analysis.rows)
+    mine = [finding for finding in findings if finding.group == index]
+    subjects = (*finding_subjects(analysis, samples, mine), *cluster_subjects(analysis, samples))
+    name = "all classes" if index == ALL_CLASSES else run.classes[index]
+    return Group(index, name, analysis, samples, subjects)
+
+
+def read_samples(run: Any, rows: Int[np.ndarray, " m"]) -> Samples:
+    """The sample columns of some rows."""
+    table = run.samples
+    logits = np.asarray(table.read("logits", rows), dtype=np.float64).reshape(len(rows), -1)
+    metadata = {
+        name.removeprefix("meta."): tuple(str(value) for value in table.read(name, rows))
+        for name in table.columns
+        if name.startswith("meta.")
+    }
+    return Samples(
+        rows=np.asarray(rows, dtype=np.int64),
+        ids=tuple(str(value) for value in table.read("id", rows)),
+        label=np.asarray(table.read("label", rows), dtype=np.int64),
+        prediction=np.asarray(table.read("prediction", rows), dtype=np.int64),
+        confidence=top_probability(logits),
+        metadata=metadata,
+    )
+
+
+def top_probability(logits: Float[np.ndarray, "m c"]) -> Float[np.ndarray, " m"]:
+    """Softmax probability of the largest logit; NaN where a logit is not finite."""
+    if logits.shape[1] == 0:
+        return np.full(len(logits), np.nan)
+    with np.errstate(invalid="ignore"):
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        return np.asarray(1.0 / np.exp(shifted).sum(axis=1))
+
+
+def finding_subjects(
+    analysis: GroupAnalysis, samples: Samples, findings: Sequence[Finding]
+) -> Iterator[Subject]:
+    """The findings of one class, in the order given, as subjects of a verdict."""
+    for number, finding in enumerate(findings, start=1):
+        members = np.flatnonzero(np.isin(analysis.rows, finding.rows))
+        yield subject(
+            analysis,
+            samples,
+            members,
+            key=finding.name,
+            kind="finding",
+            name=f"F{number}",
+            clustering=FINDINGS,
+            finding=finding,
+        )
+
+
+def cluster_subjects(analysis: GroupAnalysis, samples: Samples) -> Iterator[Subject]:
+    """Every cluster of every clustering, the largest first, noise last."""
+    for clustering, result in analysis.clusterings.items():
+        labels, counts = np.unique(result.labels, return_counts=True)
+        order = sorted(zip(labels.tolist(), counts.tolist(), strict=True), key=lambda lc: (lc[0] < 0, -lc[1]))
+        for label, _ in order:
+            yield subject(
+                analysis,
+                samples,
+                np.flatnonzero(result.labels == label),
+                key=f"c{analysis.group}.{clustering}.{label}",
+                kind="cluster",
+                name="noise" if label == NOISE else str(label),
+                clustering=clustering,
+            )
+
+
+def subject(
+    analysis: GroupAnalysis, samples: Samples, members: Int[np.ndarray, " k"], **fields: Any
+) -> Subject:
+    """A subject with what follows from its members."""
+    correct = samples.correct[members]
+    return Subject(
+        members=central_first(analysis, members),
+        digest=members_digest([samples.ids[i] for i in members]),
+        accuracy=mean(correct),
+        confidence=mean(samples.confidence[members]),
+        **fields,
+    )
+
+
+def central_first(analysis: GroupAnalysis, members: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
+    """Members by distance to their mean in the row-normalised spectral embedding, the nearest first."""
+    width = max(2, analysis.strategies)
+    vectors = np.asarray(analysis.vectors, dtype=np.float64)[:, :width]
+    if not len(members) or not vectors.size:
+        return members
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = (vectors / np.where(length > 0, length, 1.0))[members]
+    distance = np.linalg.norm(unit - unit.mean(axis=0), axis=1)
+    return members[np.argsort(distance, kind="stable")]
+
+
+def mean(values: Float[np.ndarray, " k"]) -> float | None:
+    """Mean of the finite values; None where there is none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else None
+
+
+def store_identity(run: Any) -> str:
+    """SHA-256 of what was audited: provenance, class names, number of samples. Analyses do not change it."""
+    known = {"provenance": run.provenance, "classes": list(run.classes), "samples": run.n}
+    return hashlib.sha256(canonical_json(known).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def name_of(run: Any) -> str:
+    """The store's file name, without folder and suffix."""
+    return str(run.path).rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr")
+
+
+def facts(run: Any, handle: Any) -> dict[str, Json]:
+    """Counts and names a reader wants first."""
+    relevance = run.table(handle.facts["relevance"])
+    return {
+        "samples": run.n,
+        "classes": len(run.classes),
+        "failed": {
+            "samples": len(run.samples.failures),
+            "relevance": len(relevance.failures),
+        },
+        "relevance": handle.facts["relevance"],
+        "column": handle.facts.get("column", "input.place"),
+        "group_by": handle.facts.get("group_by", "label"),
+        "conservation": conservation(relevance),
+        "findings": len(handle.findings()),
+        "format": run.version,
+    }
+
+
+def conservation(table: Any) -> dict[str, Json] | None:
+    """How much of the relevance put in arrives at the input, over all samples; None where it was not recorded."""
+    if not {"start", "sum"} <= set(table.columns):
+        return None
+    start, arrived = (np.asarray(table.read(name), dtype=np.float64) for name in ("start", "sum"))
+    usable = np.isfinite(start) & np.isfinite(arrived) & (start != 0)
+    if not usable.any():
+        return None
+    low, middle, high = np.quantile(arrived[usable] / start[usable], (0.05, 0.5, 0.95))
+    return {"share_5": float(low), "share_50": float(middle), "share_95": float(high), "n": int(usable.sum())}
+
+
+def configuration(run: Any, handle: Any) -> dict[str, Json]:
+    """Provenance records by stage, as stored."""
+    records: dict[str, Json] = {"run": run.provenance}
+    for name in run.tables():
+        records[name] = run.table(name).provenance.to_json()
+    records[f"analysis {handle.id}"] = handle.provenance.to_json()
+    if handle.findings_provenance is not None:
+        records["findings"] = handle.findings_provenance.to_json()
+    return records

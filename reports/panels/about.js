@@ -1,0 +1,19 @@
+"use strict";
+/* Configuration, digests, conservation, failures. */
+spray.panel({
+  name: "about",
+  mount(section) {
+    const { report } = spray;
+    const { conservation: kept, failed } = report.facts;
+    const checks = [
+      ["conservation", kept ? `median ${spray.percent(kept.share_50)} of the relevance put in arrives at the input (5 % of samples below ${spray.percent(kept.share_5)}, 5 % above ${spray.percent(kept.share_95)}; n = ${spray.count(kept.n)})` : "not recorded"],
+      ["failed rows", `${spray.count(failed.samples)} samples, ${spray.count(failed.relevance)} relevance maps`],
+      ["store", report.store],
+      ["analysis", report.analysis],
+      ["written by", report.writer],
+    ];
+    spray.fill(section.querySelector("#about-checks"), checks.map(([name, text]) => [spray.element("dt", {}, name), spray.element("dd", {}, text)]));
+    const entries = Object.entries(report.configuration).map(([name, record], at) => spray.element("details", { open: at === 0 }, spray.element("summary", {}, name), spray.element("pre", {}, JSON.stringify(record, null, 2))));
+    spray.fill(section.querySelector("#about-configuration"), entries);
+  },
+});

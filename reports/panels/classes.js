@@ -1,0 +1,38 @@
+"use strict";
+/* The classes, ranked by the suspicion of their top finding. */
+spray.panel({
+  name: "classes",
+  mount(section) {
+    const { report } = spray;
+    this.list = section.querySelector("#class-list");
+    const highest = Math.max(...report.groups.map((group) => group.suspicion ?? 0), 1e-9);
+    this.buttons = report.groups.map((group, rank) =>
+      spray.element(
+        "button",
+        { type: "button", class: group.flagged ? "class flagged" : "class", "data-class": group.index, onclick: () => spray.router.go({ group: group.index }) },
+        spray.element("span", { class: "rank" }, String(rank + 1)),
+        spray.element("span", { class: "name", title: group.name }, group.name),
+        spray.element("span", { class: "score", title: "suspicion of its top finding" }, spray.decimal(group.suspicion)),
+        spray.element("span", { class: "meter" }, spray.element("i", { style: { width: `${(100 * Math.max(0, group.suspicion ?? 0)) / highest}%` } })),
+        spray.element("span", { class: "note" }, spray.classNote(group)),
+      ),
+    );
+    spray.fill(this.list, this.buttons);
+  },
+  update(state, changed) {
+    if (!changed.has("group") || !state.group) return;
+    for (const button of this.buttons) {
+      const on = button.dataset.class === String(state.group.index);
+      button.setAttribute("aria-current", String(on));
+      if (on) button.scrollIntoView({ block: "nearest" });
+    }
+  },
+});
+
+/** A class in a few words: flagged findings, else what there is to see, and its size. */
+spray.classNote = (group) => {
+  const size = spray.count(group.n);
+  if (group.flagged) return `⚑ ${group.flagged} flagged · ${size}`;
+  if (group.status !== "ok") return `${{ empty: "no samples", single: "one sample", identical: "all maps equal" }[group.status] ?? group.status} · ${size}`;
+  return `${group.strategies === 1 ? "one strategy" : `${group.strategies} strategies`} · ${size}`;
+};

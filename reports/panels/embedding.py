@@ -1,0 +1,86 @@
+"""The 2-D picture of the relevance maps: one dot per sample, filled and coloured by the page."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from bokeh.models import (
+    BoxSelectTool,
+    ColumnDataSource,
+    HoverTool,
+    LassoSelectTool,
+    PanTool,
+    Range1d,
+    ResetTool,
+    SaveTool,
+    Scatter,
+    TapTool,
+    Text,
+    WheelZoomTool,
+)
+from bokeh.plotting import figure
+
+from reports.theme import FLAGGED, LIGHT
+
+PILL: dict[str, Any] = {"border_radius": 5, "padding": 4}
+FONT = "Helvetica Neue, Segoe UI, Liberation Sans, Arial, sans-serif"
+
+
+def build(backend: Literal["canvas", "svg", "webgl"] = "canvas") -> figure:
+    """An empty embedding; the page finds its parts by name: ``points``, ``labels``, ``mark``, ``dots``, ``names``."""
+    lasso, wheel = LassoSelectTool(continuous=False), WheelZoomTool()
+    box = BoxSelectTool(continuous=False)
+    plot = figure(
+        name="embedding",
+        tools=[lasso, box, TapTool(), PanTool(), wheel, ResetTool(), SaveTool(filename="embedding")],
+        sizing_mode="stretch_both",
+        min_border=6,
+        x_range=Range1d(start=0, end=1),
+        y_range=Range1d(start=0, end=1),
+        output_backend=backend,
+        toolbar_location="right",
+    )
+    plot.lod_threshold = None
+    plot.toolbar.logo = None
+    plot.toolbar.active_drag = lasso
+    plot.toolbar.active_scroll = wheel
+    plot.axis.visible = False
+    plot.grid.visible = False
+    plot.outline_line_color = plot.background_fill_color = plot.border_fill_color = None
+    dots = plot.add_glyph(
+        source("points", "x", "y", "colour", "size"),
+        dot(fill_alpha=0.85),
+        selection_glyph=dot(fill_alpha=0.95, line_color=LIGHT["card"], line_width=0.6),
+        nonselection_glyph=dot(fill_alpha=0.28),
+        name="dots",
+    )
+    mark = Scatter(x="x", y="y", size=16, fill_color=None, line_color=FLAGGED, line_width=2.5)
+    plot.add_glyph(source("mark", "x", "y"), mark)
+    label = Text(
+        x="x",
+        y="y",
+        text="text",
+        text_color="colour",
+        text_align="center",
+        text_baseline="middle",
+        text_font={"value": FONT},
+        text_font_size="13px",
+        text_font_style="bold",
+        background_fill_color=LIGHT["card"],
+        background_fill_alpha=0.88,
+        border_line_color="colour",
+        **PILL,
+    )
+    plot.add_glyph(source("labels", "x", "y", "text", "colour"), label, name="names")
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=None))
+    return plot
+
+
+def source(name: str, *columns: str) -> ColumnDataSource:
+    """Empty columns that the page fills."""
+    return ColumnDataSource({column: [] for column in columns}, name=name)
+
+
+def dot(**style: Any) -> Scatter:
+    """A dot whose place, colour and size are columns."""
+    return Scatter(x="x", y="y", size="size", fill_color="colour", **{"line_color": None, **style})

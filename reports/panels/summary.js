@@ -1,0 +1,30 @@
+"use strict";
+/* All findings with their verdicts, for paper. */
+spray.panel({
+  name: "summary",
+  mount(section) {
+    section.querySelector("#summary-title").textContent = spray.report.title;
+    section.querySelector("#summary-facts").textContent = spray.factLine();
+    section.querySelector("#summary-print").addEventListener("click", () => window.print());
+    Object.assign(this, { body: section.querySelector("tbody"), others: section.querySelector("#summary-others") });
+  },
+  update(state, changed) {
+    if (state.page !== "summary" || !(changed.has("page") || changed.has("verdicts"))) return;
+    spray.fill(this.body, spray.ranked().map(([group, subject]) => this.row(group, subject)));
+    const shown = new Set(spray.report.ranking);
+    const rest = spray.verdicts.all().filter((record) => !shown.has(record.key));
+    spray.fill(this.others, rest.map((record) => spray.element("li", {}, `${record.subject} ${record.key}: ${spray.verdicts.symbols[record.verdict].join(" ")} · ${record.note || "no note"} · ${record.annotator || "unnamed"}`)), rest.length ? null : spray.element("li", { class: "empty" }, "none"));
+  },
+  row(group, subject) {
+    const record = spray.verdicts.current(subject.kind, subject.key);
+    const cells = [
+      spray.element("td", { class: "n" }, spray.count(subject.n)),
+      spray.element("td", { class: "n" }, `${subject.flagged ? "⚑ " : ""}${spray.decimal(subject.score)}`),
+      spray.element("td", {}, subject.summary || "–"),
+      spray.element("td", { class: record ? `given ${record.verdict}` : "faint" }, record ? spray.verdicts.symbols[record.verdict].join(" ") : "none yet"),
+      spray.element("td", {}, record?.note || "–"),
+      spray.element("td", {}, record ? `${record.annotator || "unnamed"}, ${record.time.slice(0, 10)}` : "–"),
+    ];
+    return spray.element("tr", { class: subject.flagged ? "flagged" : null }, spray.element("td", {}, group.name), spray.element("th", { scope: "row" }, spray.element("a", { href: spray.router.address({ group: group.index, subject: subject.key }) }, subject.name)), cells);
+  },
+});

@@ -1,0 +1,81 @@
+"use strict";
+/* The human's verdict on what is selected, visibly apart from the machine's suspicion. */
+spray.panel({
+  name: "verdict",
+  mount(section) {
+    for (const part of ["on", "buttons", "note", "undo", "export", "import", "file", "status"]) this[part] = section.querySelector(`#verdict-${part}`);
+    this.annotator = section.querySelector("#annotator");
+    try {
+      this.annotator.value = localStorage.getItem("spray:annotator") ?? "";
+    } catch {
+      /* nothing was kept */
+    }
+    this.annotator.addEventListener("change", () => {
+      try {
+        localStorage.setItem("spray:annotator", this.annotator.value);
+      } catch {
+        /* kept for this visit only */
+      }
+    });
+    const options = Object.entries(spray.verdicts.symbols).map(([value, [symbol, word]]) => [value, `${symbol} ${word}`]);
+    this.choice = spray.segments("Verdict", options, null, (verdict) => this.give(verdict));
+    this.choice.classList.add("verdicts");
+    this.choice.firstChild.tabIndex = 0;
+    this.buttons.append(this.choice);
+    this.note.addEventListener("change", () => {
+      const record = this.record();
+      if (record && record.note !== this.note.value) this.give(record.verdict);
+    });
+    this.undo.addEventListener("click", () => {
+      const record = spray.verdicts.undo();
+      this.say(record ? `Taken back: ${spray.verdicts.symbols[record.verdict][1]}.` : "Nothing to take back.");
+    });
+    this.export.addEventListener("click", () => spray.save("verdicts.json", spray.verdicts.text(), "application/json"));
+    this.import.addEventListener("click", () => this.file.click());
+    this.file.addEventListener("change", () => this.read());
+  },
+  /** What a verdict given now is about: [kind, key, member positions]. */
+  target({ subject, sample, chunk } = spray.state) {
+    if (sample !== null) return ["sample", chunk.ids[sample], [sample]];
+    return subject ? [subject.kind, subject.key, chunk.members[subject.key]] : null;
+  },
+  record() {
+    const target = this.target();
+    return target ? spray.verdicts.current(target[0], target[1]) : null;
+  },
+  give(verdict) {
+    const [kind, key, members] = this.target();
+    const { ids } = spray.state.chunk;
+    spray.verdicts.give(kind, key, Array.from(members, (i) => ids[i]), { verdict, note: this.note.value, annotator: this.annotator.value });
+    this.say(spray.verdicts.isKept() ? "Kept in this browser. Export makes a file of it." : "This browser keeps nothing: export before you close the page.");
+  },
+  async read() {
+    const [file] = this.file.files;
+    this.file.value = "";
+    if (!file) return;
+    try {
+      const count = spray.verdicts.take(await file.text());
+      this.say(count === 1 ? "1 verdict imported." : `${count} verdicts imported.`);
+    } catch (error) {
+      this.say(error.message, true);
+    }
+  },
+  say(text, bad = false) {
+    this.status.textContent = text;
+    this.status.classList.toggle("bad", bad);
+  },
+  update(state, changed) {
+    if (!state.chunk || !["subject", "sample", "verdicts", "group"].some((name) => changed.has(name))) return;
+    const target = this.target(state);
+    for (const button of this.choice.children) button.disabled = !target;
+    this.note.disabled = !target;
+    const record = this.record();
+    spray.choose(this.choice, record?.verdict ?? "");
+    if (!record) this.choice.firstChild.tabIndex = 0;
+    this.note.value = record?.note ?? "";
+    this.undo.disabled = !spray.verdicts.canUndo();
+    this.on.textContent = !target ? "" : state.sample !== null ? `on sample ${target[1]}` : `on ${spray.subjectName(state.subject)}, ${state.group.name}`;
+    const seen = spray.report.ranking.filter((key) => spray.verdicts.current("finding", key)).length;
+    if (!changed.has("verdicts")) this.say(`${seen} of ${spray.report.ranking.length} findings reviewed`);
+  },
+});

@@ -1,0 +1,107 @@
+"use strict";
+/* The frame: header controls, theme, hover card, start. Runs last. */
+spray.panel({
+  name: "frame",
+  mount() {
+    const { report, state } = spray;
+    const views = [["image", "Image"], ["heatmap", "Heatmap"], ["overlay", "Overlay"]];
+    document.getElementById("view").append(spray.segments("Show samples as", views, state.view, (view) => spray.set({ view })));
+    const map = document.getElementById("map");
+    spray.options(map, Object.entries(report.maps).map(([name, entry]) => [name, entry.title]), state.map);
+    map.addEventListener("change", () => spray.set({ map: map.value }));
+    const opacity = document.getElementById("opacity");
+    opacity.addEventListener("input", () => spray.set({ opacity: Number(opacity.value) / 100 }));
+    const scaling = document.getElementById("scaling");
+    scaling.addEventListener("change", () => spray.set({ scaling: scaling.value }));
+    document.getElementById("theme").addEventListener("click", () => spray.theme.toggle());
+    for (const button of document.querySelectorAll("#pages a")) {
+      button.addEventListener("click", (event) => {
+        event.preventDefault();
+        const { page } = button.dataset;
+        spray.router.go(page === "class" ? { group: (state.group ?? report.groups[0])?.index, subject: state.subject?.key } : { page });
+      });
+    }
+  },
+  update(state, changed) {
+    if (changed.has("page")) {
+      for (const page of document.querySelectorAll("main > .page")) page.hidden = page.id !== `page-${state.page}`;
+      for (const link of document.querySelectorAll("#pages a")) {
+        if (link.dataset.page === state.page) link.setAttribute("aria-current", "page");
+        else link.removeAttribute("aria-current");
+      }
+      document.getElementById("display").classList.toggle("idle", state.page === "about");
+    }
+    if (changed.has("view")) spray.choose(document.getElementById("view"), state.view);
+    if (changed.has("map") || changed.has("theme")) spray.tiles.bar(document.getElementById("bar"));
+  },
+});
+
+spray.theme = (() => {
+  const root = document.documentElement;
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const kept = "spray:theme";
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
+  const tell = () => spray.set({ theme: isDark() ? "dark" : "light" });
+  function choose(name) {
+    root.dataset.theme = name;
+    try {
+      localStorage.setItem(kept, name);
+    } catch {
+      /* a browser that keeps nothing still changes its colours */
+    }
+    tell();
+  }
+  try {
+    const name = localStorage.getItem(kept);
+    if (name === "light" || name === "dark") root.dataset.theme = name;
+  } catch {
+    /* nothing was kept */
+  }
+  dark.addEventListener("change", tell);
+  /** The colour of a theme variable, for canvases. */
+  const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
+  return { toggle: () => choose(isDark() ? "light" : "dark"), tell, colour };
+})();
+
+/** The card beside the pointer: image, heatmap and overlay of one sample. */
+spray.card = (() => {
+  const card = document.getElementById("hover");
+  const text = card.querySelector("figcaption");
+  const size = 116;
+
+  function show(position, x, y) {
+    const { chunk, subject } = spray.state;
+    card.hidden = false;
+    for (const canvas of card.querySelectorAll("canvas")) {
+      spray.tiles.paint(canvas, chunk, position, { view: canvas.dataset.view, size, region: canvas.dataset.view === "image" ? null : subject?.region });
+    }
+    spray.fill(text, spray.caption(chunk, position).map((line) => spray.element("div", {}, line)));
+    const box = card.getBoundingClientRect();
+    const left = x + 18 + box.width > innerWidth ? x - 18 - box.width : x + 18;
+    const top = Math.max(8, Math.min(innerHeight - box.height - 8, y - box.height / 2));
+    card.style.transform = `translate(${Math.max(8, left)}px, ${top}px)`;
+  }
+  return { show, hide: () => (card.hidden = true) };
+})();
+
+/** A sample in words: [id, "label → prediction (confidence)"]. */
+spray.caption = (chunk, position) => {
+  const label = spray.className(chunk.label[position]);
+  const prediction = spray.className(chunk.prediction[position]);
+  return [chunk.ids[position], `${label} → ${prediction} (${spray.percent(chunk.confidence[position])})`];
+};
+
+spray.start = async () => {
+  spray.figures = {};
+  for (const item of spray.report.figures) {
+    const views = await Bokeh.embed.embed_item(item);
+    spray.figures[item.name] = views.roots[0];
+  }
+  spray.mount();
+  spray.theme.tell();
+  await spray.router.follow();
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    spray.ready = true;
+    document.body.classList.add("ready");
+  }));
+};

@@ -1,0 +1,60 @@
+"use strict";
+/* Addresses: #overview, #summary, #about, #class=6, #class=6&subject=c6.f0, #class=6&sample=1234 (row in the store). */
+spray.router = (() => {
+  const pages = ["overview", "summary", "about"];
+  let latest = 0;
+
+  const address = ({ page = "class", group, subject = null, sample = null }) => {
+    if (page !== "class") return `#${page}`;
+    const parts = [`class=${group}`];
+    if (subject) parts.push(`subject=${encodeURIComponent(subject)}`);
+    if (sample !== null) parts.push(`sample=${sample}`);
+    return `#${parts.join("&")}`;
+  };
+
+  /** Go to a page, class, subject or sample; leaves an entry in the browser's history. */
+  function go(target) {
+    const next = address(target);
+    if (next === location.hash) return follow();
+    location.hash = next; // hashchange follows it
+    return Promise.resolve();
+  }
+
+  /** The first subject worth a look: the class's top finding, else its largest cluster. */
+  const opening = (group) => group.subjects[0] ?? null;
+
+  /** Show what the address says; what it does not say is the most suspicious. */
+  async function follow() {
+    const turn = (latest += 1);
+    const asked = new URLSearchParams(location.hash.slice(1));
+    const page = pages.find((name) => asked.has(name)) ?? "class";
+    const { groups } = spray.report;
+    const group = groups.find((entry) => String(entry.index) === asked.get("class")) ?? spray.state.group ?? groups[0];
+    if (page !== "class" || !group) {
+      spray.set({ page });
+      return;
+    }
+    document.body.classList.add("loading");
+    const chunk = await spray.chunk(group.index);
+    if (turn !== latest) return; // a later address has overtaken this one
+    document.body.classList.remove("loading");
+    const sample = asked.has("sample") ? chunk.rows.indexOf(Number(asked.get("sample"))) : -1;
+    const named = group.subjects.find((entry) => entry.key === asked.get("subject"));
+    const subject = named ?? (sample >= 0 ? null : opening(group));
+    const alone = sample >= 0 && !subject;
+    spray.set({
+      page,
+      group,
+      chunk,
+      subject,
+      clustering: subject ? subject.clustering : spray.state.clustering,
+      picture: chunk.pictures[spray.state.picture] ? spray.state.picture : (Object.keys(chunk.pictures)[0] ?? null),
+      selection: subject ? chunk.members[subject.key] : alone ? Uint32Array.of(sample) : new Uint32Array(0),
+      origin: subject ? "subject" : alone ? "sample" : "none",
+      sample: sample >= 0 ? sample : null,
+    });
+  }
+
+  window.addEventListener("hashchange", follow);
+  return { go, follow, address };
+})();

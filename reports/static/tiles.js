@@ -1,0 +1,125 @@
+"use strict";
+/* Pictures of samples: image, heatmap or overlay, coloured here from int8 relevance. */
+spray.tiles = (() => {
+  const tables = new Map();
+  const scratch = document.createElement("canvas");
+
+  /** Colour table of a map: 255 RGB entries, that of v at v + 127. */
+  function table(name) {
+    if (!tables.has(name)) tables.set(name, spray.bytes(spray.report.maps[name].table));
+    return tables.get(name);
+  }
+
+  /** Fit a canvas to its size on the page, in device pixels; returns its context. */
+  function fit(canvas, width, height = width) {
+    const ratio = Math.min(3, window.devicePixelRatio || 1);
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+    return canvas.getContext("2d");
+  }
+
+  /** Relevance codes [height × width] over the whole canvas; with ``veil`` weak relevance is see-through. */
+  function heat(context, codes, [height, width], { factor = 1, veil = null } = {}) {
+    const { map } = spray.state;
+    const colours = table(map);
+    const pixels = new ImageData(width, height);
+    for (let i = 0; i < codes.length; i += 1) {
+      const value = Math.max(-127, Math.min(127, Math.round(codes[i] * factor)));
+      // Under a veil the hue of full strength is kept: strength shows in the opacity alone.
+      const shown = veil === null ? value : Math.sign(value) * Math.round(127 * (0.55 + 0.45 * (Math.abs(value) / 127)));
+      const at = 3 * (shown + 127);
+      pixels.data[4 * i] = colours[at];
+      pixels.data[4 * i + 1] = colours[at + 1];
+      pixels.data[4 * i + 2] = colours[at + 2];
+      pixels.data[4 * i + 3] = veil === null ? 255 : Math.round(255 * veil * (Math.abs(value) / 127) ** 0.7);
+    }
+    scratch.width = width;
+    scratch.height = height;
+    scratch.getContext("2d").putImageData(pixels, 0, 0);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(scratch, 0, 0, context.canvas.width, context.canvas.height);
+  }
+
+  function image(context, chunk, position, dim) {
+    const { bitmap, columns, stride, size } = chunk.atlas;
+    const x = (position % columns) * stride[1];
+    const y = Math.floor(position / columns) * stride[0];
+    const { width, height } = context.canvas;
+    context.imageSmoothingEnabled = size[0] > 64;
+    context.filter = dim ? "grayscale(1) brightness(0.86)" : "none";
+    context.drawImage(bitmap, x, y, size[1], size[0], 0, 0, width, height);
+    context.filter = "none";
+  }
+
+  /** Draw the outline of a region, dark under light, so that it stands on any ground. */
+  function ring(context, region) {
+    const edges = spray.outline(region);
+    if (!edges) return;
+    const { width, height } = context.canvas;
+    context.lineCap = "square";
+    const thin = Math.max(1, Math.min(width, height) / 120);
+    for (const [colour, line] of [["rgba(0,0,0,.75)", 3 * thin], ["#ffe14d", 1.5 * thin]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = line;
+      context.beginPath();
+      for (const [x0, y0, x1, y1] of edges) {
+        context.moveTo(Math.max(line / 2, Math.min(width - line / 2, x0 * width)), Math.max(line / 2, Math.min(height - line / 2, y0 * height)));
+        context.lineTo(Math.max(line / 2, Math.min(width - line / 2, x1 * width)), Math.max(line / 2, Math.min(height - line / 2, y1 * height)));
+      }
+      context.stroke();
+    }
+  }
+
+  /** Paint one sample. ``view``: image, heatmap, overlay; ``region`` is outlined where given. */
+  function paint(canvas, chunk, position, { view = spray.state.view, size = 72, region = null } = {}) {
+    const context = fit(canvas, size);
+    const { scaling, opacity } = spray.state;
+    const factor = scaling === "class" && chunk.classScale > 0 ? (chunk.scale[position] || 0) / chunk.classScale : 1;
+    const shown = !chunk.atlas ? "heatmap" : !chunk.maps ? "image" : view;
+    if (shown !== "heatmap") image(context, chunk, position, shown === "overlay");
+    if (shown !== "image") {
+      const [height, width] = chunk.grid;
+      const codes = chunk.maps.subarray(position * height * width, (position + 1) * height * width);
+      heat(context, codes, chunk.grid, { factor, veil: shown === "overlay" ? opacity : null });
+    }
+    if (region && spray.state.outline) ring(context, region);
+  }
+
+  /** Paint a mean map [y x] of int8 codes. */
+  function average(canvas, codes, shape, { size = 148, region = null } = {}) {
+    const context = fit(canvas, size);
+    heat(context, codes, shape);
+    if (region && spray.state.outline) ring(context, region);
+  }
+
+  /** Mean of the members' maps, each scaled to its own largest |R|, as int8 codes scaled to its own largest. */
+  function meanOf(chunk, positions) {
+    const [height, width] = chunk.grid;
+    const sum = new Float64Array(height * width);
+    for (const position of positions) {
+      const at = position * height * width;
+      for (let i = 0; i < sum.length; i += 1) sum[i] += chunk.maps[at + i];
+    }
+    const top = sum.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    return Int8Array.from(sum, (value) => (top > 0 ? Math.round((127 * value) / top) : 0));
+  }
+
+  /** The colour bar, negative to positive. */
+  function bar(canvas) {
+    const context = canvas.getContext("2d");
+    const colours = table(spray.state.map);
+    const { width, height } = canvas;
+    for (let x = 0; x < width; x += 1) {
+      const at = 3 * Math.round((x / (width - 1)) * 254);
+      context.fillStyle = `rgb(${colours[at]},${colours[at + 1]},${colours[at + 2]})`;
+      context.fillRect(x, 0, 1, height);
+    }
+  }
+
+  return { paint, average, meanOf, bar, names: ["view", "map", "opacity", "scaling", "outline"] };
+})();
+
+/** Whether a change alters how pictures are painted. */
+spray.repaints = (changed) => spray.tiles.names.some((name) => changed.has(name));

@@ -1,0 +1,139 @@
+"use strict";
+/* Verdicts: append-only records, kept in this browser, exported and imported as JSON. The last record on a subject holds. */
+spray.verdicts = (() => {
+  const { report } = spray;
+  const place = `spray:verdicts:${report.store}`;
+  const symbols = { clever_hans: ["⚠", "Clever Hans"], valid: ["✓", "valid"], unsure: ["?", "unsure"] };
+  const fields = ["subject", "analysis", "key", "verdict", "note", "annotator", "time", "digest"];
+  let mine = [];
+  let kept = true;
+
+  try {
+    mine = JSON.parse(localStorage.getItem(place) ?? "[]");
+  } catch {
+    kept = false;
+  }
+
+  const same = (one, other) => fields.every((name) => one[name] === other[name]);
+  /** Records of the store first, then those of this browser. */
+  const all = () => [...report.verdicts, ...mine.filter((record) => !report.verdicts.some((known) => same(known, record)))];
+
+  function changed() {
+    try {
+      localStorage.setItem(place, JSON.stringify(mine));
+    } catch {
+      kept = false;
+    }
+    spray.set({ verdicts: spray.state.verdicts + 1 });
+  }
+
+  /** The record that holds for a subject ("finding", "cluster", "sample") of this analysis; null without one. */
+  function current(subject, key) {
+    const records = all().filter(
+      (record) => record.subject === subject && record.key === key && (subject === "sample" || record.analysis === report.analysis),
+    );
+    return records.length ? records.reduce((last, record) => (record.time >= last.time ? record : last)) : null;
+  }
+
+  function give(subject, key, ids, { verdict, note, annotator }) {
+    const members = [...ids].sort(byCodePoint);
+    const record = { subject, analysis: report.analysis, key, verdict, note, annotator, time: new Date().toISOString(), members, digest: digest(members) };
+    mine.push(record);
+    changed();
+    return record;
+  }
+
+  /** Take back the latest record made in this browser. */
+  function undo() {
+    const record = mine.pop();
+    if (record) changed();
+    return record ?? null;
+  }
+
+  function text() {
+    const content = { format: "spray-verdicts", version: 1, store: report.store, analysis: report.analysis, title: report.title, verdicts: all() };
+    return JSON.stringify(content, null, 1);
+  }
+
+  /** Take the records of an exported file in; throws an Error for people where it must not. */
+  function take(content) {
+    let file;
+    try {
+      file = JSON.parse(content);
+    } catch {
+      throw new Error("This is no JSON file. Choose a file that a report exported.");
+    }
+    if (file?.format !== "spray-verdicts") throw new Error("This file holds no verdicts. Choose a file that a report exported.");
+    if (file.version !== 1) throw new Error(`This file has version ${Number(file.version)}; this report reads version 1. Write the report anew with a newer spray.`);
+    if (file.store !== report.store) throw new Error("These verdicts belong to another store: nothing was imported. Open the report of that store to import them.");
+    if (!Array.isArray(file.verdicts)) throw new Error("This file is damaged: its list of verdicts is missing.");
+    for (const record of file.verdicts) {
+      const whole = fields.every((name) => typeof record?.[name] === "string") && Array.isArray(record.members);
+      if (!whole || !(record.verdict in symbols)) throw new Error("This file is damaged: a verdict lacks a field. Nothing was imported.");
+      if (digest([...record.members].sort(byCodePoint)) !== record.digest) {
+        throw new Error(`The members of ${record.key} do not match their digest: the file was altered. Nothing was imported.`);
+      }
+    }
+    const fresh = file.verdicts.filter((record) => !all().some((known) => same(known, record)));
+    mine.push(...fresh);
+    changed();
+    return fresh.length;
+  }
+
+  /** The order of Python's sorted() on text: by code point, not by UTF-16 unit. */
+  function byCodePoint(one, other) {
+    const a = Array.from(one);
+    const b = Array.from(other);
+    for (let i = 0; i < Math.min(a.length, b.length); i += 1) {
+      if (a[i] !== b[i]) return a[i].codePointAt(0) - b[i].codePointAt(0);
+    }
+    return a.length - b.length;
+  }
+
+  /** SHA-256 of the sorted ids, each as ASCII JSON on a line of its own, as the store computes it. */
+  function digest(sorted) {
+    const escape = (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+    return spray.sha256(sorted.map((id) => `${JSON.stringify(id).replace(/[^ -~]/g, escape)}\n`).join(""));
+  }
+
+  return { symbols, all, current, give, undo, text, take, digest, isKept: () => kept, canUndo: () => mine.length > 0 };
+})();
+
+/** SHA-256 (FIPS 180-4) of a text in UTF-8, as hex. The browser's own is missing on plain http. */
+spray.sha256 = (() => {
+  const primes = [];
+  for (let n = 2; primes.length < 64; n += 1) if (primes.every((p) => n % p)) primes.push(n);
+  const fraction = (value) => Math.floor((value - Math.floor(value)) * 2 ** 32);
+  const constants = primes.map((p) => fraction(Math.cbrt(p)));
+  const turn = (value, by) => (value >>> by) | (value << (32 - by));
+
+  return (text) => {
+    const content = new TextEncoder().encode(text);
+    const padded = new Uint8Array(((content.length + 72) >> 6) << 6);
+    padded.set(content);
+    padded[content.length] = 0x80;
+    const view = new DataView(padded.buffer);
+    view.setUint32(padded.length - 8, Math.floor(content.length / 2 ** 29));
+    view.setUint32(padded.length - 4, (content.length << 3) >>> 0);
+    const hash = primes.slice(0, 8).map((p) => fraction(Math.sqrt(p)));
+    const w = new Int32Array(64);
+    for (let block = 0; block < padded.length; block += 64) {
+      for (let t = 0; t < 16; t += 1) w[t] = view.getInt32(block + 4 * t);
+      for (let t = 16; t < 64; t += 1) {
+        const s0 = turn(w[t - 15], 7) ^ turn(w[t - 15], 18) ^ (w[t - 15] >>> 3);
+        const s1 = turn(w[t - 2], 17) ^ turn(w[t - 2], 19) ^ (w[t - 2] >>> 10);
+        w[t] = (w[t - 16] + s0 + w[t - 7] + s1) | 0;
+      }
+      let [a, b, c, d, e, f, g, h] = hash;
+      for (let t = 0; t < 64; t += 1) {
+        const s1 = turn(e, 6) ^ turn(e, 11) ^ turn(e, 25);
+        const one = (h + s1 + ((e & f) ^ (~e & g)) + constants[t] + w[t]) | 0;
+        const s0 = turn(a, 2) ^ turn(a, 13) ^ turn(a, 22);
+        const two = (s0 + ((a & b) ^ (a & c) ^ (b & c))) | 0;
+        [h, g, f, e, d, c, b, a] = [g, f, e, (d + one) | 0, c, b, a, (one + two) | 0];
+      }
+      [a, b, c, d, e, f, g, h].forEach((value, i) => (hash[i] = (hash[i] + value) | 0));
+    }
+    return hash.map((value) => (value >>> 0).toString(16).padStart(8, "0")).join("");
+  };
+})();

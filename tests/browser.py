@@ -1,0 +1,108 @@
+"""Headless Chromium for the report's tests: offline, and every problem of a page is remembered."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--proxy-server=127.0.0.1:9",  # a dead proxy: a request that leaves the machine fails, and is seen
+    "--proxy-bypass-list=<-loopback>;127.0.0.1",
+)
+READY = "body.ready"
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser for several pages."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Visit:
+    """An open report: its page, and everything that went wrong on it."""
+
+    def __init__(
+        self, browser: Any, url: str, *, width: int = 1440, height: int = 900, **context: Any
+    ) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": height}, **context)
+        self.page = self.context.new_page()
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("console", self._heard)
+        self.page.on("dialog", self._asked)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.set_default_timeout(20_000)
+        self.page.goto(url)
+        self.page.wait_for_selector(READY)
+
+    def _heard(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.problems.append(message.text)
+
+    def _asked(self, dialog: Any) -> None:
+        self.problems.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    @property
+    def outside(self) -> list[str]:
+        """Requests that left the file."""
+        return [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))]
+
+    def state(self, expression: str) -> Any:
+        """The value of a JavaScript expression."""
+        return self.page.evaluate(expression)
+
+    def settled(self, expression: str) -> None:
+        """Wait until an expression is true: checked once per frame by the page itself, no sleeping."""
+        self.page.evaluate(
+            f"""() => new Promise((resolve, reject) => {{
+                const last = performance.now() + 15000;
+                const look = () => {{
+                    if ({expression}) resolve(true);
+                    else if (performance.now() > last) reject(new Error({json.dumps(expression)}));
+                    else requestAnimationFrame(look);
+                }};
+                look();
+            }})"""
+        )
+
+    def pixels(self, selector: str, index: int = 0) -> np.ndarray:
+        """What the screen shows of an element, uint8 [y, x, 3]."""
+        shot = self.page.locator(selector).nth(index).screenshot()
+        return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
+
+    def close(self) -> None:
+        """Close the page; fails if anything went wrong on it, or if it asked for anything outside."""
+        problems = [*self.problems, *self.page.evaluate("spray.problems")]
+        outside = self.outside
+        self.context.close()
+        assert problems == []
+        assert outside == []
+
+
+def near(pixels: np.ndarray, colour: tuple[int, int, int], within: int = 40) -> int:
+    """How many pixels have about this colour."""
+    distance = np.abs(pixels.astype(int) - np.array(colour)).max(axis=-1)
+    return int((distance <= within).sum())

@@ -1,0 +1,406 @@
+"""The report driven as a person would, in headless Chromium, offline: class → finding → gallery → verdict → export."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, Visit, chromium, near
+
+import reports
+import stores
+import stores.synthetic
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium"),
+]
+
+HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script> $$x$$ {{7*7}} <%= 1 %> ]]>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return stores.synthetic.make(tmp_path_factory.mktemp("browser") / "run.zarr")
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return reports.build(run.path, run.path.parent / "report.html", title="Audit of shapes")
+
+
+@pytest.fixture
+def visit(browser, report):
+    visits = []
+
+    def open_report(address="", **options):
+        visits.append(Visit(browser, report.as_uri() + address, **options))
+        return visits[-1]
+
+    yield open_report
+    for one in visits:
+        one.close()
+
+
+def test_opening_shows_the_most_suspicious_class_and_its_top_finding(run, visit):
+    finding = run.analysis().findings()[0]
+    v = visit()
+    assert v.state("spray.state.group.index") == finding.group
+    assert v.state("spray.state.subject.key") == finding.name
+    assert v.state("spray.state.selection.length") == len(finding.rows)
+    assert finding.summary in v.page.inner_text("#panel-finding")
+    assert v.page.locator("#class-list .class").first.get_attribute("aria-current") == "true"
+    assert v.page.locator("#clusters tr[aria-selected=true]").get_attribute("data-key") == finding.name
+
+
+def test_everything_of_a_class_is_above_the_fold(visit):
+    v = visit()
+    height, width = v.state("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
+    assert (width, height) == (1440, 900)
+    for panel in v.page.locator("#page-class .panel").all():
+        box = panel.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 900, panel.get_attribute("id")
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 1440, panel.get_attribute("id")
+        assert box["height"] > 60, panel.get_attribute("id")
+
+
+def test_the_embedding_shows_flagged_dots_in_vermilion_and_others_in_their_colours(visit):
+    v = visit()
+    dots = v.pixels("#figure-embedding")
+    assert near(dots, (0xD5, 0x5E, 0x00)) > 300
+    colours = {tuple(pixel) for pixel in (dots[::2, ::2].reshape(-1, 3) // 32)}
+    assert len(colours) > 6
+    spectrum = v.pixels("#figure-spectrum")
+    assert near(spectrum, (0x00, 0x72, 0xB2)) > 20
+
+
+def test_gallery_tiles_show_the_tag_in_red_and_change_with_view_and_opacity(visit):
+    v = visit()
+    overlay = v.pixels("#gallery canvas")
+    assert near(overlay, (255, 0, 0), 70) > 20
+    v.page.get_by_role("radio", name="Image").click()
+    image = v.pixels("#gallery canvas")
+    assert near(image, (255, 0, 0), 70) == 0
+    assert np.abs(overlay.astype(int) - image).max() > 100
+    v.page.get_by_role("radio", name="Heatmap").click()
+    heat = v.pixels("#gallery canvas")
+    assert near(heat, (255, 255, 255), 12) > 1000
+    v.page.select_option("#map", "coldnhot")
+    assert near(v.pixels("#gallery canvas"), (0, 0, 0), 12) > 1000
+    v.page.get_by_role("radio", name="Overlay").click()
+    full = v.pixels("#gallery canvas").astype(int)
+    v.page.fill("#opacity", "0")
+    assert np.ptp(v.pixels("#gallery canvas")[20:60, 5:60].astype(int), axis=-1).max() < 12, (
+        "colour at opacity 0"
+    )
+    v.page.fill("#opacity", "90")
+    np.testing.assert_array_equal(v.pixels("#gallery canvas").astype(int), full)
+
+
+def test_another_class_can_be_opened_by_click_and_by_keyboard(visit):
+    v = visit()
+    first = v.state("spray.state.group.index")
+    second = v.page.locator("#class-list .class").nth(1)
+    second.click()
+    v.settled("document.body.classList.contains('loading') === false")
+    assert v.state("String(spray.state.group.index)") == second.get_attribute("data-class")
+    assert v.state("spray.state.group.index") != first
+    rows = v.state("spray.state.chunk.n")
+    assert v.state("spray.figures.embedding.model.document.get_model_by_name('points').data.x.length") == rows
+    v.page.locator("#class-list .class").nth(2).focus()
+    v.page.keyboard.press("Enter")
+    v.settled("String(spray.state.group.index) === document.querySelectorAll('.class')[2].dataset.class")
+
+
+def test_a_row_of_the_table_selects_its_members(visit):
+    v = visit()
+    v.page.get_by_role("radio", name="kmeans").click()
+    row = v.page.locator("#clusters tbody tr").first
+    row.click()
+    v.settled(f"spray.state.subject.key === {json.dumps(row.get_attribute('data-key'))}")
+    key = v.state("spray.state.subject.key")
+    assert v.state("Array.from(spray.state.selection)") == v.state(
+        f"Array.from(spray.state.chunk.members[{json.dumps(key)}])"
+    )
+    selected = v.state("spray.figures.embedding.model.document.get_model_by_name('points').selected.indices")
+    assert len(selected) == v.state("spray.state.subject.n")
+    v.page.keyboard.press("ArrowDown")
+    v.page.keyboard.press("Enter")
+    v.settled(f"spray.state.subject.key !== {json.dumps(key)}")
+
+
+def drag(v, selector, points):
+    """A stroke of the pointer over an element, in shares of its width and height."""
+    box = v.page.locator(selector).bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    v.page.mouse.move(*places[0])
+    v.page.mouse.down()
+    for place in places[1:]:
+        v.page.mouse.move(*place, steps=6)
+    v.page.mouse.up()
+
+
+def test_a_lasso_fills_the_gallery(visit):
+    v = visit()
+    drag(v, "#figure-embedding", [(0.03, 0.05), (0.88, 0.05), (0.88, 0.95), (0.03, 0.95), (0.03, 0.06)])
+    v.settled("spray.state.origin === 'brush'")
+    assert v.state("spray.state.selection.length") > v.state("spray.state.subject.n")
+    assert "selected by hand" in v.page.inner_text("#gallery-count")
+    v.page.click("#gallery-back")
+    assert v.state("spray.state.selection.length") == v.state("spray.state.subject.n")
+
+
+def test_the_gallery_turns_pages_through_the_whole_selection(visit):
+    v = visit()
+    seen = []
+    while True:
+        seen += v.state(
+            "[...document.querySelectorAll('.tile')].map((tile) => Number(tile.dataset.position))"
+        )
+        if v.page.locator("#gallery-next").is_disabled():
+            break
+        v.page.click("#gallery-next")
+    assert seen == v.state("Array.from(spray.state.selection)")
+
+
+def test_the_gallery_sorts_and_filters(visit):
+    v = visit()
+    v.page.select_option("#gallery-sort", "unsure")
+    shown = "[...document.querySelectorAll('.tile')].map((tile) => spray.state.chunk.confidence[tile.dataset.position])"
+    confidences = v.state(shown)
+    assert confidences == sorted(confidences)
+    v.page.select_option("#gallery-keep", "wrong")
+    wrong = v.state(
+        "Array.from(spray.state.selection)"
+        ".filter((i) => spray.state.chunk.label[i] !== spray.state.chunk.prediction[i]).length"
+    )
+    assert v.page.locator(".tile").count() == wrong
+
+
+def test_the_pointer_shows_image_heatmap_and_overlay(visit):
+    v = visit()
+    place = v.state(
+        """(() => {
+            const view = spray.figures.embedding;
+            const points = view.model.document.get_model_by_name("points");
+            const i = spray.state.selection[0];
+            const box = document.getElementById("figure-embedding").getBoundingClientRect();
+            const { x_scale, y_scale } = view.frame;
+            return [box.x + x_scale.compute(points.data.x[i]), box.y + y_scale.compute(points.data.y[i])];
+        })()"""
+    )
+    v.page.mouse.move(place[0] - 30, place[1] - 30)
+    v.page.mouse.move(*place, steps=4)
+    v.settled("!document.getElementById('hover').hidden")
+    image, heatmap, overlay = (v.pixels("#hover canvas", i) for i in range(3))
+    assert image.std() > 5
+    assert near(heatmap, (255, 0, 0), 60) > 20
+    assert near(overlay, (255, 0, 0), 70) > 20
+    v.page.mouse.move(3, 3)
+    v.settled("document.getElementById('hover').hidden")
+
+
+def judge(v, word="Clever Hans", note="the tag, not the shape", annotator="A. Auditor"):
+    v.page.fill("#annotator", annotator)
+    v.page.fill("#verdict-note", note)
+    v.page.locator("#verdict-buttons").get_by_role("radio", name=word).click()
+
+
+def exported(v):
+    with v.page.expect_download() as waiting:
+        v.page.click("#verdict-export")
+    return json.loads(waiting.value.path().read_text(encoding="utf-8"))
+
+
+def test_a_verdict_is_kept_exported_and_is_one_of_the_store(run, visit):
+    v = visit()
+    judge(v)
+    file = exported(v)
+    (record,) = file["verdicts"]
+    finding = run.analysis().findings()[0]
+    verdict = stores.Verdict(**record)  # refuses a digest that is not the members'
+    assert (verdict.subject, verdict.key, verdict.verdict) == ("finding", finding.name, "clever_hans")
+    assert verdict.note == "the tag, not the shape"
+    assert verdict.annotator == "A. Auditor"
+    assert sorted(verdict.members) == sorted(str(name) for name in run.samples.read("id", finding.rows))
+    assert verdict.digest == v.state("spray.state.subject.digest")
+    assert "Clever Hans" in v.page.inner_text("#clusters tr[aria-selected=true]")
+    v.page.reload()
+    v.page.wait_for_selector("body.ready")
+    assert v.page.input_value("#verdict-note") == "the tag, not the shape"
+    assert v.page.locator("#verdict-buttons [aria-checked=true]").inner_text().endswith("Clever Hans")
+
+
+def test_a_verdict_can_be_taken_back(visit):
+    v = visit()
+    judge(v, "valid")
+    judge(v, "unsure")
+    v.page.click("#verdict-undo")
+    assert "valid" in v.page.locator("#verdict-buttons [aria-checked=true]").inner_text()
+    v.page.click("#verdict-undo")
+    assert v.page.locator("#verdict-buttons [aria-checked=true]").count() == 0
+    assert v.page.locator("#verdict-undo").is_disabled()
+
+
+def import_file(v, content):
+    v.page.set_input_files(
+        "#verdict-file",
+        {"name": "v.json", "mimeType": "application/json", "buffer": content.encode("utf-8")},
+    )
+
+
+def test_exported_verdicts_can_be_imported_elsewhere(visit):
+    one = visit()
+    judge(one, note="ümläut 🐎 <b>")
+    file = exported(one)
+    other = visit()
+    import_file(other, json.dumps(file))
+    other.settled("document.getElementById('verdict-status').textContent.includes('1 verdict imported')")
+    assert exported(other)["verdicts"] == file["verdicts"]
+    assert other.page.input_value("#verdict-note") == "ümläut 🐎 <b>"
+
+
+def spoil(file, what):
+    if what == "another store":
+        file["store"] = "0" * 64
+    elif what == "altered":
+        file["verdicts"][0]["members"].pop()
+    elif what == "newer":
+        file["version"] = 2
+    elif what == "lacks a field":
+        del file["verdicts"][0]["note"]
+    elif what == "holds no verdicts":
+        file = {"something": "else"}
+    return file
+
+
+@pytest.mark.parametrize("what", ["another store", "altered", "newer", "lacks a field", "holds no verdicts"])
+def test_an_import_that_must_not_be_is_refused_and_changes_nothing(visit, what):
+    v = visit()
+    judge(v, "valid", note="mine")
+    file = exported(v)
+    file["verdicts"][0]["note"] = "foreign"
+    import_file(v, json.dumps(spoil(file, what)))
+    v.settled("document.getElementById('verdict-status').classList.contains('bad')")
+    said = v.page.inner_text("#verdict-status")
+    assert {"newer": "version 2", "another store": "another store"}.get(
+        what, what
+    ) in said or "damaged" in said
+    assert [record["note"] for record in exported(v)["verdicts"]] == ["mine"]
+
+
+def test_ids_of_all_alphabets_are_signed_as_the_store_signs_them(visit):
+    v = visit()
+    ids = ["z", "é", "\U0001f40e", "\uffee", 'quote"back\\slash', "tab\t\x7f", "a", "A", ""]
+    signed = v.state(
+        f"spray.verdicts.give('sample', 'x', {json.dumps(ids)}, {{verdict: 'unsure', note: '', annotator: ''}})"
+    )
+    assert signed["members"] == sorted(ids)
+    assert signed["digest"] == stores.members_digest(ids)
+
+
+def test_pages_and_deep_links_go_back_and_forward(run, visit):
+    finding = run.analysis().findings()[1]
+    v = visit(f"#class={finding.group}&subject={finding.name}")
+    assert v.state("spray.state.subject.key") == finding.name
+    for page in ("Overview", "Summary", "About"):
+        v.page.click(f"#pages a:has-text('{page}')")
+        v.settled(f"spray.state.page === {json.dumps(page.lower())}")
+        assert v.page.locator(f"#page-{page.lower()}").is_visible()
+    v.page.go_back()
+    v.settled("spray.state.page === 'summary'")
+    v.page.go_back()
+    v.page.go_back()
+    v.settled("spray.state.page === 'class'")
+    v.page.go_forward()
+    v.settled("spray.state.page === 'overview'")
+    assert near(v.pixels("#overview-findings canvas"), (255, 255, 255), 12) > 100
+
+
+def test_a_sample_has_an_address(run, visit):
+    row = int(run.analysis().findings()[0].rows[3])
+    group = run.analysis().findings()[0].group
+    v = visit(f"#class={group}&sample={row}")
+    assert v.state("spray.state.chunk.rows[spray.state.sample]") == row
+    assert v.page.locator(".tile").count() == 1
+
+
+def test_an_address_of_nothing_opens_the_report_anyway(visit):
+    v = visit("#class=99&subject=<script>alert(1)</script>&sample=zz")
+    assert v.state("spray.state.group.index") == v.state("spray.report.groups[0].index")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark_restyle_canvases_too(visit, scheme):
+    v = visit(color_scheme=scheme)
+    expected = {"light": (255, 255, 255), "dark": (0x16, 0x1D, 0x26)}
+    other = {"light": "dark", "dark": "light"}[scheme]
+    assert near(v.pixels("#figure-embedding"), expected[scheme], 4) > 50_000
+    v.page.click("#theme")
+    assert near(v.pixels("#figure-embedding"), expected[other], 4) > 50_000
+    assert near(v.pixels("#figure-spectrum"), expected[other], 4) > 10_000
+
+
+def test_a_phone_gets_one_column(visit):
+    v = visit(width=390, height=844)
+    assert v.state("document.documentElement.scrollWidth") <= 390
+    for panel in v.page.locator("#page-class .panel").all():
+        box = panel.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390, panel.get_attribute("id")
+        assert box["width"] > 340, panel.get_attribute("id")
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    n = 60
+    run = stores.synthetic.make(
+        folder / "run.zarr",
+        samples=n,
+        names=[f"{HOSTILE}{i}" for i in range(3)],
+        ids=[f"{i}/{HOSTILE}.png" for i in range(n)],
+        metadata={f"source{HOSTILE}": [f"{HOSTILE}{i % 2}" for i in range(n)]},
+    )
+    return reports.build(run.path, folder / "report.html", title=HOSTILE)
+
+
+def test_hostile_names_are_text_and_nothing_else(browser, hostile):
+    v = Visit(browser, hostile.as_uri())
+    assert HOSTILE in v.page.inner_text("#class-list")
+    assert v.page.locator("strong").first.inner_text() == HOSTILE
+    judge(v, note=HOSTILE, annotator=HOSTILE)
+    v.page.locator(".tile").first.hover()
+    assert HOSTILE in v.page.inner_text("#hover")
+    v.page.select_option("#colour", f"meta.source{HOSTILE}")
+    assert HOSTILE in v.page.inner_text("#legend")
+    for page in ("overview", "summary", "about"):
+        v.page.click(f"#pages a[data-page={page}]")
+        v.settled(f"spray.state.page === '{page}'")
+    assert v.page.locator("img").count() == 0
+    v.close()  # fails on any dialog, error or request
+
+
+def test_the_policy_forbids_what_the_report_does_not_need(visit):
+    v = visit()
+    policy = v.page.locator("meta[http-equiv]").get_attribute("content")
+    assert "default-src 'none'" in policy
+    assert "unsafe-eval" not in policy
+    assert "script-src 'unsafe-inline'" not in policy
+    ran = v.state(
+        """(() => {
+            const script = document.createElement("script");
+            script.textContent = "window.ran = true";
+            document.body.append(script);
+            return window.ran === true;
+        })()"""
+    )
+    assert ran is False
+    assert len(v.state("spray.problems.splice(0)")) == 1  # the block itself was seen
+    v.problems.clear()

@@ -1,0 +1,244 @@
+"""The report as data: what is read from a store, ranked and packed, without a browser."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import stores
+import stores.synthetic
+from reports.images import ATLAS_SIDE, atlas, packed, quantise
+from reports.model import ReportModel, top_probability
+from reports.payload import chunk_payload, finite, page_payload, script_json
+from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, FLAGGED, THEMES, contrast, style_variables
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return stores.synthetic.make(tmp_path_factory.mktemp("report") / "run.zarr", samples=240)
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return ReportModel.from_run(run)
+
+
+def unpacked(record):
+    content = base64.b64decode(record["data"])
+    if record["gzip"]:
+        content = gzip.decompress(content)
+    return np.frombuffer(content, dtype=record["dtype"]).reshape(record["shape"])
+
+
+def test_classes_stand_in_the_order_of_their_top_findings(run, model):
+    findings = run.analysis().findings()
+    order = list(dict.fromkeys(finding.group for finding in findings))
+    assert [group.index for group in model.groups][: len(order)] == order
+    assert model.groups[0].findings[0].key == findings[0].name
+    assert model.groups[0].findings[0].flagged
+    assert model.ranking == tuple(finding.name for finding in findings)
+
+
+def test_members_are_those_of_the_finding_and_signed_by_the_stores_digest(run, model):
+    for finding in run.analysis().findings():
+        group = model.group(finding.group)
+        subject = next(entry for entry in group.findings if entry.key == finding.name)
+        np.testing.assert_array_equal(np.sort(group.samples.rows[subject.members]), finding.rows)
+        ids = [str(name) for name in run.samples.read("id", finding.rows)]
+        assert subject.digest == stores.members_digest(ids)
+
+
+def test_members_come_most_central_first(model):
+    subject = model.groups[0].findings[0]
+    analysis = model.groups[0].analysis
+    vectors = analysis.vectors[:, : max(2, analysis.strategies)].astype(float)
+    unit = np.array([v / n if (n := np.sqrt((v * v).sum())) > 0 else v for v in vectors])[subject.members]
+    distances = [float(np.sqrt(((row - unit.mean(0)) ** 2).sum())) for row in unit]
+    assert distances == sorted(distances)
+
+
+def test_every_cluster_can_be_judged_and_clusters_partition_the_class(model):
+    for group in model.groups:
+        for name, clustering in group.analysis.clusterings.items():
+            clusters = [entry for entry in group.subjects if entry.clustering == name]
+            assert {entry.key for entry in clusters} == {
+                f"c{group.index}.{name}.{label}" for label in np.unique(clustering.labels)
+            }
+            together = np.concatenate([entry.members for entry in clusters])
+            np.testing.assert_array_equal(np.sort(together), np.arange(len(clustering.labels)))
+
+
+def test_confidence_is_the_softmax_of_the_prediction(run, model):
+    group = model.groups[0]
+    logits = run.samples.read("logits", group.samples.rows).astype(np.float64)
+    plain = np.array([np.exp(row).max() / np.exp(row).sum() for row in logits])
+    np.testing.assert_allclose(group.samples.confidence, plain, rtol=1e-9)
+    assert top_probability(np.array([[1e4, 0.0]]))[0] == 1.0
+    assert np.isnan(top_probability(np.array([[np.nan, 0.0]]))[0])
+
+
+def test_accuracy_leaves_unknown_labels_out(model):
+    samples = model.groups[0].samples
+    unknown = samples.correct[samples.label < 0]
+    assert np.isnan(unknown).all()
+    known = samples.label >= 0
+    np.testing.assert_array_equal(samples.correct[known], samples.label[known] == samples.prediction[known])
+
+
+def test_a_store_without_analysis_says_what_to_do(tmp_path):
+    run = stores.create(tmp_path / "bare.zarr", classes=["a"], samples=1, provenance={})
+    with pytest.raises(ValueError, match="spray analyze"):
+        ReportModel.from_run(run)
+
+
+def test_an_unknown_class_is_named(model):
+    with pytest.raises(KeyError, match="class 99"):
+        model.group(99)
+
+
+def test_quantised_maps_keep_sign_and_scale():
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(5, 4, 4)).astype(np.float32) * np.array([1e-6, 1, 1e6, 1, 1])[:, None, None]
+    maps[3] = 0
+    maps[4, 0, 0] = np.nan
+    codes, scale = quantise(maps)
+    assert codes.dtype == np.int8
+    assert np.abs(codes.astype(int)).max() == 127
+    for one, code, s in zip(maps[:3], codes[:3], scale[:3], strict=True):
+        np.testing.assert_allclose(code * float(s) / 127, one, atol=float(s) / 253)
+    assert scale[3] == 0
+    assert not codes[3:].any()
+    assert np.isnan(scale[4])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_atlas_holds_every_picture_in_its_place(channels):
+    rng = np.random.default_rng(1)
+    levels = rng.integers(30, 220, size=(7, 1, 1, channels))
+    pictures = np.broadcast_to(levels, (7, 20, 28, channels)).astype(np.uint8)
+    sheet = atlas(pictures)
+    pixels = np.asarray(Image.open(io.BytesIO(sheet.webp)).convert("RGB"), dtype=int)
+    assert sheet.size == (20, 28)
+    for i, level in enumerate(levels.reshape(7, channels)):
+        y, x = (i // sheet.columns) * sheet.stride[0], (i % sheet.columns) * sheet.stride[1]
+        tile = pixels[y + 2 : y + 18, x + 2 : x + 26]  # colour is coded at half resolution: edges may blend
+        assert np.abs(tile - np.resize(level, 3)).max() <= 12, (
+            "a tile shows another picture, or its neighbour"
+        )
+
+
+def test_an_atlas_that_cannot_be_drawn_says_so():
+    with pytest.raises(ValueError, match="smaller thumbnails"):
+        atlas(np.zeros((2, ATLAS_SIDE + 1, 1, 1), dtype=np.uint8))
+    assert atlas(np.zeros((0, 8, 8, 1), dtype=np.uint8)) is None
+
+
+def test_packed_arrays_come_back_and_are_the_same_text_each_time():
+    values = np.arange(12, dtype=np.int16).reshape(3, 4) - 5
+    for compress in (False, True):
+        record = packed(values, compress=compress)
+        assert record == packed(values.copy(), compress=compress)
+        np.testing.assert_array_equal(unpacked(record), values)
+    big_endian = packed(values.astype(">i2"))
+    np.testing.assert_array_equal(unpacked(big_endian), values)
+
+
+def test_colour_maps_are_symmetric_in_length_and_light_or_dark_in_the_middle():
+    for entry in COLOUR_MAPS.values():
+        table = entry.table()
+        assert table.shape == (255, 3)
+        middle = table[127].astype(int)
+        assert np.ptp(middle) <= 2, f"{entry.name}: zero has a hue"
+    bwr = COLOUR_MAPS["bwr"].table()
+    assert bwr[0].tolist() == [0, 0, 255]
+    assert bwr[127].tolist() == [255, 255, 255]
+    assert bwr[254].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_text_has_a_contrast_of_five_to_one(theme):
+    colours = THEMES[theme]
+    grounds = ("card", "page", "well", "raised")
+    for text in ("ink", "muted", "accent", "alarm", "good", "unsure"):
+        for ground in grounds:
+            assert contrast(colours[text], colours[ground]) >= 5, f"{text} on {ground} in {theme}"
+    for text in ("ink", "muted", "alarm"):
+        assert contrast(colours[text], colours["alarm-soft"]) >= 5, f"{text} on alarm-soft in {theme}"
+    for text in ("ink", "muted", "accent"):
+        assert contrast(colours[text], colours["accent-soft"]) >= 5, f"{text} on accent-soft in {theme}"
+    for ground in ("alarm", "good", "unsure"):
+        assert contrast(colours["card"], colours[ground]) >= 5, f"card on {ground} in {theme}"
+
+
+def test_contrast_agrees_with_its_definition():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#777777") == pytest.approx(1)
+
+
+def test_flagged_findings_have_a_colour_of_their_own():
+    assert FLAGGED not in CLUSTER_COLOURS
+    assert f"--alarm-fill:{FLAGGED};" in style_variables()
+
+
+def test_json_cannot_leave_its_script_element():
+    hostile = {"</script><script>alert(1)</script>": "<!-- \u2028 & \ud800"}
+    text = script_json(hostile)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == hostile
+    text.encode("utf-8")
+
+
+def test_numbers_without_a_json_form_become_null():
+    assert finite({"a": [float("nan"), np.float32(2), np.int64(3), (1, float("inf"))]}) == {
+        "a": [None, 2.0, 3, [1, None]]
+    }
+
+
+def test_the_payload_of_a_class_holds_what_the_store_holds(run, model):
+    group = model.groups[0]
+    chunk = json.loads(script_json(chunk_payload(run, model, group)))
+    np.testing.assert_array_equal(unpacked(chunk["rows"]), group.samples.rows)
+    maps = unpacked(chunk["maps"]).astype(float) * unpacked(chunk["scale"])[:, None, None] / 127
+    stored = run.table("relevance/epsilon_plus_flat").read("input.place", group.samples.rows)
+    np.testing.assert_allclose(maps, stored, atol=float(np.abs(stored).max()) / 250)
+    for subject in group.subjects:
+        np.testing.assert_array_equal(unpacked(chunk["members"][subject.key]), subject.members)
+    assert chunk["ids"] == list(group.samples.ids)
+
+
+def test_the_page_knows_findings_with_region_mean_map_and_evidence(run, model):
+    page = page_payload(model, run.verdicts(), [])
+    finding = run.analysis().findings()[0]
+    told = page["groups"][0]["subjects"][0]
+    assert told["summary"] == finding.summary
+    np.testing.assert_array_equal(unpacked(told["region"]).astype(bool), finding.region)
+    assert unpacked(told["mean_map"]).shape == finding.mean_map.shape
+    assert set(told["evidence"]) == set(finding.evidence)
+
+
+def test_a_report_is_built_where_torch_is_not_installed(tmp_path, run):
+    script = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "import reports\n"
+        f"print(reports.build({str(run.path)!r}, {str(tmp_path / 'r.html')!r}))\n"
+        "assert not {'sklearn', 'umap', 'spray'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.html").stat().st_size > 1_000_000
+
+
+def test_the_same_store_gives_the_same_bytes(tmp_path, run):
+    import reports
+
+    one, other = (reports.build(run.path, tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
+    assert one == other
