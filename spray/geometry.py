@@ -21,10 +21,6 @@ class Geometry(Protocol):
     def channel_dim(self) -> int:
         """The dimension that holds the channels (features), in input and output."""
 
-    @property
-    def weight_out_dim(self) -> int:
-        """The dimension of the weight that runs over output channels (within a group where transposed)."""
-
     def forward(
         self, x: Float[Tensor, "n ..."], weight: Tensor, bias: Tensor | None
     ) -> Float[Tensor, "n ..."]:
@@ -54,7 +50,6 @@ class Linear:
     """x ↦ x Wᵀ over the last dimension; W is (out, in)."""
 
     channel_dim: int = -1
-    weight_out_dim: int = 0
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Wx + b."""
@@ -96,16 +91,13 @@ class Convolution:
     transposed: bool = False
     output_padding: tuple[int, ...] = ()
     channel_dim: int = 1
-
-    @property
-    def weight_out_dim(self) -> int:
-        """The weight is (out, in/groups, …), or (in, out/groups, …) where transposed."""
-        return 1 if self.transposed else 0
+    one_sided: tuple[int, ...] = ()
+    """Further zero padding as ``F.pad`` takes it, for the odd row that padding='same' needs at one end."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Wx + b."""
         return torch.convolution(
-            x,
+            F.pad(x, self.one_sided) if self.one_sided else x,
             weight,
             bias,
             self.stride,
@@ -120,7 +112,7 @@ class Convolution:
         """Wᵀr."""
         gradient: Tensor = torch.ops.aten.convolution_backward(
             r,
-            like,
+            F.pad(like, self.one_sided) if self.one_sided else like,
             weight,
             None,
             self.stride,
@@ -131,7 +123,7 @@ class Convolution:
             self.groups,
             (True, False, False),
         )[0]
-        return gradient
+        return F.pad(gradient, [-end for end in self.one_sided]) if self.one_sided else gradient
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Every output channel of W multiplied by its scale."""

@@ -27,7 +27,7 @@ class _Ratio(Function):
         return y.view_as(y)
 
     @staticmethod
-    def backward(ctx: Any, c: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, c: Tensor) -> tuple[Tensor, None, None]:
         return c * ctx.ratio(ctx.x, ctx.y), None, None
 
 
@@ -48,13 +48,13 @@ def by_division(x: Tensor, y: Tensor, *, limit: float) -> Tensor:
 
 def gelu(call: Call) -> Tensor:
     """x·Φ(x); the tanh approximation by division."""
-    approximate = call.kwargs.get("approximate", "none")
-    exact = approximate == "none"
+    exact = call.kwargs.get("approximate", "none") == "none"
     return activation(call, _normal_cdf if exact else partial(by_division, limit=0.5))
 
 
 def _normal_cdf(x: Tensor, y: Tensor) -> Tensor:
-    return torch.special.ndtr(x)
+    cdf: Tensor = torch.special.ndtr(x)
+    return cdf
 
 
 def celu(call: Call) -> Tensor:

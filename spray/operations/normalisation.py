@@ -81,7 +81,7 @@ class _Affine(Function):
         return torch.addcmul(fold.shift.view(-1, *tail), x, fold.scale.view(-1, *tail))
 
     @staticmethod
-    def backward(ctx: Any, c: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, c: Tensor) -> tuple[Tensor, None, None, None, None]:
         folded = ctx.layer_call is not None and ctx.layer_call.layer.fold is ctx.fold
         if folded or (ctx.early is not None and ctx.early.carried == "relevance"):
             return c, None, None, None, None

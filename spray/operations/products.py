@@ -24,7 +24,7 @@ class _Scaled(Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, c: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, c: Tensor) -> tuple[Tensor, None]:
         return c * ctx.part, None
 
 
@@ -98,8 +98,9 @@ def einsum(call: Call) -> Tensor:
         operands = list(operands[0])
     if sum(map(call.trace.depends, operands)) > 2:
         raise call.refuse("a product of more than two tensors has no rule. Multiply two at a time.")
-    share = 0.5 if all(map(call.trace.depends, operands)) and len(operands) == 2 else 1.0
-    call.args = (equation, *(_share(call, operand, share) for operand in operands))
+    if len(operands) == 2 and all(map(call.trace.depends, operands)):
+        operands = [share(operand, 0.5) for operand in operands]
+    call.args = (equation, *operands)
     out: Tensor = call.native()
     return out
 
@@ -111,10 +112,6 @@ def _factors(call: Call) -> tuple[Any, Any]:
 def _split(call: Call, x: Tensor, y: Tensor) -> Tensor:
     out: Tensor = call.function(share(x, 0.5), share(y, 0.5))
     return out
-
-
-def _share(call: Call, operand: Tensor, share: float) -> Tensor:
-    return share(operand, share) if share != 1.0 and call.trace.depends(operand) else operand
 
 
 HANDLERS: dict[str, Handler] = {

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from spray.calls import Early, LayerCall
 from spray.geometry import Convolution, Geometry, Linear
@@ -77,9 +75,10 @@ def convolution(call: Call, dimensions: int) -> Tensor:
         groups: int = 1,
     ) -> Tensor:
         every = partial(_tuple, dimensions)
+        ends: tuple[int, ...] = ()
         if isinstance(padding, str):
-            input, padding = _explicit_padding(input, weight, padding, every(dilation))
-        geometry = Convolution(every(stride), every(padding), every(dilation), groups)
+            padding, ends = _explicit_padding(weight, padding, every(dilation))
+        geometry = Convolution(every(stride), every(padding), every(dilation), groups, one_sided=ends)
         return weighted(call, "convolution", geometry, input, weight, bias)
 
     _refuse_single(call, dimensions)
@@ -115,16 +114,14 @@ def _tuple(dimensions: int, value: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _explicit_padding(
-    x: Tensor, weight: Tensor, padding: str, dilation: tuple[int, ...]
-) -> tuple[Tensor, tuple[int, ...]]:
-    """``padding='same'`` or ``'valid'`` in numbers; where 'same' is one-sided the input itself is padded."""
+    weight: Tensor, padding: str, dilation: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """``padding='same'`` or ``'valid'`` in numbers: on both sides, and one-sided where the kernel is even."""
     if padding == "valid":
-        return x, (0,) * len(dilation)
+        return (0,) * len(dilation), ()
     total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-    if all(t % 2 == 0 for t in total):
-        return x, tuple(t // 2 for t in total)
-    ends = [end for t in reversed(total) for end in (t // 2, t - t // 2)]
-    return F.pad(x, ends), (0,) * len(dilation)
+    ends = [end for t in reversed(total) for end in (0, t % 2)]
+    return tuple(t // 2 for t in total), tuple(ends) if any(ends) else ()
 
 
 def _refuse_single(call: Call, dimensions: int) -> None:
@@ -143,6 +140,6 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-def matrix(call: Call, x: Tensor, weight: Tensor) -> Any:
+def matrix(call: Call, x: Tensor, weight: Tensor) -> Tensor:
     """``x @ W`` with a constant matrix: a linear layer without bias."""
     return weighted(call, "linear", Linear(), x, torch.t(weight), None)
