@@ -130,7 +130,8 @@ class Explainer:
         }
         total = relevance.pop("")
         checks = _checks(total, (seed * logits.detach()).sum(1), trace)
-        return Explanation(total, logits.detach(), chosen, relevance, checks)
+        layers = {name: relevance[name] for name in self.layers}
+        return Explanation(total, logits.detach(), chosen, layers, checks)
 
     def _relevance(self, name: str, value: Tensor, carried: Tensor | None, trace: Trace | None) -> Tensor:
         if carried is None:

@@ -30,7 +30,7 @@ def names(text: str) -> frozenset[str]:
 METADATA = names(
     "shape size dim ndim dtype device numel nelement is_floating_point is_complex requires_grad is_leaf is_cuda "
     "is_cpu is_mps is_meta is_sparse is_quantized is_nested layout stride is_contiguous __len__ __hash__ get_device "
-    "element_size ndimension itemsize nbytes names is_inference _assert"
+    "element_size ndimension itemsize nbytes names is_inference untyped_storage _assert"
 )
 """What may be asked of a tensor without touching its values."""
 
@@ -196,6 +196,8 @@ class Trace(TorchFunctionMode):
         args, kwargs = map_tensors(self.current, (args, dict(kwargs or {})))
         tensors = list(_tensors((args, kwargs)))
         tracked = [tensor for tensor in tensors if self.depends(tensor)]
+        if not tensors:
+            return func(*args, **kwargs)
         if not tracked:
             return self._constant(func, args, kwargs, tensors)
         return self._follow(name, func, args, kwargs, tracked)

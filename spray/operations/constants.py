@@ -95,7 +95,9 @@ def _book(call: Call, out: Tensor, held: Tensor | float) -> None:
         return
     ledger = call.trace.ledger
 
-    def book(c: Tensor) -> None:
+    def book(c: Tensor | None) -> None:
+        if c is None:  # R itself is carried here, and passes unchanged
+            return
         share = torch.where(c == 0, 0, c * held)
         ledger.book("tokens", ledger.rows(share))
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
+from spray.errors import UnsupportedOperation
 from spray.operations import weighted
 from spray.trace import Call, Handler
 
@@ -52,15 +53,18 @@ def divide(call: Call) -> Tensor:
     """
     x, y = _factors(call)
     if not call.trace.depends(x):
-        raise call.refuse(
-            "a constant divided by a value has no rule. Multiply by a gate, or normalise instead."
-        )
+        raise _upside_down(call)
     if call.trace.depends(y):
         call.args = (x, y.detach(), *call.args[2:])
     else:
         call.carries = "elementwise"
     out: Tensor = call.native()
     return out
+
+
+def divide_by(call: Call) -> Tensor:
+    """y / x, as Python writes ``1 / x``: always refused, since the input below is no share of anything."""
+    raise _upside_down(call)
 
 
 def power(call: Call) -> Tensor:
@@ -105,6 +109,10 @@ def einsum(call: Call) -> Tensor:
     return out
 
 
+def _upside_down(call: Call) -> UnsupportedOperation:
+    return call.refuse("a constant divided by a value has no rule. Multiply by a gate, or normalise instead.")
+
+
 def _factors(call: Call) -> tuple[Any, Any]:
     return call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
 
@@ -116,7 +124,8 @@ def _split(call: Call, x: Tensor, y: Tensor) -> Tensor:
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), multiply),
-    **dict.fromkeys(("div", "divide", "true_divide", "__truediv__", "__rdiv__", "__rtruediv__"), divide),
+    **dict.fromkeys(("div", "divide", "true_divide", "__truediv__"), divide),
+    **dict.fromkeys(("reciprocal", "__rdiv__", "__rtruediv__"), divide_by),
     **dict.fromkeys(("pow", "__pow__"), power),
     "square": square,
     **dict.fromkeys(("matmul", "__matmul__", "bmm", "mm"), matmul),
