@@ -1,0 +1,236 @@
+"""Representations: relevance maps made uniform in shape and scale, one feature vector per sample.
+
+Lapuschkin et al. (2019), step 2 of SpRAy. Signed maps divided by their own sum are a trap (the sum may be
+negative or zero), so the norms here are those of a vector: L2 or Σ|R|. Every step works row by row, so a
+store is transformed shard by shard; only `PCA` looks at all rows. A map with a NaN or an infinity becomes a
+row of NaN and a map of zeros a row of zeros: `usable` tells them apart, and the analysis sets both aside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+
+Sign = Literal["signed", "absolute", "positive"]
+Norm = Literal["l2", "l1", "none"]
+
+
+class Representation(Protocol):
+    """Turns relevance of any layer into one vector per sample, row by row."""
+
+    name: ClassVar[str]
+
+    @property
+    def norm(self) -> Norm:
+        """To which each vector is scaled; the null of the eigengap is scaled alike."""
+        ...
+
+    def transform(self, maps: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n d"]:
+        """Feature vectors in float32; rows are independent of each other."""
+        ...
+
+
+def normalised(features: Float[np.ndarray, "n d"], norm: Norm) -> Float[np.ndarray, "n d"]:
+    """Rows scaled to norm 1 in float32; rows of zeros stay zero and rows that are not finite become NaN."""
+    if norm not in ("l2", "l1", "none"):
+        raise ValueError(f"unknown norm {norm!r}: choose one of 'l2', 'l1', 'none'.")
+    rows = np.array(features, dtype=np.float64)
+    rows[~np.isfinite(rows).all(axis=1)] = np.nan
+    if norm != "none":
+        # By the largest entry first, so that neither tiny nor huge relevance is lost in the squares.
+        _divide(rows, np.abs(rows).max(axis=1, keepdims=True, initial=0.0))
+        _divide(rows, np.linalg.norm(rows, ord=2 if norm == "l2" else 1, axis=1, keepdims=True))
+    return rows.astype(np.float32)
+
+
+def _divide(rows: NDArray[np.float64], size: NDArray[np.float64]) -> None:
+    np.divide(rows, size, out=rows, where=size > 0)
+
+
+def usable(
+    features: Float[np.ndarray, "n d"],
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Which rows are finite, and which of those are all zero."""
+    finite: NDArray[np.bool_] = np.isfinite(features).all(axis=1)
+    return finite, finite & ~np.any(features, axis=1)
+
+
+@lru_cache(maxsize=32)
+def _pooling(length: int, size: int) -> NDArray[np.float64]:
+    """The matrix [size, length] that averages over equal windows; those may share a cell at their border."""
+    edges = np.linspace(0, length, size + 1)
+    cells = np.arange(length)
+    low = np.maximum(edges[:-1, None], cells[None])
+    high = np.minimum(edges[1:, None], cells[None] + 1)
+    windows: NDArray[np.float64] = np.clip(high - low, 0, None) * (size / length)
+    return windows
+
+
+def _apply_sign(maps: NDArray[np.floating], sign: Sign) -> NDArray[np.floating]:
+    if sign == "signed":
+        return maps
+    if sign == "absolute":
+        return np.asarray(np.abs(maps))
+    if sign == "positive":
+        return np.asarray(np.maximum(maps, 0))
+    raise ValueError(f"unknown sign {sign!r}: choose one of 'signed', 'absolute', 'positive'.")
+
+
+def _places(maps: Float[np.ndarray, "n ..."], step: str) -> Float[np.ndarray, "n y x"]:
+    """Maps by place: channels, where there are any, are summed."""
+    if maps.ndim == 4:
+        return np.asarray(maps.sum(axis=1, dtype=np.float64))
+    if maps.ndim == 3:
+        return np.asarray(maps, dtype=np.float64)
+    raise ValueError(
+        f"{step} needs maps of shape [n, y, x] or [n, channel, y, x]; got {list(maps.shape)}. "
+        "Relevance without places is for the representation 'channels'."
+    )
+
+
+def _pooled(maps: Float[np.ndarray, "n y x"], size: int | None) -> Float[np.ndarray, "n v u"]:
+    """Average pooling to at most size × size (never enlarged)."""
+    if size is None:
+        return maps
+    if size < 1:
+        raise ValueError(f"maps cannot be pooled to {size} × {size}; choose a size of at least 1.")
+    height, width = maps.shape[1:]
+    rows, columns = _pooling(height, min(size, height)), _pooling(width, min(size, width))
+    with np.errstate(invalid="ignore"):  # what is not finite stays so, and is set aside later
+        return np.asarray(rows @ maps @ columns.T)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Relevance by place: channels summed, averaged to a small grid, normalised. SpRAy's own representation.
+
+    ``size``: side of the grid, or None for the maps as they are stored; smaller maps are not enlarged.
+    """
+
+    size: int | None = None
+    sign: Sign = "signed"
+    norm: Norm = "l2"
+    name: ClassVar[str] = "pooled"
+
+    def transform(self, maps: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n d"]:
+        """Feature vectors of length y·x of the grid."""
+        places = _apply_sign(_places(maps, "the representation 'pooled'"), self.sign)
+        pooled = _pooled(places, self.size)
+        return normalised(pooled.reshape(len(maps), int(np.prod(pooled.shape[1:]))), self.norm)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Relevance by channel, summed over place: concepts, wherever in the image (Achtibat et al. 2023)."""
+
+    sign: Sign = "signed"
+    norm: Norm = "l2"
+    name: ClassVar[str] = "channels"
+
+    def transform(self, maps: Float[np.ndarray, "n channel ..."]) -> Float[np.ndarray, "n channel"]:
+        """Feature vectors of one number per channel."""
+        if maps.ndim < 2:
+            raise ValueError(
+                f"the representation 'channels' needs relevance [n, channel, …]; got {list(maps.shape)}."
+            )
+        places = tuple(range(2, maps.ndim))
+        return normalised(_apply_sign(maps.sum(axis=places, dtype=np.float64), self.sign), self.norm)
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """Fourier magnitude of the pooled map: invariant to shift, a texture without its place."""
+
+    size: int | None = None
+    sign: Sign = "signed"
+    norm: Norm = "l2"
+    name: ClassVar[str] = "magnitude"
+
+    def transform(self, maps: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n d"]:
+        """Magnitudes of the non-redundant half of the spectrum, row-major."""
+        places = _apply_sign(_places(maps, "the representation 'magnitude'"), self.sign)
+        spectrum = np.abs(np.fft.rfft2(_pooled(places, self.size)))
+        return normalised(spectrum.reshape(len(maps), int(np.prod(spectrum.shape[1:]))), self.norm)
+
+
+@dataclass(frozen=True)
+class Radial:
+    """Mean Fourier magnitude by spatial frequency: invariant to shift and, nearly, to rotation."""
+
+    size: int | None = None
+    sign: Sign = "signed"
+    norm: Norm = "l2"
+    name: ClassVar[str] = "radial"
+
+    def transform(self, maps: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n d"]:
+        """One number per whole frequency from 0 (the mean) to the Nyquist frequency of the shorter side."""
+        places = _apply_sign(_places(maps, "the representation 'radial'"), self.sign)
+        pooled = _pooled(places, self.size)
+        height, width = pooled.shape[1:]
+        magnitude = np.abs(np.fft.fft2(pooled)).reshape(len(maps), height * width)
+        # Frequencies in cycles per shorter side, so that a ring means the same in both directions.
+        side = min(height, width)
+        radius = np.hypot(np.fft.fftfreq(height)[:, None] * side, np.fft.fftfreq(width)[None] * side)
+        ring = np.minimum(np.rint(radius).astype(int), side // 2).ravel()
+        rings = np.zeros((height * width, side // 2 + 1))
+        rings[np.arange(height * width), ring] = 1.0
+        return normalised(magnitude @ (rings / np.maximum(rings.sum(axis=0), 1)), self.norm)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Several representations of the same relevance side by side, each weighted alike."""
+
+    parts: tuple[Representation, ...]
+    norm: Norm = "l2"
+    name: ClassVar[str] = "joint"
+
+    def transform(self, maps: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n d"]:
+        """The parts' feature vectors, one after the other."""
+        if not self.parts:
+            raise ValueError(
+                "the representation 'joint' needs at least one part, such as Joint((Pooled(),))."
+            )
+        return normalised(np.concatenate([part.transform(maps) for part in self.parts], axis=1), self.norm)
+
+
+@dataclass(frozen=True)
+class PCA:
+    """The leading principal components of the features: fewer columns for the neighbours of large groups.
+
+    The only step that looks at all rows. It runs on d × d moments, gathered block by block in float64, so
+    its memory is that of the result. Where there are no more columns than ``dimensions``, features pass
+    unchanged.
+    """
+
+    dimensions: int = 50
+    name: ClassVar[str] = "pca"
+
+    def transform(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n p"]:
+        """Centred coordinates in the leading components, by falling variance; each axis has a fixed sign."""
+        count, width = features.shape
+        if width <= self.dimensions or count < 2:
+            return features
+        blocks = range(0, count, 16384)
+        mean = sum(features[at : at + 16384].sum(axis=0, dtype=np.float64) for at in blocks) / count
+        moments = np.zeros((width, width))
+        for at in blocks:
+            block = features[at : at + 16384].astype(np.float64) - mean
+            moments += block.T @ block
+        axes = np.linalg.eigh(moments)[1][:, ::-1][:, : self.dimensions]
+        axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+        coordinates = np.empty((count, axes.shape[1]), dtype=np.float32)
+        for at in blocks:
+            coordinates[at : at + 16384] = (features[at : at + 16384].astype(np.float64) - mean) @ axes
+        return coordinates
+
+
+REPRESENTATIONS: dict[str, type[Pooled | Channels | Magnitude | Radial]] = {
+    step.name: step for step in (Pooled, Channels, Magnitude, Radial)
+}
+"""Representations by name, for the command line; `Joint` combines them."""

@@ -1,0 +1,47 @@
+"""Groups analysed side by side in processes of their own, results as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+WORTHWHILE = 20_000
+"""Samples, over all groups, from which starting processes (a second or two of imports each) pays."""
+
+
+def worthwhile_workers(groups: Mapping[int, Sized], workers: int | None) -> int:
+    """How many processes to use: as asked, or one per core where groups are many and large enough."""
+    if workers is not None:
+        if workers < 1:
+            raise ValueError(f"at least one worker is needed; got workers={workers}.")
+        return min(workers, max(len(groups), 1))
+    if len(groups) < 2 or sum(map(len, groups.values())) < WORTHWHILE:
+        return 1
+    from joblib import cpu_count
+
+    return min(int(cpu_count()), len(groups))
+
+
+def in_processes(
+    work: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], workers: int
+) -> Iterator[Result]:
+    """``work(*job)`` for every job, in the order they finish; here in this process with one worker.
+
+    Processes start afresh, without a copy of this one's threads and without its main module, so that
+    scripts need no guard around their main part. They end with the last result, or with the first error,
+    which is raised.
+    """
+    if workers == 1:
+        for job in jobs:
+            yield work(*job)
+        return
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+
+    try:
+        parallel = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", max_nbytes=None)
+        yield from parallel(delayed(work)(*job) for job in jobs)
+    finally:
+        get_reusable_executor().shutdown(wait=True)

@@ -1,0 +1,204 @@
+"""The analysis of a group of samples: what a class may look like, and what comes of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from spray.analysis import Analysis
+from spray.clustering import HDBSCAN, ClusterQR, KMeans
+from spray.features import Channels, Pooled
+from spray.graph import NearestNeighbours
+from spray.null import GaussianNull
+from stores.analysis import ALL_CLASSES
+from stores.provenance import describe
+
+QUICK = Analysis(null=GaussianNull(draws=0), picture="none")
+
+
+def planted(n=240, share=0.25, seed=0):
+    """Smooth random maps around a common one, and in some of them most relevance in one corner instead."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:14, :14]
+    smooth = np.exp(-((y[..., None, None] - y) ** 2 + (x[..., None, None] - x) ** 2) / 12)
+    maps = np.einsum("nij,ijyx->nyx", 0.1 * rng.standard_normal((n, 14, 14)), smooth) + smooth[7, 7]
+    tagged = rng.permutation(n) < share * n
+    maps[tagged] *= 0.3
+    maps[tagged, 1:4, 1:4] += 1 + 0.1 * rng.standard_normal((int(tagged.sum()), 3, 3))
+    return maps.astype(np.float32), tagged
+
+
+def same(one, other):
+    for field in dataclasses.fields(one):
+        left, right = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "clusterings":
+            assert left.keys() == right.keys()
+            for name in left:
+                np.testing.assert_array_equal(left[name].labels, right[name].labels)
+        elif field.name == "pictures":
+            assert left.keys() == right.keys()
+            for name in left:
+                np.testing.assert_array_equal(left[name], right[name])
+        elif isinstance(left, np.ndarray):
+            np.testing.assert_array_equal(left, right)
+        else:
+            assert left == right
+
+
+def test_a_planted_strategy_is_found_whole_and_pure():
+    maps, tagged = planted()
+    found = Analysis(picture="tsne").group(maps, np.arange(240) * 2, group=6)
+    assert (found.group, found.status, found.strategies) == (6, "ok", 2)
+    np.testing.assert_array_equal(found.rows, np.arange(240) * 2)
+    assert ((found.clusterings["kmeans"].labels == 1) == tagged).mean() > 0.98
+    labels = found.clusterings["hdbscan"].labels
+    of_tag = np.isin(labels, [label for label in set(labels) if tagged[labels == label].mean() > 0.5])
+    assert tagged[of_tag].mean() > 0.98
+    assert of_tag[tagged].mean() > 0.95
+    assert found.pictures["tsne"].shape == (240, 2)
+    assert found.eigenvalues.shape == (16,)
+    assert found.eigengap["null"]["p_value"] < 0.2
+    assert found.facts["neighbours"] == 10
+
+
+def test_equal_inputs_give_equal_results():
+    maps, _ = planted()
+    same(Analysis().group(maps), Analysis().group(maps))
+
+
+def test_maps_without_the_corner_are_one_strategy():
+    maps, _ = planted(share=0)
+    found = Analysis(picture="none").group(maps)
+    assert found.strategies == 1
+    assert not found.clusterings["kmeans"].labels.any()
+
+
+def test_the_scale_of_maps_does_not_matter():
+    maps, _ = planted()
+    same(QUICK.group(maps), QUICK.group(maps * np.float32(2.0**40)))
+
+
+def test_an_empty_class():
+    found = QUICK.group(np.zeros((0, 14, 14), np.float32), group=3)
+    assert (found.status, found.components, found.strategies) == ("empty", 0, 0)
+    assert found.clusterings["hdbscan"].labels.shape == (0,)
+    assert found.vectors.shape == (0, 0)
+
+
+def test_a_single_sample():
+    found = Analysis(picture="tsne").group(planted(1)[0], np.array([7]))
+    assert (found.status, found.components, found.strategies) == ("single", 1, 1)
+    assert found.rows.tolist() == [7]
+    assert found.clusterings["kmeans"].labels.tolist() == [0]
+    assert found.pictures["tsne"].tolist() == [[0, 0]]
+
+
+def test_identical_maps():
+    found = QUICK.group(np.repeat(planted(1)[0], 30, axis=0))
+    assert (found.status, found.strategies) == ("identical", 1)
+    assert not found.clusterings["hdbscan"].labels.any()
+
+
+def test_a_scaled_copy_is_identical():
+    one = planted(1)[0]
+    assert QUICK.group(np.concatenate([one, 3 * one])).status == "identical"
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 9, 12])
+def test_fewer_samples_than_neighbours_or_eigenvectors(n):
+    found = Analysis(picture="tsne").group(np.random.default_rng(0).standard_normal((n, 14, 14)))
+    assert found.status == "ok"
+    assert found.eigenvalues.shape == (min(n, 16),)
+    assert found.facts["neighbours"] == min(n - 1, 10)
+    assert found.clusterings["hdbscan"].labels.shape == (n,)
+    assert found.pictures["tsne"].shape == (n, 2)
+
+
+def test_duplicates_among_others():
+    maps, tagged = planted()
+    maps[tagged] = maps[np.flatnonzero(tagged)[0]]
+    found = QUICK.group(maps)
+    assert found.status == "ok"
+    assert np.isfinite(found.vectors).all()
+    labels = found.clusterings["hdbscan"].labels
+    assert len(set(labels[tagged])) == 1
+    assert not set(labels[tagged]) & set(labels[~tagged])
+
+
+def test_zero_and_non_finite_maps_are_set_apart():
+    maps, _ = planted(60)
+    rows = np.arange(100, 160)
+    maps[[3, 50]] = 0
+    maps[7, 2, 2] = np.nan
+    maps[9] = np.inf
+    found = QUICK.group(maps, rows)
+    assert found.zero_rows.tolist() == [103, 150]
+    assert found.invalid_rows.tolist() == [107, 109]
+    kept = np.delete(np.arange(60), [3, 50, 7, 9])
+    np.testing.assert_array_equal(found.rows, rows[kept])
+    same(QUICK.group(maps[kept], rows[kept]), dataclasses.replace(found, zero_rows=[], invalid_rows=[]))
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_nothing_but_zeros_or_nan(value):
+    found = QUICK.group(np.full((8, 14, 14), value))
+    assert found.status == "empty"
+    assert len(found.zero_rows) + len(found.invalid_rows) == 8
+
+
+def test_disconnected_groups_count_as_components():
+    rng = np.random.default_rng(0)
+    maps = 0.05 * rng.standard_normal((90, 6, 6))
+    maps[:30, 0] += 1
+    maps[30:60, 3] += 1
+    maps[60:, :, 5] += 1
+    found = Analysis(neighbours=NearestNeighbours(5), picture="none").group(maps)
+    assert (found.components, found.strategies) == (3, 3)
+    assert found.eigenvalues[:3].tolist() == [0, 0, 0]
+    assert found.facts["component_sizes"] == [30, 30, 30]
+
+
+def test_channels_reveal_what_places_do_not():
+    rng = np.random.default_rng(0)
+    relevance = np.abs(rng.standard_normal((200, 8, 3, 3)))
+    tagged = np.arange(200) < 60
+    relevance[tagged, 5] += 6
+    relevance[~tagged, 2] += 6
+    by_channel = dataclasses.replace(QUICK, representation=Channels()).group(relevance)
+    by_place = dataclasses.replace(QUICK, representation=Pooled()).group(relevance)
+    assert by_channel.components == 2
+    assert by_place.components == 1
+
+
+def test_every_parameter_is_provenance():
+    one = describe(Analysis())
+    others = [
+        Analysis(seed=1),
+        Analysis(neighbours=NearestNeighbours(11)),
+        Analysis(representation=Pooled(7)),
+        Analysis(clusterings=(KMeans(), HDBSCAN(min_samples=3))),
+        Analysis(clusterings=(ClusterQR(),)),
+        Analysis(null=GaussianNull(draws=99)),
+        Analysis(picture="none"),
+    ]
+    assert all(describe(other) != one for other in others)
+    assert describe(Analysis(neighbours=NearestNeighbours(block_bytes=1))) == one
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Analysis(picture="pca"), "unknown picture"),
+        (lambda: Analysis(eigenvectors=1), "at least 2 eigenvectors"),
+        (lambda: Analysis(clusterings=(KMeans(2), KMeans(3))), "has one twice"),
+        (lambda: QUICK.group(planted(4)[0], np.array([3, 2, 1, 0])), "row numbers must ascend"),
+        (lambda: QUICK.group(planted(4)[0], np.arange(3)), "got 3 for 4 samples"),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_joint_group_has_its_own_index():
+    assert QUICK.group(planted(20)[0], group=ALL_CLASSES).group == ALL_CLASSES

@@ -1,0 +1,104 @@
+"""Clusterings of the spectral embedding."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from spray.clustering import CLUSTERINGS, HDBSCAN, ClusterQR, KMeans, by_size, join_noise
+from spray.graph import NearestNeighbours
+from spray.spectral import spectrum
+
+
+def blobs(sizes=(120, 80, 60), spread=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(len(sizes)), sizes)
+    return (5 * np.eye(4)[truth] + spread * rng.standard_normal((len(truth), 4))).astype(np.float32), truth
+
+
+def embedded(features, k=6):
+    graph = NearestNeighbours().affinity(features)
+    return spectrum(graph, k).vectors, graph
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS)
+def test_separated_groups_are_found_by_falling_size(name):
+    features, truth = blobs()
+    found = CLUSTERINGS[name]().cluster(*embedded(features), 3, 0)
+    np.testing.assert_array_equal(found.labels, truth)
+    assert found.parameters["clusters"] == 3
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS)
+def test_clusterings_repeat_and_do_not_change_their_input(name):
+    vectors, graph = embedded(blobs(spread=2.0)[0])
+    before = vectors.copy()
+    once = CLUSTERINGS[name]().cluster(vectors, graph, 4, 3)
+    again = CLUSTERINGS[name]().cluster(vectors, graph, 4, 3)
+    np.testing.assert_array_equal(once.labels, again.labels)
+    np.testing.assert_array_equal(vectors, before)
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS)
+@pytest.mark.parametrize("m", [2, 3, 7, 25])
+def test_few_samples(name, m):
+    features = np.random.default_rng(0).standard_normal((m, 3)).astype(np.float32)
+    vectors, graph = embedded(features, min(6, m))
+    for strategies in (1, 2, 9):
+        labels = CLUSTERINGS[name]().cluster(vectors, graph, strategies, 0).labels
+        assert labels.shape == (m,)
+        assert set(labels) <= set(range(-1, m))
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS)
+def test_duplicates(name):
+    features = np.repeat(np.eye(3, dtype=np.float32), 40, axis=0)
+    found = CLUSTERINGS[name]().cluster(*embedded(features), 3, 0)
+    assert [set(found.labels[at : at + 40]) for at in (0, 40, 80)] == [{0}, {1}, {2}]
+    if found.outlier is not None:
+        assert np.isfinite(found.outlier).all()
+
+
+@pytest.mark.parametrize("step", [KMeans(), ClusterQR()])
+def test_one_suggested_strategy_is_one_cluster(step):
+    found = step.cluster(*embedded(blobs()[0]), 1, 0)
+    assert not found.labels.any()
+
+
+def test_a_given_number_outweighs_the_suggested_one():
+    assert KMeans(clusters=2).cluster(*embedded(blobs()[0]), 5, 0).labels.max() == 1
+    with pytest.raises(ValueError, match="clusters=0"):
+        KMeans(clusters=0).cluster(*embedded(blobs()[0]), 5, 0)
+
+
+def test_hdbscan_scores_outliers():
+    found = HDBSCAN(noise="keep").cluster(*embedded(blobs(spread=2.0)[0]), 2, 0)
+    noise = found.labels < 0
+    assert 0 < noise.sum() < 200
+    assert found.outlier[noise].mean() > 2 * found.outlier[~noise].mean()
+    assert ((found.outlier >= 0) & (found.outlier <= 1)).all()
+
+
+def test_hdbscan_finds_one_strategy_where_nothing_splits():
+    # One dense group and a few samples around it: no two clusters of 20.
+    vectors = np.linalg.qr(np.random.default_rng(0).standard_normal((60, 4)))[0]
+    graph = NearestNeighbours().affinity(vectors)
+    found = HDBSCAN().cluster(vectors, graph, 1, 0)
+    assert set(found.labels) == {0}
+
+
+def test_noise_joins_the_majority_of_its_neighbours_only():
+    weights = np.zeros((6, 6))
+    for i, j in [(0, 1), (2, 0), (2, 1), (2, 3), (3, 4), (5, 0), (5, 3)]:
+        weights[i, j] = weights[j, i] = 1
+    labels = np.array([0, 0, -1, 1, 1, -1])
+    joined = join_noise(labels, scipy.sparse.csr_array(weights))
+    assert joined.tolist() == [0, 0, 0, 1, 1, -1]
+    assert labels.tolist() == [0, 0, -1, 1, 1, -1]
+
+
+def test_all_noise_joins_nothing():
+    assert join_noise(np.array([-1, -1]), scipy.sparse.csr_array(np.ones((2, 2)))).tolist() == [-1, -1]
+
+
+def test_by_size_keeps_noise():
+    assert by_size(np.array([7, 3, 3, -1, 7, 3])).tolist() == [1, 0, 0, -1, 1, 0]

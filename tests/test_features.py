@@ -1,0 +1,121 @@
+"""Representations of relevance maps."""
+
+import numpy as np
+import pytest
+
+from spray.features import PCA, REPRESENTATIONS, Channels, Joint, Magnitude, Pooled, Radial, usable
+
+
+def maps(n=6, size=12, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, size, size)).astype(np.float32)
+
+
+def test_pooling_averages_blocks():
+    relevance = maps(size=12)
+    expected = relevance.reshape(6, 4, 3, 4, 3).mean(axis=(2, 4)).reshape(6, 16)
+    np.testing.assert_allclose(Pooled(4, norm="none").transform(relevance), expected, rtol=1e-5)
+
+
+def test_pooling_to_a_size_that_does_not_divide_keeps_the_mean():
+    relevance = maps(size=7)
+    pooled = Pooled(3, norm="none").transform(relevance)
+    np.testing.assert_allclose(pooled.mean(axis=1), relevance.mean(axis=(1, 2)), rtol=1e-4, atol=1e-7)
+
+
+def test_maps_smaller_than_the_grid_are_not_enlarged():
+    assert Pooled(32).transform(maps(size=5)).shape == (6, 25)
+
+
+def test_channels_are_summed_by_place_and_places_by_channel():
+    relevance = np.random.default_rng(1).standard_normal((3, 4, 5, 6))
+    by_place = Pooled(norm="none").transform(relevance)
+    by_channel = Channels(norm="none").transform(relevance)
+    np.testing.assert_allclose(by_place, relevance.sum(axis=1).reshape(3, 30), rtol=1e-5)
+    np.testing.assert_allclose(by_channel, relevance.sum(axis=(2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "order"), [("l2", 2), ("l1", 1)])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_norms_hold_at_any_scale_and_keep_the_sign(norm, order, scale):
+    features = Pooled(norm=norm).transform(maps().astype(np.float64) * scale)
+    np.testing.assert_allclose(np.linalg.norm(features, order, axis=1), 1, rtol=1e-5)
+    assert ((features > 0) == (maps().reshape(6, -1) > 0)).all()
+
+
+def test_signs():
+    relevance = maps()
+    np.testing.assert_allclose(
+        Pooled(sign="absolute", norm="none").transform(relevance), np.abs(relevance).reshape(6, -1)
+    )
+    assert Pooled(sign="positive").transform(relevance).min() == 0
+
+
+def test_zero_maps_stay_zero_and_non_finite_ones_become_nan():
+    relevance = maps(4)
+    relevance[1] = 0
+    relevance[2, 0, 0] = np.nan
+    relevance[3, 5, 5] = np.inf
+    finite, zero = usable(Pooled(4).transform(relevance))
+    assert finite.tolist() == [True, True, False, False]
+    assert zero.tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("step", [Magnitude(), Radial()])
+def test_spectra_do_not_move_with_the_map(step):
+    relevance = maps()
+    shifted = np.roll(relevance, (3, 5), axis=(1, 2))
+    np.testing.assert_allclose(step.transform(shifted), step.transform(relevance), atol=1e-6)
+    assert not np.allclose(Pooled().transform(shifted), Pooled().transform(relevance), atol=0.1)
+
+
+def test_radial_spectrum_of_a_wave_peaks_at_its_frequency():
+    wave = np.cos(2 * np.pi * 3 * np.arange(16) / 16)
+    across, along = np.tile(wave, (16, 1)), np.tile(wave[:, None], (1, 16))
+    spectra = Radial().transform(np.stack([across, along]))
+    assert spectra.argmax(axis=1).tolist() == [3, 3]
+    np.testing.assert_allclose(spectra[0], spectra[1], atol=1e-6)
+
+
+def test_joint_weighs_its_parts_alike():
+    features = Joint((Pooled(4), Magnitude(4))).transform(100 * maps())
+    np.testing.assert_allclose(np.linalg.norm(features[:, :16], axis=1), np.sqrt(0.5), rtol=1e-5)
+
+
+def test_rows_do_not_depend_on_the_others_of_their_shard():
+    relevance = maps(8)
+    for step in [cls() for cls in REPRESENTATIONS.values()]:
+        whole = step.transform(relevance)
+        parts = np.concatenate([step.transform(relevance[:3]), step.transform(relevance[3:])])
+        np.testing.assert_array_equal(whole, parts)
+
+
+def test_no_maps_give_no_features():
+    assert Pooled(4).transform(np.zeros((0, 12, 12), np.float32)).shape == (0, 16)
+
+
+def test_pca_equals_the_singular_value_decomposition():
+    features = np.random.default_rng(0).standard_normal((200, 30)).astype(np.float32) * np.arange(1, 31)
+    coordinates = PCA(5).transform(features)
+    left, values, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
+    np.testing.assert_allclose(np.abs(coordinates), np.abs(left * values)[:, :5], rtol=1e-3, atol=1e-3)
+
+
+def test_pca_leaves_few_columns_alone():
+    features = np.ones((4, 3), np.float32)
+    assert PCA(5).transform(features) is features
+
+
+@pytest.mark.parametrize(
+    ("step", "shape", "message"),
+    [
+        (Pooled(), (2, 3), "needs maps of shape"),
+        (Pooled(0), (2, 8, 8), "size of at least 1"),
+        (Pooled(sign="both"), (2, 8, 8), "unknown sign 'both'"),
+        (Pooled(norm="max"), (2, 8, 8), "unknown norm 'max'"),
+        (Channels(), (2,), "needs relevance"),
+        (Joint(()), (2, 8, 8), "at least one part"),
+    ],
+)
+def test_errors_say_what_came_and_what_was_expected(step, shape, message):
+    with pytest.raises(ValueError, match=message):
+        step.transform(np.ones(shape))

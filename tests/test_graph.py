@@ -1,0 +1,111 @@
+"""The neighbourhood graph."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spray.graph import NearestNeighbours, affinity, exact_neighbours
+
+
+def plain_distances(features):
+    return np.sqrt(((features[:, None].astype(float) - features[None]) ** 2).sum(axis=2))
+
+
+def points(n=200, d=5, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 12, 32 << 20])
+def test_exact_neighbours_are_those_of_all_pairwise_distances(block_bytes):
+    features = points()
+    distances = plain_distances(features)
+    np.fill_diagonal(distances, np.inf)
+    indices, found = exact_neighbours(features, 7, block_bytes=block_bytes)
+    np.testing.assert_array_equal(indices, np.argsort(distances, axis=1)[:, :7])
+    np.testing.assert_allclose(found, np.sort(distances, axis=1)[:, :7], rtol=1e-5)
+
+
+def test_queries_ask_for_some_rows_only():
+    features, rows = points(), np.array([150, 3])
+    every, some = exact_neighbours(features, 4), exact_neighbours(features, 4, queries=rows)
+    np.testing.assert_array_equal(some[0], every[0][rows])
+    np.testing.assert_array_equal(some[1], every[1][rows])
+
+
+def test_near_duplicates_far_from_the_origin_are_told_apart():
+    offset = np.zeros((40, 3), np.float32)
+    offset[:, 0] = np.arange(40) * 1e-3
+    features = 1000 + offset
+    indices, _ = exact_neighbours(features, 1)
+    assert (np.abs(indices[:, 0] - np.arange(40)) == 1).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 12), st.integers(0, 5))
+def test_no_vertex_is_its_own_neighbour_even_among_duplicates(n, k, seed):
+    features = np.random.default_rng(seed).integers(0, 2, (n, 2)).astype(np.float32)
+    graph = NearestNeighbours(k).affinity(features)
+    assert not graph.diagonal().any()
+    assert (graph != graph.T).nnz == 0
+    assert (graph.sum(axis=1) > 0).all()
+    indices, _ = NearestNeighbours(k).neighbours(features)
+    assert indices.shape == (n, min(k, n - 1))
+    assert all(len(set(row)) == len(row) for row in indices.tolist())
+
+
+def test_binary_affinity_is_the_mean_of_connectivity_and_its_transpose():
+    features = points(50)
+    indices, _ = NearestNeighbours(5).neighbours(features)
+    one_way = np.zeros((50, 50))
+    np.put_along_axis(one_way, indices, 1, axis=1)
+    graph = NearestNeighbours(5).affinity(features).toarray()
+    np.testing.assert_array_equal(graph, (one_way + one_way.T) / 2)
+    assert set(np.unique(graph)) == {0, 0.5, 1}
+
+
+@pytest.mark.parametrize("weights", ["gaussian", "self_tuning"])
+def test_weighted_affinities_fall_with_distance_and_survive_duplicates(weights):
+    features = np.concatenate([points(30), np.zeros((20, 5), np.float32)])
+    graph = NearestNeighbours(5, weights=weights).affinity(features)
+    distances = plain_distances(features)
+    assert np.isfinite(graph.data).all()
+    assert graph[31, :].max() == 1
+    rows, columns = graph.nonzero()
+    near = distances[rows, columns] < np.median(distances[rows, columns])
+    assert graph.data[near].mean() > graph.data[~near].mean()
+
+
+def test_self_tuning_follows_its_formula():
+    indices, distances = exact_neighbours(points(20), 3)
+    graph = affinity(indices, distances, "self_tuning").toarray()
+    i, j = 4, indices[4, 1]
+    forward = np.exp(-(distances[4, 1] ** 2) / (distances[i, -1] * distances[j, -1]))
+    assert graph[i, j] == pytest.approx(forward if i in indices[j] else forward / 2)
+
+
+def test_log_neighbours():
+    assert NearestNeighbours("log").count(1000) == 7
+    assert NearestNeighbours("log").count(3) == 2
+
+
+def test_the_method_follows_the_size_unless_named():
+    assert NearestNeighbours().is_exact(1000)
+    assert not NearestNeighbours().is_exact(1_000_000)
+    assert NearestNeighbours(method="exact").is_exact(1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("step", "features", "message"),
+    [
+        (NearestNeighbours(), np.ones((1, 3)), "at least two samples"),
+        (NearestNeighbours(), np.ones((3, 2, 2)), "representation"),
+        (NearestNeighbours(), np.array([[0.0], [np.nan]]), r"1 of 2 feature vectors.*row 1"),
+        (NearestNeighbours(0), np.ones((4, 3)), "k=0"),
+        (NearestNeighbours(method="fast"), np.ones((4, 3)), "unknown method 'fast'"),
+        (NearestNeighbours(weights="cosine"), np.ones((4, 3)), "unknown weights 'cosine'"),
+    ],
+)
+def test_errors(step, features, message):
+    with pytest.raises(ValueError, match=message):
+        step.affinity(features)
