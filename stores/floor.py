@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from stores.errors import Damaged
+from stores.errors import Damaged, StoreError
 from stores.owners import Owner
 
 if TYPE_CHECKING:
@@ -149,22 +149,39 @@ class LocalFloor:
     @contextlib.contextmanager
     def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
         """A whole, fsynced file on its way to ``path``; removed at the end if it is still there."""
-        _make_folder(path.parent)
         temporary = self._path(f"{TEMPORARIES}/{Owner.me().mark}-{next(_numbers)}")
-        _make_folder(temporary.parent)
         try:
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(handle, view) :]
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            with _told(path):
+                _make_folder(path.parent)
+                _make_folder(temporary.parent)
+                _write(temporary, data)
             yield temporary
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)  # noqa: PTH108
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the system refuses (disk full, no permission), with the next move."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}. What is committed is safe; once there is space and "
+            "permission to write, run the stage again and it goes on where it stopped."
+        ) from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _make_folder(folder: Path) -> None:

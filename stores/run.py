@@ -270,7 +270,8 @@ def _content(document: bytes, kind: str, where: str) -> dict[str, Any] | None:
 
 
 def _check_free(floor: Floor, path: Location) -> None:
-    if floor.names("") or (isinstance(floor, LocalFloor) and floor.root.is_file()):
+    begun = floor.names("") == ["ledger"] and floor.names("ledger") in ([], ["tmp"])  # a creation crashed
+    if (floor.names("") and not begun) or (isinstance(floor, LocalFloor) and floor.root.is_file()):
         raise NotAStore(
             f"{path} is no run store: {_what_is_there(floor, path)} A new store needs a path that is free "
             "or empty."

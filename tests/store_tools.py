@@ -90,7 +90,7 @@ class FaultyOs:
             number, self.calls = self.calls, self.calls + 1
             self.log.append(name)
             if number != self.at or self.fault is None:
-                return actual(*arguments)
+                return None if name == "fsync" else actual(*arguments)  # nothing here outlives the tests
 
             def perform(half: bool = False) -> Any:
                 if half and name == "write":
