@@ -1,4 +1,4 @@
-"""From a store to one offline HTML file."""
+"""From a store to a report: one offline HTML file, or a folder where a file would be too large."""
 
 from __future__ import annotations
 
@@ -7,19 +7,37 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import stores
 from reports.model import ReportModel
 from reports.panels import PANELS
-from reports.payload import chunk_payload, page_payload, script_json
+from reports.payload import blocks, page_payload, script_json
 from reports.theme import style_variables
 
 HERE = Path(__file__).parent
 SCRIPTS = ("core", "data", "tiles", "verdicts", "router", "page")
 STYLES = ("base", "layout", "panels")
+
+Carrier = Literal["auto", "file", "folder"]
+FILE_BYTES = 25_000_000
+"""A browser opens a file of this size without a wait that is felt; larger reports become folders."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written, and why in this form."""
+
+    path: Path
+    """The page to open."""
+    carrier: str
+    """"file" or "folder"."""
+    bytes: int
+    reason: str
 
 
 def build(
@@ -28,58 +46,153 @@ def build(
     *,
     analysis: str | None = None,
     title: str | None = None,
+    carrier: Carrier = "auto",
 ) -> Path:
-    """Write the report of a store as one HTML file that needs no network and no server.
+    """Write the report of a store; returns the page to open. Parameters as of ``write``."""
+    return write(run_path, out_path, analysis=analysis, title=title, carrier=carrier).path
+
+
+def write(
+    run_path: str | os.PathLike[str],
+    out_path: str | os.PathLike[str],
+    *,
+    analysis: str | None = None,
+    title: str | None = None,
+    carrier: Carrier = "auto",
+) -> Written:
+    """Write the report of a store, as HTML that needs no network and no server.
 
     Args:
         run_path: The store.
-        out_path: The file to write; it appears whole, or not at all.
-        analysis: Id of the analysis to show; the newest where None.
+        out_path: The file to write, such as ``report.html``; a folder gets its name without the suffix. Either
+            appears whole, or not at all.
+        analysis: Id of the analysis to show first; the newest where None. All others of the store can be chosen
+            in the report.
         title: Heading of the report; the store's name where None.
-
-    Returns:
-        Where the report is.
+        carrier: "file" or "folder"; "auto" makes one file of up to 25 MB, else a folder.
 
     Raises:
-        stores.StoreError: there is no readable store at ``run_path``.
-        ValueError: the store has no analysis yet.
+        stores.StoreError: there is no readable store at ``run_path``, or no analysis in it.
+        ValueError: there is no such carrier.
     """
+    if carrier not in get_args(Carrier):
+        raise ValueError(f"a report is carried by {', '.join(get_args(Carrier))}, got {carrier!r}")
     run = stores.open(os.fspath(run_path))
-    model = ReportModel.from_run(run, analysis, title=title)
-    chunks = ((group.index, script_json(chunk_payload(run, model, group))) for group in model.groups)
-    html = page(model, run.verdicts(), chunks=chunks)
-    return write_whole(Path(out_path), html)
+    models = read_models(run, analysis, title=title)
+    out = Path(out_path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "blocks").mkdir(parents=True)
+    try:
+        names = list(spooled(run, models, partial / "blocks"))
+        size = sum((partial / "blocks" / f"{name}.js").stat().st_size for name in names)
+        chosen, reason = choose(carrier, size)
+        if chosen == "file":
+            inside = ((name, read_block(partial / "blocks" / f"{name}.js", name)) for name in names)
+            whole = partial / "report.html"
+            whole.write_text(page(models, run.verdicts(), inside=inside), encoding="utf-8")
+            whole.replace(out)
+            return Written(out, chosen, out.stat().st_size, reason)
+        (partial / "index.html").write_text(page(models, run.verdicts(), folder="blocks"), encoding="utf-8")
+        folder = out.with_suffix("")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return Written(folder / "index.html", chosen, total, reason)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def page(model: ReportModel, verdicts: list[Any], *, chunks: Iterable[tuple[int, str]] = ()) -> str:
-    """The page as text, with the samples of the given classes inside."""
+def choose(carrier: Carrier, size: int) -> tuple[str, str]:
+    """File or folder for so many bytes of samples, and why."""
+    told = f"the samples take {size / 1e6:.1f} MB"
+    if carrier != "auto":
+        return carrier, f"asked for; {told}"
+    if size <= FILE_BYTES:
+        return "file", f"{told}, and one file may hold {FILE_BYTES / 1e6:.0f}"
+    return "folder", f"{told}, more than the {FILE_BYTES / 1e6:.0f} of one file"
+
+
+def read_models(
+    run: stores.Run, analysis: str | None = None, *, title: str | None = None
+) -> list[ReportModel]:
+    """Every analysis of a store that has a class, the one to show first in front."""
+    first = ReportModel.from_run(run, analysis, title=title)
+    others = [name for name in reversed(run.analyses()) if name != first.analysis]
+    return [
+        first,
+        *(ReportModel.from_run(run, name, title=title) for name in others if run.analysis(name).groups),
+    ]
+
+
+def spooled(run: stores.Run, models: Sequence[ReportModel], folder: Path) -> Iterator[str]:
+    """Write every block as a script of its own, one at a time in memory; gives their names."""
+    written: set[str] = set()
+    for model in models:
+        for name, text in blocks(run, model, written):
+            (folder / f"{name}.js").write_text(f'spray.block("{name}",{text});', encoding="utf-8")
+            yield name
+
+
+def read_block(path: Path, name: str) -> str:
+    """The JSON of a block that was written as a script."""
+    return path.read_text(encoding="utf-8").removeprefix(f'spray.block("{name}",').removesuffix(");")
+
+
+def page(
+    models: Sequence[ReportModel],
+    verdicts: Sequence[stores.Verdict],
+    *,
+    inside: Iterable[tuple[str, str]] = (),
+    folder: str | None = None,
+    served: str | None = None,
+) -> str:
+    """The page as text.
+
+    Args:
+        models: The analyses; the first is shown at first.
+        verdicts: Those of the store.
+        inside: Blocks to put into the page, by name.
+        folder: Where else the blocks are, beside the page.
+        served: Token of the server that has the blocks and takes verdicts.
+    """
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
+    carrier = {
+        "kind": "served" if served else "folder" if folder else "file",
+        "folder": folder,
+        "token": served,
+    }
     scripts = [bokeh_script(), *own_scripts(), "spray.start();"]
     environment = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
+    payload = {**page_payload(models, verdicts, figures()), "carrier": carrier}
     return environment.get_template("report.html").render(
-        title=model.title,
-        facts=fact_line(model),
-        policy=policy(scripts),
+        title=models[0].title,
+        policy=policy(scripts, carrier["kind"]),
         style=Markup(style_variables() + "\n".join(style(name) for name in STYLES)),
         pages=layout(),
-        report=Markup(script_json(page_payload(model, verdicts, figures()))),
-        chunks=((index, Markup(text)) for index, text in chunks),
-        external=(),
+        report=Markup(script_json(payload)),
+        blocks=((name, Markup(text)) for name, text in inside),
         scripts=[Markup(script) for script in scripts],
     )
 
 
-def policy(scripts: Iterable[str]) -> str:
-    """A content security policy under which exactly these scripts run, and nothing is fetched."""
+def policy(scripts: Iterable[str], kind: str | None = "file") -> str:
+    """A content security policy under which exactly these scripts run, and nothing foreign is fetched.
+
+    A folder adds scripts beside the page (``file:`` where it was opened from a disk), a server its own data.
+    """
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}'"
         for script in scripts
     )
+    more = " 'self' file:" if kind == "folder" else ""
+    reach = "'self'" if kind == "served" else "'none'"
     return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "connect-src 'none'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {hashes}{more}; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"connect-src {reach}; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -135,22 +248,3 @@ def renumbered(item: Any, prefix: str) -> Any:
             json.dumps(item),
         )
     )
-
-
-def fact_line(model: ReportModel) -> str:
-    """What was audited, in one line."""
-    flagged = sum(group.flagged for group in model.groups)
-    method = str(model.facts["relevance"]).removeprefix("relevance/").replace("_", " ")
-    return (
-        f"{model.facts['samples']:,} samples · {model.facts['classes']} classes · LRP {method} · "
-        f"{flagged} finding{'' if flagged == 1 else 's'} flagged"
-    )
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a file so that it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-    return path

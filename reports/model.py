@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from stores import AnalysisHandle, Run, Table
 from stores.analysis import ALL_CLASSES, Finding, GroupAnalysis
 from stores.provenance import Json, canonical_json
 from stores.verdicts import members_digest
@@ -108,13 +109,15 @@ class ReportModel:
     groups: tuple[Group, ...]
     ranking: tuple[str, ...]
     """Keys of all findings, the most suspicious first."""
+    name: str
+    """What was analysed, in short: the relevance, and the column where it is not that of the input."""
     facts: Mapping[str, Json]
     """What the header and the overview say about the run."""
     configuration: Mapping[str, Json]
     """Provenance of store, relevance, analysis and findings, as recorded."""
 
     @classmethod
-    def from_run(cls, run: Any, analysis: str | None = None, *, title: str | None = None) -> ReportModel:
+    def from_run(cls, run: Run, analysis: str | None = None, *, title: str | None = None) -> ReportModel:
         """Read everything but the pictures from a store.
 
         Args:
@@ -145,6 +148,7 @@ class ReportModel:
             classes=tuple(run.classes),
             groups=tuple(sorted(groups, key=suspicion_first)),
             ranking=tuple(rank),
+            name=analysis_name(handle),
             facts=facts(run, handle),
             configuration=configuration(run, handle),
         )
@@ -163,7 +167,7 @@ class ReportModel:
         )
 
 
-def read_group(run: Any, handle: Any, index: int, findings: Sequence[Finding]) -> Group:
+def read_group(run: Run, handle: AnalysisHandle, index: int, findings: Sequence[Finding]) -> Group:
     """One class as the report needs it."""
     analysis: GroupAnalysis = handle.read(index)
     samples = read_samples(run, analysis.rows)
@@ -173,7 +177,7 @@ def read_group(run: Any, handle: Any, index: int, findings: Sequence[Finding]) -
     return Group(index, name, analysis, samples, subjects)
 
 
-def read_samples(run: Any, rows: Int[np.ndarray, " m"]) -> Samples:
+def read_samples(run: Run, rows: Int[np.ndarray, " m"]) -> Samples:
     """The sample columns of some rows."""
     table = run.samples
     logits = np.asarray(table.read("logits", rows), dtype=np.float64).reshape(len(rows), -1)
@@ -268,18 +272,32 @@ def mean(values: Float[np.ndarray, " k"]) -> float | None:
     return float(finite.mean()) if len(finite) else None
 
 
-def store_identity(run: Any) -> str:
+def store_identity(run: Run) -> str:
     """SHA-256 of what was audited: provenance, class names, number of samples. Analyses do not change it."""
-    known = {"provenance": run.provenance, "classes": list(run.classes), "samples": run.n}
+    known: dict[str, Json] = {"provenance": run.provenance, "classes": list(run.classes), "samples": run.n}
     return hashlib.sha256(canonical_json(known).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def name_of(run: Any) -> str:
+def name_of(run: Run) -> str:
     """The store's file name, without folder and suffix."""
     return str(run.path).rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr")
 
 
-def facts(run: Any, handle: Any) -> dict[str, Json]:
+def analysis_name(handle: AnalysisHandle) -> str:
+    """What an analysis is about, to tell it from the others of its store."""
+    relevance = str(handle.facts["relevance"]).removeprefix("relevance/").replace("_", " ")
+    column = str(handle.facts.get("column", "input.place"))
+    grouped = str(handle.facts.get("group_by", "label"))
+    return " · ".join(
+        [
+            f"LRP {relevance}",
+            *([] if column == "input.place" else [column]),
+            *([] if grouped == "label" else [f"by {grouped}"]),
+        ]
+    )
+
+
+def facts(run: Run, handle: AnalysisHandle) -> dict[str, Json]:
     """Counts and names a reader wants first."""
     relevance = run.table(handle.facts["relevance"])
     return {
@@ -298,7 +316,7 @@ def facts(run: Any, handle: Any) -> dict[str, Json]:
     }
 
 
-def conservation(table: Any) -> dict[str, Json] | None:
+def conservation(table: Table) -> dict[str, Json] | None:
     """How much of the relevance put in arrives at the input, over all samples; None where it was not recorded."""
     if not {"start", "sum"} <= set(table.columns):
         return None
@@ -310,7 +328,7 @@ def conservation(table: Any) -> dict[str, Json] | None:
     return {"share_5": float(low), "share_50": float(middle), "share_95": float(high), "n": int(usable.sum())}
 
 
-def configuration(run: Any, handle: Any) -> dict[str, Json]:
+def configuration(run: Run, handle: AnalysisHandle) -> dict[str, Json]:
     """Provenance records by stage, as stored."""
     records: dict[str, Json] = {"run": run.provenance}
     for name in run.tables():

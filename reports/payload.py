@@ -1,20 +1,28 @@
-"""The model as text for the browser: one JSON for the page, one for the samples of each class."""
+"""The model as text for the browser: one JSON for the page, then blocks: the samples of a class, their pictures."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int, Int8
 
 from reports.images import atlas, packed, quantise
 from reports.model import Group, ReportModel, Subject
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS
+from stores import Run, Verdict
 
 EIGENVALUES = 30
+PAGE = 2048
+"""Samples per block of pictures."""
+MAPS = "input.place"
+"""The column that is drawn, whatever layer or channel was analysed."""
 
 
 def script_json(value: Any) -> str:
@@ -47,18 +55,17 @@ def writer() -> str:
         return "spray-audit"
 
 
-def page_payload(model: ReportModel, verdicts: list[Any], figures: list[Any]) -> dict[str, Any]:
-    """Everything the page knows before a class is opened."""
+def page_payload(
+    models: Sequence[ReportModel], verdicts: Sequence[Verdict], figures: list[Any]
+) -> dict[str, Any]:
+    """Everything the page knows before a class is opened; the first model is the one shown at first."""
+    first = models[0]
     content = {
-        "title": model.title,
-        "store": model.store,
-        "analysis": model.analysis,
+        "title": first.title,
+        "store": first.store,
         "writer": writer(),
-        "classes": model.classes,
-        "groups": [group_payload(group) for group in model.groups],
-        "ranking": model.ranking,
-        "facts": dict(model.facts),
-        "configuration": dict(model.configuration),
+        "classes": first.classes,
+        "analyses": [analysis_payload(model) for model in models],
         "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
         "palette": CLUSTER_COLOURS,
         "levels": LEVELS,
@@ -69,6 +76,18 @@ def page_payload(model: ReportModel, verdicts: list[Any], figures: list[Any]) ->
     }
     plain: dict[str, Any] = finite(content)
     return {**plain, "figures": figures}
+
+
+def analysis_payload(model: ReportModel) -> dict[str, Any]:
+    """One analysis: its facts, and its classes without their samples."""
+    return {
+        "analysis": model.analysis,
+        "name": model.name,
+        "groups": [group_payload(group) for group in model.groups],
+        "ranking": model.ranking,
+        "facts": dict(model.facts),
+        "configuration": dict(model.configuration),
+    }
 
 
 def group_payload(group: Group) -> dict[str, Any]:
@@ -118,10 +137,10 @@ def subject_payload(subject: Subject) -> dict[str, Any]:
     }
 
 
-def chunk_payload(run: Any, model: ReportModel, group: Group) -> dict[str, Any]:
-    """The samples of one class: columns, members by subject, pictures and maps."""
+def chunk_payload(group: Group, pictures: Pictures) -> dict[str, Any]:
+    """The samples of one class: columns, members by subject, and where their pictures are."""
     samples = group.samples
-    content = {
+    return {
         "index": group.index,
         "n": len(samples.rows),
         "ids": list(samples.ids),
@@ -139,35 +158,92 @@ def chunk_payload(run: Any, model: ReportModel, group: Group) -> dict[str, Any]:
             for name, result in group.analysis.clusterings.items()
         },
         "members": {subject.key: packed(subject.members.astype(np.uint32)) for subject in group.subjects},
-        "maps": None,
-        "scale": None,
-        "atlas": None,
+        "means": {key: packed(mean) for key, mean in pictures.means.items()},
+        "class_scale": finite(pictures.class_scale),
+        "pages": {"size": PAGE, "names": list(pictures.names)},
     }
-    return content | relevance_payload(run, model, group) | thumbnail_payload(run, group)
 
 
-def relevance_payload(run: Any, model: ReportModel, group: Group) -> dict[str, Any]:
-    """The class's relevance maps over place, as gzipped int8 with a scale each."""
-    table = run.table(model.facts["relevance"])
-    column = "input.place"
-    if column not in table.columns or not len(group.samples.rows):
-        return {}
-    codes, scale = quantise(np.asarray(table.read(column, group.samples.rows)))
-    return {"maps": packed(codes, compress=True), "scale": packed(np.nan_to_num(scale))}
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Where the pictures of a class are, and what was seen in passing while they were read."""
+
+    names: tuple[str, ...]
+    """Block of each page of ``PAGE`` samples, in the order of the samples."""
+    means: Mapping[str, Int8[np.ndarray, "y x"]]
+    """Mean map of each cluster, every member's map first scaled to its own largest |R|."""
+    class_scale: float
+    """98th percentile of the samples' largest |R|: the scale of the class as a whole."""
 
 
-def thumbnail_payload(run: Any, group: Group) -> dict[str, Any]:
-    """The class's thumbnails as one WebP atlas."""
-    if "thumbnail" not in run.samples.columns or not len(group.samples.rows):
-        return {}
-    sheet = atlas(np.asarray(run.samples.read("thumbnail", group.samples.rows)))
-    if sheet is None:
-        return {}
-    return {
-        "atlas": {
-            "columns": sheet.columns,
-            "stride": list(sheet.stride),
-            "size": list(sheet.size),
-            "data": packed(np.frombuffer(sheet.webp, dtype=np.uint8))["data"],
-        }
-    }
+def mean_maps(
+    group: Group, codes: Iterable[tuple[int, Int8[np.ndarray, "n y x"]]]
+) -> dict[str, Int8[np.ndarray, "y x"]]:
+    """Mean map of every cluster from (first position, codes) of consecutive pages; findings bring their own."""
+    clusters = [subject for subject in group.subjects if subject.kind == "cluster"]
+    sums: dict[str, np.ndarray] = {}
+    for start, page in codes:
+        for subject in clusters:
+            inside = subject.members[(subject.members >= start) & (subject.members < start + len(page))]
+            total = page[inside - start].sum(axis=0, dtype=np.int64)
+            sums[subject.key] = sums.get(subject.key, 0) + total
+    return {key: quantise(total[None].astype(np.float64))[0][0] for key, total in sums.items()}
+
+
+def picture_page(
+    run: Run, model: ReportModel, rows: Int[np.ndarray, " n"]
+) -> tuple[dict[str, Any], Int8[np.ndarray, "n y x"] | None, Float[np.ndarray, " n"] | None]:
+    """Relevance and thumbnails of some rows as a block, with the codes and scales of the relevance beside it."""
+    table = run.table(str(model.facts["relevance"]))
+    content: dict[str, Any] = {"maps": None, "scale": None, "atlas": None}
+    codes = scale = None
+    if MAPS in table.columns:
+        codes, scale = quantise(np.asarray(table.read(MAPS, rows)))
+        content["maps"] = packed(codes, compress=True)
+        content["scale"] = packed(np.nan_to_num(scale))
+    if "thumbnail" in run.samples.columns:
+        sheet = atlas(np.asarray(run.samples.read("thumbnail", rows)))
+        if sheet is not None:
+            content["atlas"] = {
+                "columns": sheet.columns,
+                "stride": list(sheet.stride),
+                "size": list(sheet.size),
+                "data": packed(np.frombuffer(sheet.webp, dtype=np.uint8))["data"],
+            }
+    return content, codes, scale
+
+
+def blocks(run: Run, model: ReportModel, written: set[str]) -> Iterator[tuple[str, str]]:
+    """All blocks of an analysis as (name, JSON text), a class at a time.
+
+    Blocks of pictures are named by their content: analyses that show the same pictures share them, and names
+    in ``written`` (which grows) are not made again.
+    """
+    for group in model.groups:
+        names: list[str] = []
+        scales: list[np.ndarray] = []
+        codes_seen: list[tuple[int, np.ndarray]] = []
+        for start in range(0, len(group.samples.rows), PAGE):
+            content, codes, scale = picture_page(run, model, group.samples.rows[start : start + PAGE])
+            text = script_json(content)
+            names.append(f"pictures-{hashlib.sha256(text.encode('utf-8')).hexdigest()[:16]}")
+            if codes is not None and scale is not None:
+                codes_seen.append((start, codes))
+                scales.append(scale)
+            if names[-1] not in written:
+                written.add(names[-1])
+                yield names[-1], text
+        pictures = Pictures(tuple(names), mean_maps(group, codes_seen), class_scale(scales))
+        yield chunk_name(model, group.index), script_json(chunk_payload(group, pictures))
+
+
+def class_scale(scales: Sequence[Float[np.ndarray, " n"]]) -> float:
+    """The scale of a class: the 98th percentile of its samples' largest |R|; 0 without any."""
+    known = np.concatenate([np.zeros(0), *scales])
+    known = known[np.isfinite(known)]
+    return float(np.quantile(known, 0.98)) if len(known) else 0.0
+
+
+def chunk_name(model: ReportModel, group: int) -> str:
+    """The name of the block that holds a class of an analysis."""
+    return f"chunk-{model.analysis}-{group}"

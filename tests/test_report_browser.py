@@ -404,3 +404,37 @@ def test_the_policy_forbids_what_the_report_does_not_need(visit):
     assert ran is False
     assert len(v.state("spray.problems.splice(0)")) == 1  # the block itself was seen
     v.problems.clear()
+
+
+def test_a_folder_opens_from_the_disk_and_loads_classes_when_they_are_asked_for(browser, run, tmp_path):
+    written = reports.write(run.path, tmp_path / "report.html", carrier="folder")
+    v = Visit(browser, written.path.as_uri())
+    loaded = [url for url in v.requests if "/blocks/" in url]
+    assert len([url for url in loaded if "chunk-" in url]) == 1
+    assert near(v.pixels("#gallery canvas"), (255, 0, 0), 70) > 20
+    v.page.locator("#class-list .class").nth(1).click()
+    v.settled("String(spray.state.group.index) === document.querySelectorAll('.class')[1].dataset.class")
+    assert len([url for url in v.requests if "chunk-" in url]) == 2
+    judge(v, "valid")
+    assert len(exported(v)["verdicts"]) == 1
+    v.close()
+
+
+def test_an_analysis_can_be_chosen_where_the_store_has_several(browser, tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=120)
+    first = run.analysis()
+    again = run.write_analysis(
+        stores.Provenance(({"name": "second"},)),
+        [first.read(group) for group in first.groups[:2]],
+        facts={**first.facts, "group_by": "prediction"},
+    )
+    v = Visit(browser, reports.build(run.path, tmp_path / "r.html").as_uri())
+    assert v.state("spray.report.analysis") == again.id
+    assert v.page.locator("#class-list .class").count() == 2
+    v.page.select_option("#analysis", first.id)
+    v.settled(f"spray.state.analysis === {json.dumps(first.id)}")
+    assert v.page.locator("#class-list .class").count() == 3
+    v.settled("spray.state.group.flagged >= 0 && spray.state.chunk !== null")
+    v.page.go_back()
+    v.settled(f"spray.state.analysis === {json.dumps(again.id)}")
+    v.close()

@@ -17,7 +17,7 @@ import stores
 import stores.synthetic
 from reports.images import ATLAS_SIDE, atlas, packed, quantise
 from reports.model import ReportModel, top_probability
-from reports.payload import chunk_payload, finite, page_payload, script_json
+from reports.payload import blocks, finite, page_payload, script_json
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, FLAGGED, THEMES, contrast, style_variables
 
 
@@ -204,9 +204,11 @@ def test_numbers_without_a_json_form_become_null():
 
 def test_the_payload_of_a_class_holds_what_the_store_holds(run, model):
     group = model.groups[0]
-    chunk = json.loads(script_json(chunk_payload(run, model, group)))
+    made = {name: json.loads(text) for name, text in blocks(run, model, set())}
+    chunk = made[f"chunk-{model.analysis}-{group.index}"]
+    (page,) = (made[name] for name in chunk["pages"]["names"])
     np.testing.assert_array_equal(unpacked(chunk["rows"]), group.samples.rows)
-    maps = unpacked(chunk["maps"]).astype(float) * unpacked(chunk["scale"])[:, None, None] / 127
+    maps = unpacked(page["maps"]).astype(float) * unpacked(page["scale"])[:, None, None] / 127
     stored = run.table("relevance/epsilon_plus_flat").read("input.place", group.samples.rows)
     np.testing.assert_allclose(maps, stored, atol=float(np.abs(stored).max()) / 250)
     for subject in group.subjects:
@@ -215,9 +217,9 @@ def test_the_payload_of_a_class_holds_what_the_store_holds(run, model):
 
 
 def test_the_page_knows_findings_with_region_mean_map_and_evidence(run, model):
-    page = page_payload(model, run.verdicts(), [])
+    page = page_payload([model], run.verdicts(), [])
     finding = run.analysis().findings()[0]
-    told = page["groups"][0]["subjects"][0]
+    told = page["analyses"][0]["groups"][0]["subjects"][0]
     assert told["summary"] == finding.summary
     np.testing.assert_array_equal(unpacked(told["region"]).astype(bool), finding.region)
     assert unpacked(told["mean_map"]).shape == finding.mean_map.shape
@@ -242,3 +244,44 @@ def test_the_same_store_gives_the_same_bytes(tmp_path, run):
 
     one, other = (reports.build(run.path, tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
     assert one == other
+
+
+def test_mean_maps_of_clusters_are_means_of_maps_scaled_to_their_largest_relevance(run, model, monkeypatch):
+    monkeypatch.setattr("reports.payload.PAGE", 32)  # several pages: the sums must go on across them
+    group = model.groups[0]
+    made = {name: json.loads(text) for name, text in blocks(run, model, set())}
+    chunk = made[f"chunk-{model.analysis}-{group.index}"]
+    assert len(chunk["pages"]["names"]) > 1
+    maps = run.table("relevance/epsilon_plus_flat").read("input.place", group.samples.rows)
+    units = np.array([m / np.abs(m).max() if np.abs(m).max() > 0 else m for m in maps])
+    for subject in group.subjects:
+        if subject.kind == "cluster":
+            plain = units[subject.members].mean(0)
+            told = unpacked(chunk["means"][subject.key]) / 127
+            np.testing.assert_allclose(told, plain / np.abs(plain).max(), atol=0.02)
+
+
+def test_pictures_of_two_analyses_are_written_once(run, model):
+    written = set()
+    first = [name for name, _ in blocks(run, model, written)]
+    again = [name for name, _ in blocks(run, model, written)]
+    assert any(name.startswith("pictures-") for name in first)
+    assert again == [name for name in first if name.startswith("chunk-")]
+
+
+def test_a_large_report_becomes_a_folder_and_says_why(tmp_path, run, monkeypatch):
+    import reports
+
+    small = reports.write(run.path, tmp_path / "r.html")
+    assert small.carrier == "file" and small.path == tmp_path / "r.html"
+    assert "one file may hold 25" in small.reason
+    monkeypatch.setattr(sys.modules["reports.build"], "FILE_BYTES", 1000)
+    large = reports.write(run.path, tmp_path / "r.html")
+    assert large.carrier == "folder" and large.path == tmp_path / "r" / "index.html"
+    assert "more than" in large.reason
+    assert large.bytes == sum(p.stat().st_size for p in (tmp_path / "r").rglob("*") if p.is_file())
+    asked = reports.write(run.path, tmp_path / "r.html", carrier="file")
+    assert asked.carrier == "file" and "asked for" in asked.reason
+    assert not list(tmp_path.glob(".*")), "something half-written was left behind"
+    with pytest.raises(ValueError, match="auto, file, folder"):
+        reports.write(run.path, tmp_path / "r.html", carrier="zip")

@@ -3,7 +3,13 @@
 spray.panel({
   name: "about",
   mount(section) {
-    const { report } = spray;
+    this.section = section;
+  },
+  update(state, changed) {
+    if (changed.has("analysis")) this.tell();
+  },
+  tell({ report } = spray) {
+    const { section } = this;
     const { conservation: kept, failed } = report.facts;
     const checks = [
       ["conservation", kept ? `median ${spray.percent(kept.share_50)} of the relevance put in arrives at the input (5 % of samples below ${spray.percent(kept.share_5)}, 5 % above ${spray.percent(kept.share_95)}; n = ${spray.count(kept.n)})` : "not recorded"],

@@ -3,10 +3,15 @@
 spray.panel({
   name: "classes",
   mount(section) {
-    const { report } = spray;
     this.list = section.querySelector("#class-list");
-    const highest = Math.max(...report.groups.map((group) => group.suspicion ?? 0), 1e-9);
-    this.buttons = report.groups.map((group, rank) =>
+    this.analysis = section.querySelector("#analysis");
+    this.analysis.addEventListener("change", () => spray.router.go({ group: spray.state.group?.index, analysis: this.analysis.value }));
+  },
+  offer({ analyses, groups, analysis }) {
+    this.analysis.hidden = analyses.length < 2;
+    spray.options(this.analysis, analyses.map((entry) => [entry.analysis, entry.name]), analysis);
+    const highest = Math.max(...groups.map((group) => group.suspicion ?? 0), 1e-9);
+    this.buttons = groups.map((group, rank) =>
       spray.element(
         "button",
         { type: "button", class: group.flagged ? "class flagged" : "class", "data-class": group.index, onclick: () => spray.router.go({ group: group.index }) },
@@ -20,7 +25,8 @@ spray.panel({
     spray.fill(this.list, this.buttons);
   },
   update(state, changed) {
-    if (!changed.has("group") || !state.group) return;
+    if (changed.has("analysis")) this.offer(spray.report);
+    if (!state.group || !(changed.has("group") || changed.has("analysis"))) return;
     for (const button of this.buttons) {
       const on = button.dataset.class === String(state.group.index);
       button.setAttribute("aria-current", String(on));

@@ -25,17 +25,20 @@ spray.panel({
     spray.fill(this.evidence, spray.evidence(subject, group.name));
     spray.fill(this.notes, (subject?.notes ?? []).map((note) => spray.element("li", {}, note)));
   },
-  paint({ chunk, subject, selection }) {
-    if (!chunk.maps) return;
-    const region = subject?.region ?? null;
-    if (subject?.mean_map) {
-      spray.tiles.average(this.map, spray.bytesOf(subject.mean_map), subject.mean_map.shape, { region });
-    } else if (selection.length) {
-      spray.tiles.average(this.map, spray.tiles.meanOf(chunk, selection), chunk.grid, { region });
-    }
+  paint({ chunk, subject, selection, origin }) {
+    const region = origin === "subject" ? (subject?.region ?? null) : null;
+    const mean = origin === "subject" ? spray.meanOfSubject(chunk, subject) : spray.tiles.meanOf(chunk, selection);
+    if (mean) spray.tiles.average(this.map, mean.codes, mean.shape, { region });
     this.map.setAttribute("aria-label", `Mean relevance of ${subject ? subject.name : "the selection"}${region ? ", its shared region outlined" : ""}`);
   },
 });
+
+/** The mean map of a finding or cluster, as {codes, shape}. */
+spray.meanOfSubject = (chunk, subject) => {
+  if (subject?.mean_map) return { codes: spray.bytesOf(subject.mean_map), shape: subject.mean_map.shape };
+  const mean = subject ? chunk.means[subject.key] : null;
+  return mean ? { codes: mean, shape: mean.shape } : null;
+};
 
 spray.bytesOf = (packed) => {
   packed.values ??= new Int8Array(spray.bytes(packed.data).buffer);

@@ -3,7 +3,11 @@
 spray.panel({
   name: "overview",
   mount(section) {
-    const { report } = spray;
+    this.section = section;
+    this.cards = section.querySelector("#overview-findings");
+  },
+  tell({ report } = spray) {
+    const { section } = this;
     section.querySelector("#overview-title").textContent = report.title;
     section.querySelector("#overview-facts").textContent = spray.factLine();
     const flagged = report.groups.reduce((sum, group) => sum + group.flagged, 0);
@@ -15,11 +19,11 @@ spray.panel({
       [spray.count(report.facts.failed.samples + report.facts.failed.relevance), "failed rows"],
     ];
     spray.fill(section.querySelector("#overview-numbers"), numbers.map(([value, words, alarm]) => spray.element("div", { class: alarm ? "fact alarm" : "fact" }, spray.element("b", {}, value), spray.element("span", {}, words))));
-    this.cards = section.querySelector("#overview-findings");
     spray.fill(section.querySelector("#overview-classes tbody"), report.groups.map((group) => this.line(group)));
   },
   update(state, changed) {
-    if (state.page !== "overview" || !["page", "verdicts", "theme", "map", "outline"].some((name) => changed.has(name))) return;
+    if (changed.has("analysis")) this.tell();
+    if (state.page !== "overview" || !["page", "analysis", "verdicts", "theme", "map", "outline"].some((name) => changed.has(name))) return;
     const found = spray.ranked().slice(0, 24);
     spray.fill(this.cards, found.map(([group, subject]) => this.card(group, subject)), found.length ? null : spray.element("p", { class: "empty" }, "No finding: no cluster of any class shares a region."));
     found.forEach(([, subject], at) => {
@@ -64,8 +68,8 @@ spray.ranked = () => {
 };
 
 spray.factLine = () => {
-  const { facts } = spray.report;
+  const { facts, name } = spray.report;
   const flagged = spray.report.groups.reduce((sum, group) => sum + group.flagged, 0);
   const found = flagged === 1 ? "1 finding flagged" : `${flagged} findings flagged`;
-  return `${spray.count(facts.samples)} samples · ${facts.classes} classes · ${spray.words(facts.relevance.replace("relevance/", "LRP "))} · ${found}`;
+  return `${spray.count(facts.samples)} samples · ${facts.classes} classes · ${name} · ${found}`;
 };

@@ -4,12 +4,12 @@ spray.panel({
   name: "summary",
   mount(section) {
     section.querySelector("#summary-title").textContent = spray.report.title;
-    section.querySelector("#summary-facts").textContent = spray.factLine();
     section.querySelector("#summary-print").addEventListener("click", () => window.print());
-    Object.assign(this, { body: section.querySelector("tbody"), others: section.querySelector("#summary-others") });
+    Object.assign(this, { facts: section.querySelector("#summary-facts"), body: section.querySelector("tbody"), others: section.querySelector("#summary-others") });
   },
   update(state, changed) {
-    if (state.page !== "summary" || !(changed.has("page") || changed.has("verdicts"))) return;
+    if (state.page !== "summary" || !["page", "verdicts", "analysis"].some((name) => changed.has(name))) return;
+    this.facts.textContent = spray.factLine();
     spray.fill(this.body, spray.ranked().map(([group, subject]) => this.row(group, subject)));
     const shown = new Set(spray.report.ranking);
     const rest = spray.verdicts.all().filter((record) => !shown.has(record.key));

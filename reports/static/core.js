@@ -3,10 +3,12 @@
    metadata, notes) reaches the page through textContent and setAttribute("title") only. */
 const spray = (() => {
   const report = JSON.parse(document.getElementById("report").textContent);
+  Object.assign(report, report.analyses[0]); // the analysis that is shown; see spray.analyse
   const panels = [];
   const problems = [];
   const state = {
     page: null, // overview, class, summary, about
+    analysis: null, // id of the analysis that is shown
     group: null, // entry of report.groups
     chunk: null, // its samples, once decoded
     clustering: "findings",
@@ -25,6 +27,7 @@ const spray = (() => {
     sort: "central",
     keep: "all",
     verdicts: 0, // counts up with every change of the verdicts
+    arrived: 0, // counts up with every page of pictures that comes in
   };
 
   const queue = [];
@@ -60,7 +63,14 @@ const spray = (() => {
   window.addEventListener("error", (event) => problems.push(String(event.message)));
   window.addEventListener("unhandledrejection", (event) => problems.push(String(event.reason)));
   document.addEventListener("securitypolicyviolation", (event) => problems.push(`blocked: ${event.violatedDirective}`));
-  return { report, state, set, panel, mount, problems, ready: false };
+  /** Show another analysis of the store: its classes and findings take the place of the present ones. */
+  function analyse(id) {
+    const found = report.analyses.find((entry) => entry.analysis === id);
+    if (found) Object.assign(report, found);
+    set({ analysis: report.analysis });
+  }
+
+  return { report, state, set, panel, mount, analyse, problems, ready: false };
 })();
 
 /** An element with attributes, listeners ("on…": function) and children; strings become text, never markup. */

@@ -29,49 +29,103 @@ spray.unpack = async (packed) => {
   return Object.assign(values, { shape: packed.shape });
 };
 
-/** Decode one class: columns by position, member positions by subject key, the atlas, the int8 maps. */
+/** Decode one class: columns by position, member positions by subject key, mean maps of clusters. */
 spray.decode = async (raw) => {
-  const chunk = { index: raw.index, n: raw.n, ids: raw.ids, pictures: {}, labels: {}, members: {}, metadata: raw.metadata };
+  const { index, n, ids, metadata, pages } = raw;
+  const chunk = { index, n, ids, metadata, classScale: raw.class_scale, pictures: {}, labels: {}, members: {}, means: {} };
+  chunk.pages = { size: pages.size, names: pages.names, loaded: new Map(), asked: new Map() };
   const jobs = [];
   const put = (target, name, packed) => jobs.push(spray.unpack(packed).then((values) => (target[name] = values)));
   for (const name of ["rows", "label", "prediction", "confidence"]) put(chunk, name, raw[name]);
-  for (const [name, packed] of Object.entries(raw.pictures)) put(chunk.pictures, name, packed);
-  for (const [name, packed] of Object.entries(raw.labels)) put(chunk.labels, name, packed);
-  for (const [name, packed] of Object.entries(raw.members)) put(chunk.members, name, packed);
-  if (raw.maps) {
-    put(chunk, "maps", raw.maps);
-    put(chunk, "scale", raw.scale);
-    chunk.grid = raw.maps.shape.slice(1);
-  }
-  if (raw.atlas) {
-    const blob = new Blob([spray.bytes(raw.atlas.data)], { type: "image/webp" });
-    chunk.atlas = { ...raw.atlas, data: null };
-    jobs.push(createImageBitmap(blob).then((bitmap) => (chunk.atlas.bitmap = bitmap)));
+  for (const columns of ["pictures", "labels", "members", "means"]) {
+    for (const [name, packed] of Object.entries(raw[columns])) put(chunk[columns], name, packed);
   }
   await Promise.all(jobs);
-  if (chunk.scale) {
-    const sorted = Float32Array.from(chunk.scale.filter(Number.isFinite)).sort();
-    chunk.classScale = sorted.length ? sorted[Math.floor(0.98 * (sorted.length - 1))] : 0;
-  }
   return chunk;
 };
 
-/** Samples of classes by index, decoded once. The carrier (spray.source) knows where the text comes from. */
-spray.chunk = (() => {
+/** Decode one page of pictures: the atlas as a bitmap, the int8 maps with their scales. */
+spray.decodePage = async ({ maps, scale, atlas }) => {
+  const page = { maps: null, scale: null, grid: null, atlas: null };
+  const jobs = [];
+  if (maps) {
+    page.grid = maps.shape.slice(1);
+    jobs.push(spray.unpack(maps).then((values) => (page.maps = values)));
+    jobs.push(spray.unpack(scale).then((values) => (page.scale = values)));
+  }
+  if (atlas) {
+    const blob = new Blob([spray.bytes(atlas.data)], { type: "image/webp" });
+    page.atlas = { columns: atlas.columns, stride: atlas.stride, size: atlas.size };
+    jobs.push(createImageBitmap(blob).then((bitmap) => (page.atlas.bitmap = bitmap)));
+  }
+  await Promise.all(jobs);
+  return page;
+};
+
+/** Keep the latest results of an asynchronous function of one name. */
+spray.remember = (kept, work) => {
   const known = new Map();
-  const kept = 12;
-  return (index) => {
-    let pending = known.get(index);
-    if (!pending) pending = spray.source(index).then(spray.decode);
-    known.delete(index);
-    known.set(index, pending); // the latest last: the oldest is let go first
+  return (name) => {
+    const pending = known.get(name) ?? work(name);
+    known.delete(name);
+    known.set(name, pending); // the latest last: the oldest is let go first
     if (known.size > kept) known.delete(known.keys().next().value);
+    pending.catch(() => known.delete(name)); // ask again next time
     return pending;
   };
-})();
+};
 
-/** The carrier of the single file: each class is a block of text in the page. */
-spray.source = async (index) => JSON.parse(document.getElementById(`chunk-${index}`).textContent);
+/** Samples of a class of the analysis that is shown. */
+spray.chunk = (index) => spray.chunkOf(`chunk-${spray.report.analysis}-${index}`);
+spray.chunkOf = spray.remember(12, (name) => spray.source(name).then(spray.decode));
+spray.pageOf = spray.remember(24, (name) => spray.source(name).then(spray.decodePage));
+
+/** The page of pictures that holds a position; null while it is on its way (state.arrived tells when it is there). */
+spray.pictures = (chunk, position) => {
+  const { size, names, loaded, asked } = chunk.pages;
+  const at = Math.floor(position / size);
+  if (!loaded.has(at) && !asked.has(at)) {
+    const coming = spray.pageOf(names[at]).then((page) => {
+      loaded.set(at, page);
+      asked.delete(at);
+      if (chunk === spray.state.chunk) spray.set({ arrived: spray.state.arrived + 1 });
+    });
+    asked.set(at, coming);
+  }
+  return loaded.get(at) ?? null;
+};
+
+/** Wait for the pictures of some positions. */
+spray.awaitPictures = async (chunk, positions) => {
+  for (const position of positions) spray.pictures(chunk, position);
+  await Promise.all(chunk.pages.asked.values());
+};
+
+/** Where blocks come from: the carrier's only difference. */
+spray.source = (() => {
+  const waiting = new Map();
+  spray.block = (name, content) => waiting.get(name)?.(content);
+  const carriers = {
+    file: async (name) => JSON.parse(document.getElementById(name).textContent),
+    folder: (name) =>
+      new Promise((resolve, reject) => {
+        const missing = () => reject(new Error(`${name}.js is missing: keep the page and its folder together.`));
+        const script = spray.element("script", { src: `${spray.report.carrier.folder}/${name}.js`, onerror: missing });
+        waiting.set(name, (content) => {
+          waiting.delete(name);
+          script.remove();
+          resolve(content);
+        });
+        document.head.append(script);
+      }),
+    served: async (name) => {
+      const answer = await fetch(`data/${name}`);
+      if (!answer.ok) throw new Error(`The server answered ${answer.status} for ${name}.`);
+      return answer.json();
+    },
+  };
+  return (name) => carriers[spray.report.carrier.kind](name);
+})();
 
 /** Edge list of a region on its grid, as unit segments [x0, y0, x1, y1]: for outlines at any size. */
 spray.outline = (region) => {

@@ -31,6 +31,7 @@ spray.panel({
       }
       document.getElementById("display").classList.toggle("idle", state.page === "about");
     }
+    if (changed.has("analysis")) document.getElementById("facts").textContent = spray.factLine();
     if (changed.has("view")) spray.choose(document.getElementById("view"), state.view);
     if (changed.has("map") || changed.has("theme")) spray.tiles.bar(document.getElementById("bar"));
   },

@@ -1,12 +1,14 @@
 "use strict";
-/* Addresses: #overview, #summary, #about, #class=6, #class=6&subject=c6.f0, #class=6&sample=1234 (row in the store). */
+/* Addresses: #overview, #summary, #about, #class=6, #class=6&subject=c6.f0, #class=6&sample=1234 (row in
+   the store); &analysis=0123… where it is not the first. */
 spray.router = (() => {
   const pages = ["overview", "summary", "about"];
   let latest = 0;
 
-  const address = ({ page = "class", group, subject = null, sample = null }) => {
-    if (page !== "class") return `#${page}`;
-    const parts = [`class=${group}`];
+  const address = ({ page = "class", group, subject = null, sample = null, analysis = spray.report.analysis }) => {
+    const of = analysis === spray.report.analyses[0].analysis ? [] : [`analysis=${analysis}`];
+    if (page !== "class") return `#${[page, ...of].join("&")}`;
+    const parts = [`class=${group}`, ...of];
     if (subject) parts.push(`subject=${encodeURIComponent(subject)}`);
     if (sample !== null) parts.push(`sample=${sample}`);
     return `#${parts.join("&")}`;
@@ -28,14 +30,17 @@ spray.router = (() => {
     const turn = (latest += 1);
     const asked = new URLSearchParams(location.hash.slice(1));
     const page = pages.find((name) => asked.has(name)) ?? "class";
+    spray.analyse(asked.get("analysis") ?? spray.report.analyses[0].analysis);
     const { groups } = spray.report;
-    const group = groups.find((entry) => String(entry.index) === asked.get("class")) ?? spray.state.group ?? groups[0];
+    const present = groups.find((entry) => entry === spray.state.group);
+    const group = groups.find((entry) => String(entry.index) === asked.get("class")) ?? present ?? groups[0];
     if (page !== "class" || !group) {
       spray.set({ page });
       return;
     }
     document.body.classList.add("loading");
     const chunk = await spray.chunk(group.index);
+    if (chunk.pages.names.length === 1) await spray.awaitPictures(chunk, [0]);
     if (turn !== latest) return; // a later address has overtaken this one
     document.body.classList.remove("loading");
     const sample = asked.has("sample") ? chunk.rows.indexOf(Number(asked.get("sample"))) : -1;

@@ -42,8 +42,8 @@ spray.tiles = (() => {
     context.drawImage(scratch, 0, 0, context.canvas.width, context.canvas.height);
   }
 
-  function image(context, chunk, position, dim) {
-    const { bitmap, columns, stride, size } = chunk.atlas;
+  function image(context, atlas, position, dim) {
+    const { bitmap, columns, stride, size } = atlas;
     const x = (position % columns) * stride[1];
     const y = Math.floor(position / columns) * stride[0];
     const { width, height } = context.canvas;
@@ -51,6 +51,12 @@ spray.tiles = (() => {
     context.filter = dim ? "grayscale(1) brightness(0.86)" : "none";
     context.drawImage(bitmap, x, y, size[1], size[0], 0, 0, width, height);
     context.filter = "none";
+  }
+
+  /** A picture that is on its way. */
+  function blank(context) {
+    context.fillStyle = spray.theme.colour("well");
+    context.fillRect(0, 0, context.canvas.width, context.canvas.height);
   }
 
   /** Draw the outline of a region, dark under light, so that it stands on any ground. */
@@ -72,17 +78,23 @@ spray.tiles = (() => {
     }
   }
 
-  /** Paint one sample. ``view``: image, heatmap, overlay; ``region`` is outlined where given. */
+  /** Paint one sample, or a blank until its pictures are there. ``region`` is outlined where given. */
   function paint(canvas, chunk, position, { view = spray.state.view, size = 72, region = null } = {}) {
     const context = fit(canvas, size);
+    const page = spray.pictures(chunk, position);
+    if (!page || (!page.atlas && !page.maps)) {
+      blank(context);
+      return;
+    }
+    const at = position % chunk.pages.size;
     const { scaling, opacity } = spray.state;
-    const factor = scaling === "class" && chunk.classScale > 0 ? (chunk.scale[position] || 0) / chunk.classScale : 1;
-    const shown = !chunk.atlas ? "heatmap" : !chunk.maps ? "image" : view;
-    if (shown !== "heatmap") image(context, chunk, position, shown === "overlay");
+    const factor = scaling === "class" && chunk.classScale > 0 ? (page.scale?.[at] || 0) / chunk.classScale : 1;
+    const shown = !page.atlas ? "heatmap" : !page.maps ? "image" : view;
+    if (shown !== "heatmap") image(context, page.atlas, at, shown === "overlay");
     if (shown !== "image") {
-      const [height, width] = chunk.grid;
-      const codes = chunk.maps.subarray(position * height * width, (position + 1) * height * width);
-      heat(context, codes, chunk.grid, { factor, veil: shown === "overlay" ? opacity : null });
+      const [height, width] = page.grid;
+      const codes = page.maps.subarray(at * height * width, (at + 1) * height * width);
+      heat(context, codes, page.grid, { factor, veil: shown === "overlay" ? opacity : null });
     }
     if (region && spray.state.outline) ring(context, region);
   }
@@ -94,16 +106,22 @@ spray.tiles = (() => {
     if (region && spray.state.outline) ring(context, region);
   }
 
-  /** Mean of the members' maps, each scaled to its own largest |R|, as int8 codes scaled to its own largest. */
+  /** Mean of some samples' maps, each scaled to its own largest |R|, as {codes, shape}; null while pictures are missing. */
   function meanOf(chunk, positions) {
-    const [height, width] = chunk.grid;
-    const sum = new Float64Array(height * width);
+    let sum = null;
+    let shape = null;
     for (const position of positions) {
-      const at = position * height * width;
-      for (let i = 0; i < sum.length; i += 1) sum[i] += chunk.maps[at + i];
+      const page = spray.pictures(chunk, position);
+      if (!page?.maps) return null;
+      shape = page.grid;
+      const length = shape[0] * shape[1];
+      sum ??= new Float64Array(length);
+      const at = (position % chunk.pages.size) * length;
+      for (let i = 0; i < length; i += 1) sum[i] += page.maps[at + i];
     }
+    if (!sum) return null;
     const top = sum.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    return Int8Array.from(sum, (value) => (top > 0 ? Math.round((127 * value) / top) : 0));
+    return { codes: Int8Array.from(sum, (value) => (top > 0 ? Math.round((127 * value) / top) : 0)), shape };
   }
 
   /** The colour bar, negative to positive. */
@@ -118,7 +136,7 @@ spray.tiles = (() => {
     }
   }
 
-  return { paint, average, meanOf, bar, names: ["view", "map", "opacity", "scaling", "outline"] };
+  return { paint, average, meanOf, bar, names: ["view", "map", "opacity", "scaling", "outline", "arrived"] };
 })();
 
 /** Whether a change alters how pictures are painted. */
