@@ -1,0 +1,5 @@
+"""The command line ``spray``."""
+
+from spray.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,286 @@
+"""The commands. Each imports what it needs when it runs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spray.cli.options import (
+    analysis_options,
+    attribution_options,
+    data_options,
+    device_option,
+    json_option,
+    model_options,
+    quiet_option,
+    settings,
+)
+from spray.cli.output import reporting, show_audit, show_demo, show_run
+from spray.config import ConfigError
+
+FAILED, INTERRUPTED = 1, 130
+STORE = click.Path(path_type=Path)
+
+
+class Group(click.Group):
+    """Lists commands in the order of an audit, and turns known errors into one message and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands as they were defined."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; errors that are for the user are shown without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo(
+                "Interrupted. What is committed is kept: the same command goes on from there.", err=True
+            )
+            sys.exit(INTERRUPTED)
+        except Exception as error:
+            if not _for_the_user(error):
+                raise
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(FAILED)
+
+
+def _for_the_user(error: Exception) -> bool:
+    """Whether an error is about what was asked for, not a defect of ours."""
+    from spray.errors import AttributionError
+    from spray.loading import SpecError
+    from stores import StoreError
+
+    if isinstance(error, AttributionError | SpecError | StoreError | ConfigError | FileNotFoundError):
+        return True
+    return type(error).__name__ in ("MismatchError", "ReportError")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="spray-audit")
+def main() -> None:
+    """Find, rank and prove the shortcuts that an image classifier takes, over a whole data set.
+
+    \b
+    Examples:
+      spray demo                                   a planted shortcut, found (two minutes)
+      spray audit --model model.py:load --data images/ --out run.zarr
+      spray audit audit.toml                       the same from a file
+      spray info run.zarr                          what a store holds
+
+    Every stage goes on where it was interrupted. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+
+
+@main.command()
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"), show_default=True
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@quiet_option
+@json_option
+def demo(out: Path, seed: int, quiet: bool, as_json: bool) -> None:
+    """Plant a tag in a fifth of the shirts of Fashion-MNIST, train on it, and let the audit find it.
+
+    \b
+    Writes OUT/report.html (open it in a browser), OUT/audit.zarr, OUT/control.zarr (the same images, a model
+    trained without tags) and OUT/summary.json.
+    """
+    from spray.demo.run import Demo
+
+    with reporting(quiet) as report:
+        summary = Demo(seed=seed).run(out, report)
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    show_demo(summary, out)
+
+
+@main.command()
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@model_options
+@data_options
+@attribution_options
+@analysis_options
+@device_option
+@click.option("--out", help="The store.  [default: audit.zarr]")
+@click.option("--report", "report_path", help="The report.  [default: report.html]")
+@quiet_option
+@json_option
+def audit(config: Path | None, quiet: bool, as_json: bool, **flags: Any) -> None:
+    """All stages: attribute, analyze, verify, report. Resumes where it was interrupted.
+
+    \b
+    Examples:
+      spray audit --model torchvision:resnet18 --weights resnet18.pt --data photos/ --classes names.txt
+      spray audit audit.toml --device cuda
+    """
+    from spray.workflow import run_config
+
+    chosen = settings(config, flags)
+    with reporting(quiet) as report:
+        done = run_config(chosen, report)
+        report(0, 1, "report")
+        page = done.report(chosen.report)
+        report(1, 1, "report")
+    show_audit(done, as_json, page)
+
+
+@main.command()
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@model_options
+@data_options
+@attribution_options
+@device_option
+@click.option("--out", help="The store.  [default: audit.zarr]")
+@quiet_option
+@json_option
+def attribute(config: Path | None, quiet: bool, as_json: bool, **flags: Any) -> None:
+    """Compute and store the relevance of every sample.
+
+    \b
+    Example:
+      spray attribute --model model.py:load --data images/ --out run.zarr --layer layer4
+    """
+    from spray.attribution import attribute_dataset
+    from spray.workflow import attribution_step, choose_device, load_data, model_of
+
+    chosen = settings(config, flags)
+    with reporting(quiet) as report:
+        run = attribute_dataset(
+            model_of(chosen.model),
+            load_data(chosen.data),
+            chosen.out,
+            attribution_step(chosen.attribution),
+            device=choose_device(chosen.device),
+            report=report,
+        )
+    show_run(run, as_json)
+
+
+@main.command()
+@click.argument("store", type=STORE)
+@click.option("--relevance", help="Relevance table, where there are several.")
+@analysis_options
+@quiet_option
+@json_option
+def analyze(store: Path, relevance: str | None, quiet: bool, as_json: bool, **flags: Any) -> None:
+    """Group the stored relevance of every class into strategies, and rank them (untested).
+
+    \b
+    Example:
+      spray analyze run.zarr --column layer4.channel
+    """
+    import stores
+    from spray import analysis, findings
+    from spray.workflow import Audit, analysis_step, group_by_of
+
+    chosen = settings(None, flags).analysis
+    run = stores.open(store, "r+")
+    with reporting(quiet) as report:
+        handle = analysis.analyze(
+            run,
+            analysis_step(chosen),
+            relevance=relevance,
+            column=chosen.column,
+            group_by=group_by_of(chosen.group_by),
+            progress=report,
+        )
+        if handle.findings_provenance is None:
+            findings.find(run, handle, report=report)
+    show_audit(Audit(run, handle), as_json)
+
+
+@main.command()
+@click.argument("store", type=STORE)
+@click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
+@model_options
+@data_options
+@device_option
+@quiet_option
+@json_option
+def verify(store: Path, analysis_id: str | None, quiet: bool, as_json: bool, **flags: Any) -> None:
+    """Test the findings by intervention: remove each shared region, transplant it, compare with controls.
+
+    \b
+    Example:
+      spray verify run.zarr --model model.py:load --data images/
+    """
+    import stores
+    from spray.findings import find
+    from spray.workflow import Audit, choose_device, findings_step, load_data, model_of
+
+    chosen = settings(None, flags)
+    run = stores.open(store, "r+")
+    handle = run.analysis(analysis_id)
+    with reporting(quiet) as report:
+        find(
+            run,
+            handle,
+            findings_step(chosen.verify),
+            model=model_of(chosen.model),
+            dataset=load_data(chosen.data),
+            device=choose_device(chosen.device),
+            report=report,
+        )
+    show_audit(Audit(run, handle), as_json)
+
+
+@main.command()
+@click.argument("store", type=STORE)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="The page; beside the store if left out."
+)
+@click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
+@click.option("--title", help="Title of the report.")
+@json_option
+def report(store: Path, out: Path | None, analysis_id: str | None, title: str | None, as_json: bool) -> None:
+    """Write the report: one HTML file that needs no network and no server.
+
+    \b
+    Example:
+      spray report run.zarr --out report.html
+    """
+    import reports
+
+    page = reports.build(store, out or store.with_suffix(".html"), analysis=analysis_id, title=title)
+    if as_json:
+        click.echo(json.dumps({"report": str(page), "bytes": page.stat().st_size}))
+    else:
+        click.echo(f"{page} ({page.stat().st_size / 2**20:.1f} MiB)")
+
+
+@main.command()
+@click.argument("store", type=STORE)
+@json_option
+def info(store: Path, as_json: bool) -> None:
+    """What a store holds: samples, failures, relevance, analyses, findings, verdicts."""
+    import stores
+
+    show_run(stores.open(store), as_json)
+
+
+@main.command()
+@click.argument("store", type=STORE)
+@click.option(
+    "--repair", is_flag=True, help="Take back damaged shards, so that the next run redoes just those."
+)
+@json_option
+def check(store: Path, repair: bool, as_json: bool) -> None:
+    """Compare every committed byte of a store with its checksum. Exit code 1 if anything is wrong."""
+    import stores
+
+    problems = stores.check(store, repair=repair)
+    if as_json:
+        click.echo(json.dumps([vars(problem) for problem in problems]))
+    else:
+        for problem in problems:
+            click.echo(str(problem))
+        if not problems:
+            click.echo("Sound: every committed byte is as it was written.")
+    if any(not problem.repaired for problem in problems):
+        sys.exit(FAILED)

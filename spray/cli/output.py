@@ -1,0 +1,159 @@
+"""What commands print: tables for people, JSON for programs. Names come from strangers and are never markup."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spray.progress import Report, progress, silent
+
+if TYPE_CHECKING:
+    from spray.workflow import Audit
+    from stores import Run
+
+SHOWN_FAILURES = 5
+SHOWN_FINDINGS = 10
+
+
+@contextmanager
+def reporting(quiet: bool) -> Iterator[Report]:
+    """Progress on standard error, so that standard output holds results only."""
+    if quiet:
+        yield silent
+        return
+    with progress(Console(stderr=True)) as report:
+        yield report
+
+
+def show_demo(summary: Mapping[str, Any], out: Path) -> None:
+    """The demo's result in a few sentences."""
+    planted, control = summary["planted"], summary["control"]
+    purity = "none flagged" if planted["purity"] is None else f"{planted['purity']:.0%}"
+    for line in (
+        f"The model reads the tag: pasted on other clothes it makes {summary['flip_rate_tagged']:.0%} of them a shirt "
+        f"({summary['flip_rate_clean']:.0%} without it). Accuracy shows nothing: {summary['accuracy']:.1%}.",
+        f"Found without a hint: the shirt class ranks {planted['class_rank']}, the tagged finding "
+        f"{planted['cluster_rank']} of all; purity {purity}, recall {planted['recall']:.0%}.",
+        f"Control (a model trained without tags): {control['flagged']} findings flagged, highest suspicion "
+        f"{control['max_suspicion']:.2f}.",
+        f"{summary['seconds']['total']:.0f} s. Open {out / 'report.html'} in a browser.",
+    ):
+        click.echo(line)
+
+
+def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
+    """The ranked findings."""
+    findings = audit.findings
+    if as_json:
+        entries = [
+            {
+                "name": finding.name,
+                "class": _class_name(audit.run, finding.group),
+                "samples": len(finding.rows),
+                "score": finding.score,
+                "flagged": finding.flagged,
+                "parts": dict(finding.parts),
+                "summary": finding.summary,
+            }
+            for finding in findings
+        ]
+        result = {"store": str(audit.run.path), "analysis": audit.analysis.id, "findings": entries}
+        click.echo(json.dumps(result | ({"report": str(page)} if page else {})))
+        return
+    table = Table(title=f"{len(findings)} findings, {len(audit.flagged)} flagged", title_justify="left")
+    for name in ("", "finding", "class", "samples", "suspicion", "in words"):
+        table.add_column(name, justify="right" if name in ("samples", "suspicion") else "left")
+    for finding in findings[:SHOWN_FINDINGS]:
+        table.add_row(
+            "⚑" if finding.flagged else "",
+            finding.name,
+            Text(_class_name(audit.run, finding.group)),
+            str(len(finding.rows)),
+            f"{finding.score:.2f}",
+            Text(finding.summary),
+        )
+    Console().print(table)
+    if page is not None:
+        click.echo(f"Open {page} in a browser.")
+
+
+def show_run(run: Run, as_json: bool) -> None:
+    """What a store holds."""
+    facts = _facts(run)
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    console = Console()
+    console.print(Text(f"{facts['store']}: {facts['samples']} samples, {len(facts['classes'])} classes"))
+    table = Table(title="tables", title_justify="left")
+    for name in ("table", "shards", "failed rows", "columns"):
+        table.add_column(name)
+    for entry in facts["tables"]:
+        shards = f"{entry['committed']} of {entry['shards']}"
+        table.add_row(Text(entry["name"]), shards, str(entry["failed"]), Text(", ".join(entry["columns"])))
+    console.print(table)
+    for entry in facts["tables"]:
+        for row, reason in list(entry["failures"].items())[:SHOWN_FAILURES]:
+            console.print(Text(f"  {entry['name']}: row {row} failed: {reason}"))
+    for entry in facts["analyses"]:
+        console.print(
+            Text(
+                f"analysis {entry['id']} of {entry['relevance']} {entry['column']} by {entry['group_by']}: "
+                f"{entry['groups']} groups, {entry['findings']} findings, {entry['flagged']} flagged"
+            )
+        )
+    console.print(f"{facts['verdicts']} verdicts")
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    tables = []
+    for name in run.tables():
+        table = run.table(name)
+        failures = {str(row): reason for row, reason in table.failures.items()}
+        tables.append(
+            {
+                "name": name,
+                "shards": len(table.shards),
+                "committed": len(table.shards) - len(table.missing()),
+                "failed": len(failures),
+                "failures": failures,
+                "columns": list(table.columns),
+                "provenance": table.provenance.id,
+            }
+        )
+    analyses = []
+    for id in run.analyses():
+        handle = run.analysis(id)
+        findings = handle.findings()
+        analyses.append(
+            {
+                "id": handle.id,
+                "relevance": handle.facts.get("relevance"),
+                "column": handle.facts.get("column"),
+                "group_by": handle.facts.get("group_by"),
+                "groups": len(handle.groups),
+                "findings": len(findings),
+                "flagged": sum(finding.flagged for finding in findings),
+            }
+        )
+    return {
+        "store": str(run.path),
+        "version": run.version,
+        "samples": run.n,
+        "classes": list(run.classes),
+        "tables": tables,
+        "analyses": analyses,
+        "verdicts": len(run.verdicts()),
+    }
+
+
+def _class_name(run: Run, group: int) -> str:
+    return run.classes[group] if group >= 0 else "all classes"

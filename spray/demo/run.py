@@ -1,0 +1,164 @@
+"""The demo job: plant a tag, train, show that the model uses it, audit without a hint, and score what was found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from spray.analysis import Analysis
+from spray.data import as_audit_data
+from spray.demo import fashion, network
+from spray.demo.plant import CornerTag
+from spray.progress import Report, silent
+from spray.workflow import Audit, audit
+from stores.provenance import Json, canonical_json, to_json
+
+TRAINED_ON = 9000
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One planted case: which class carries which tag, and the seed of everything."""
+
+    tag: CornerTag = field(default_factory=lambda: CornerTag(label=fashion.CLASSES.index("shirt")))
+    seed: int = 0
+    epochs: int = 6
+
+    def run(self, out: Path, report: Report = silent) -> dict[str, Json]:
+        """Write ``audit.zarr``, ``report.html``, ``control.zarr`` and ``summary.json`` into ``out``.
+
+        Runs again where it was interrupted: trained weights and committed shards are kept.
+
+        Returns:
+            What ``summary.json`` holds.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        begin = time.perf_counter()
+        case = _Case(self)
+        tagged, train_seconds = self._trained(out / "model", case, case.images, report, "train")
+        found = audit(tagged, case.dataset(), out / "audit.zarr", report=report)
+        started = time.perf_counter()
+        found.report(out / "report.html")
+        report_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        clean, _ = self._trained(out / "control", case, case.originals, report, "train control")
+        unpictured = replace(Analysis(), picture="none")
+        control = audit(
+            clean,
+            case.dataset(),
+            out / "control.zarr",
+            analysis=unpictured,
+            report=lambda done, total, what: report(done, total, f"{what} control"),
+        )
+        summary: dict[str, Json] = {
+            "accuracy": case.accuracy(tagged),
+            "flip_rate_clean": case.flip_rate(tagged, tagged_images=False),
+            "flip_rate_tagged": case.flip_rate(tagged, tagged_images=True),
+            "planted": case.found(found),
+            "control": {
+                "flip_rate_tagged": case.flip_rate(clean, tagged_images=True),
+                "max_suspicion": max((finding.score for finding in control.findings), default=0.0),
+                "flagged": len(control.flagged),
+            },
+            "seconds": {
+                "train": train_seconds,
+                **found.seconds,
+                "report": report_seconds,
+                "control": time.perf_counter() - started,
+                "total": time.perf_counter() - begin,
+            },
+        }
+        (out / "summary.json").write_text(json.dumps(_rounded(summary), indent=2) + "\n")
+        return summary
+
+    def _trained(
+        self, place: Path, case: _Case, images: Float[Tensor, "n 1 28 28"], report: Report, what: str
+    ) -> tuple[nn.Module, float]:
+        """The model trained on these images, from its file where that was made by the same recipe."""
+        started = time.perf_counter()
+        recipe = canonical_json(to_json({"demo": asdict(self), "what": what, "torch": torch.__version__}))
+        weights = place.with_name(f"{place.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}.pt")
+        model = network.small_cnn()
+        if weights.is_file():
+            model.load_state_dict(torch.load(weights, weights_only=True))
+            return model.eval(), time.perf_counter() - started
+        rows = case.trained_on
+        network.train(
+            model,
+            images[rows],
+            case.labels[rows],
+            epochs=self.epochs,
+            seed=self.seed,
+            report=report,
+            what=what,
+        )
+        partial = weights.with_suffix(".partial")
+        torch.save(model.state_dict(), partial)
+        partial.replace(weights)
+        return model, time.perf_counter() - started
+
+
+class _Case:
+    """The images of a planted case, with and without tags, and what is measured on them."""
+
+    def __init__(self, demo: Demo) -> None:
+        data = fashion.load()
+        self.tag = demo.tag
+        self.originals, self.labels = data.images, data.labels
+        self.tagged: Bool[Tensor, " n"] = self.tag.chosen(self.labels)
+        self.images = self.originals.clone()
+        self.images[self.tagged] = self.tag.paste(self.originals[self.tagged])
+        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(demo.seed))
+        self.trained_on: Int[Tensor, " t"] = order[:TRAINED_ON]
+        self.held_out: Int[Tensor, " h"] = order[TRAINED_ON:]
+
+    def dataset(self) -> object:
+        """All images as audited: the analysis is told nothing about tags."""
+        pairs = TensorDataset(self.images, self.labels)
+        return as_audit_data(pairs, classes=fashion.CLASSES, mean=(0.0,), std=(1.0,))
+
+    def accuracy(self, model: nn.Module) -> float:
+        """Share of held-out images, as audited, that are classified right."""
+        predictions = network.predict(model, self.images[self.held_out])
+        return float((predictions == self.labels[self.held_out]).double().mean())
+
+    def flip_rate(self, model: nn.Module, *, tagged_images: bool) -> float:
+        """Share of held-out images of other classes that are taken for the tag's class."""
+        rows = self.held_out[self.labels[self.held_out] != self.tag.label]
+        images = self.originals[rows]
+        predictions = network.predict(model, self.tag.paste(images) if tagged_images else images)
+        return float((predictions == self.tag.label).double().mean())
+
+    def found(self, audit: Audit) -> dict[str, Json]:
+        """Where the tagged class and its tagged finding rank, and how well the flagged findings hold the tag."""
+        findings = audit.findings
+        tagged = np.flatnonzero(self.tagged.numpy())
+        classes = list(dict.fromkeys(finding.group for finding in findings))
+        own = [place for place, finding in enumerate(findings) if finding.group == self.tag.label]
+        holder = max(own, key=lambda place: len(np.intersect1d(findings[place].rows, tagged)))
+        flagged = [finding.rows for finding in audit.flagged if finding.group == self.tag.label]
+        members = np.unique(np.concatenate(flagged)) if flagged else np.zeros(0, np.int64)
+        hits = len(np.intersect1d(members, tagged))
+        return {
+            "class_rank": classes.index(self.tag.label) + 1,
+            "cluster_rank": holder + 1,
+            "purity": hits / len(members) if len(members) else None,
+            "recall": hits / len(tagged),
+        }
+
+
+def _rounded(value: Json) -> Json:
+    """Figures as a reader wants them: four decimals."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return round(value, 4) if isinstance(value, float) else value

@@ -1,0 +1,140 @@
+"""A folder of images, ``class/name.jpg``, as audit data: listed once, decoded on demand, nothing trusted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from spray.data import Sample
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Shorter side to ``resize``, centre crop to ``crop``, values to [0, 1], then (x − mean) / std.
+
+    One entry in ``mean`` means greyscale, three mean RGB.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise ValueError(
+                f"mean has {len(self.mean)} and std {len(self.std)} entries; give 1 (grey) or 3 (RGB) of each."
+            )
+        if min(self.std) <= 0 or not 0 < self.crop <= self.resize:
+            raise ValueError("std must be positive, and crop positive and no larger than resize.")
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "c h w"]:
+        """The picture as the model's input."""
+        picture = image.convert("L" if len(self.mean) == 1 else "RGB")
+        scale = self.resize / min(picture.size)
+        width, height = (max(self.crop, round(side * scale)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (width - self.crop) // 2, (height - self.crop) // 2
+        picture = picture.crop((left, top, left + self.crop, top + self.crop))
+        values = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
+        values = values[None] if values.ndim == 2 else values.permute(2, 0, 1)
+        mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
+        std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
+        return ((values - mean) / std).contiguous()
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Images under ``root/CLASS/…``; classes and files in sorted order, ids are the paths relative to root.
+
+    File facts that a model may have learned instead of the object (size, aspect, bytes, format) are metadata.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no image in it.
+    """
+
+    root: Path
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    classes: Sequence[str] = ()
+    """Names in the order of the model's outputs; empty: the folder names, sorted."""
+    ids: Sequence[str] = field(init=False)
+    labels: Sequence[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        files = list(_images(self.root))
+        folders = sorted({file.relative_to(self.root).parts[0] for file in files})
+        names = tuple(self.classes) or tuple(folders)
+        if unknown := [folder for folder in folders if folder not in names]:
+            raise ValueError(
+                f"{self.root} has folders that are no class of the model: {', '.join(unknown[:5])}. "
+                f"The classes given are {', '.join(names[:5])}… : rename the folders, or give other classes."
+            )
+        object.__setattr__(self, "classes", names)
+        object.__setattr__(self, "ids", [file.relative_to(self.root).as_posix() for file in files])
+        object.__setattr__(
+            self, "labels", [names.index(file.relative_to(self.root).parts[0]) for file in files]
+        )
+
+    @property
+    def metadata(self) -> Mapping[str, type]:
+        """Columns: width, height (pixels), aspect (width / height), bytes, format."""
+        return {"width": int, "height": int, "aspect": float, "bytes": int, "format": str}
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """Per-channel mean of the normalisation."""
+        return self.preprocessing.mean
+
+    @property
+    def std(self) -> Sequence[float]:
+        """Per-channel standard deviation of the normalisation."""
+        return self.preprocessing.std
+
+    def sample(self, row: int) -> Sample:
+        """Decode one image; an unreadable file raises ``ValueError`` with its reason."""
+        path = self.root / self.ids[row]
+        try:
+            with Image.open(path) as image:
+                image.load()
+                width, height = image.size
+                facts: dict[str, str | int | float] = {"width": width, "height": height}
+                facts |= {"aspect": width / height, "format": image.format or ""}
+                values = self.preprocessing(image)
+        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"unreadable image: {type(error).__name__}") from error
+        return Sample(values, self.labels[row], facts | {"bytes": path.stat().st_size})
+
+
+def _images(root: Path) -> list[Path]:
+    """Image files one class folder or more below root, sorted; links that lead out of the folder are refused."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {root.resolve()}. Expected {root}/CLASS/NAME.jpg.")
+    inside = root.resolve()
+    files = []
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder) / name
+            if path.suffix.lower() not in EXTENSIONS or path.parent == root:
+                continue
+            if not path.resolve().is_relative_to(inside):
+                raise ValueError(f"{path} is a link that leads out of {root}; copy the file or leave it out.")
+            files.append(path)
+    if not files:
+        raise FileNotFoundError(
+            f"{root} holds no image in a class folder. Expected {root}/CLASS/NAME with one of: "
+            f"{', '.join(sorted(EXTENSIONS))}."
+        )
+    return sorted(files)

@@ -1,0 +1,81 @@
+"""Shared relevant regions: the few cells where the members of a cluster have relevance that others lack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.ndimage import uniform_filter
+
+
+def unit_maps(maps: Float[np.ndarray, "n y x"]) -> Float[np.ndarray, "n y x"]:
+    """Maps of L2 norm 1, so that confident samples do not outvote the others; all-zero maps stay zero."""
+    norms = np.sqrt(np.square(maps, dtype=np.float64).sum((1, 2), keepdims=True))
+    units: Float[np.ndarray, "n y x"] = maps / np.where(norms > 0, norms, 1)
+    return units
+
+
+@dataclass(frozen=True)
+class TopRegion:
+    """The ``share`` of cells with the largest smoothed relevance: positive cells only, at least one.
+
+    Args:
+        share: of all cells of the grid.
+        smooth: side of the box, in cells, over which relevance is averaged first; single pixels are noise.
+    """
+
+    share: float = 0.03
+    smooth: int = 3
+
+    def of(self, contrast: Float[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
+        """The region of one map; empty where no cell is positive."""
+        smoothed = uniform_filter(contrast.astype(np.float64), self.smooth, mode="constant")
+        count = max(1, round(self.share * contrast.size))
+        # Stable order: among equal cells the first wins, on every machine.
+        top = np.argsort(-smoothed, axis=None, kind="stable")[:count]
+        region = np.zeros(contrast.size, bool)
+        region[top] = smoothed.reshape(-1)[top] > 0
+        return region.reshape(contrast.shape)
+
+    def shared(
+        self, members: Float[np.ndarray, "m y x"], rest: Float[np.ndarray, "r y x"]
+    ) -> Bool[np.ndarray, "y x"]:
+        """Where unit maps of the members have more relevance on average than those of the rest of the class."""
+        contrast = members.mean(0)
+        return self.of(contrast - rest.mean(0) if len(rest) else contrast)
+
+
+def overlap(first: Bool[np.ndarray, "y x"], second: Bool[np.ndarray, "y x"]) -> float:
+    """Intersection over union; 0 for two empty regions."""
+    union = np.logical_or(first, second).sum()
+    return float(np.logical_and(first, second).sum() / union) if union else 0.0
+
+
+def coinciding(regions: Sequence[Bool[np.ndarray, "y x"]], least: float) -> list[list[int]]:
+    """Indices grouped so that regions overlapping by ``least`` (IoU), directly or in a chain, come together."""
+    from scipy.sparse.csgraph import connected_components
+
+    close = np.array([[overlap(a, b) >= least for b in regions] for a in regions]).reshape(len(regions), -1)
+    count, group = connected_components(close | np.eye(len(regions), dtype=bool), directed=False)
+    return [[int(i) for i in np.flatnonzero(group == g)] for g in range(count)]
+
+
+def pixel_mask(region: Bool[np.ndarray, "y x"], height: int, width: int) -> Bool[np.ndarray, "h w"]:
+    """A region of the pooled grid at full size: a pixel belongs to the cell that holds its centre."""
+    rows = ((np.arange(height) + 0.5) * region.shape[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * region.shape[1] / width).astype(int)
+    return region[np.ix_(rows, columns)]
+
+
+def describe_place(region: Bool[np.ndarray, "y x"]) -> str:
+    """Where a region lies, in words: "top left", "centre", …"""
+    if not region.any():
+        return "nowhere"
+    y, x = (
+        float(axis.mean() + 0.5) / size for axis, size in zip(np.nonzero(region), region.shape, strict=True)
+    )
+    vertical = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
+    horizontal = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
+    return " ".join(part for part in (vertical, horizontal) if part) or "centre"

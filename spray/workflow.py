@@ -1,0 +1,225 @@
+"""The whole audit, all stages in order, each of which goes on where an earlier run stopped.
+
+The top floor: with ``spray.cli`` the only place that knows compute, stores and reports.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import cast, get_args
+
+import torch
+from torch import nn
+
+import stores
+from spray.analysis import Analysis, analyze
+from spray.attribution import Attribution, attribute_dataset
+from spray.config import (
+    AnalysisConfig,
+    AttributionConfig,
+    AuditConfig,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    VerifyConfig,
+)
+from spray.data import AuditData, as_audit_data
+from spray.findings import Findings, find
+from spray.graph import NearestNeighbours
+from spray.groups import GroupBy
+from spray.image_folder import ImageFolder, Preprocessing
+from spray.loading import SpecError, load_callable
+from spray.models import load_model
+from spray.progress import Report, silent
+from spray.verification import Verification
+from stores import AnalysisHandle, Finding, Run
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit left: its store, its analysis, and its ranked findings. Shows itself in a notebook."""
+
+    run: Run
+    analysis: AnalysisHandle
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall time of each stage that ran in this process."""
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings of all classes, the most suspicious first."""
+        return list(self.analysis.findings())
+
+    @property
+    def flagged(self) -> list[Finding]:
+        """Findings whose region the model was shown to use, by itself and strongly."""
+        return [finding for finding in self.findings if finding.flagged]
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write the report, one offline HTML file, beside the store unless ``out`` says where."""
+        import reports
+
+        place = Path(out) if out is not None else Path(self.run.path).with_suffix(".html")
+        return reports.build(self.run.path, place, analysis=self.analysis.id)
+
+    def __repr__(self) -> str:
+        return f"Audit({str(self.run.path)!r}, findings={len(self.findings)}, flagged={len(self.flagged)})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{'⚑' if finding.flagged else ''}</td><td>{escape(self._class_name(finding))}</td>"
+            f"<td>{len(finding.rows)}</td><td>{finding.score:.2f}</td>"
+            f"<td style='text-align:left'>{escape(finding.summary)}</td></tr>"
+            for finding in self.findings[:10]
+        )
+        return (
+            f"<p><b>SpRAy audit</b> of {self.run.n} samples in {len(self.run.classes)} classes: "
+            f"{len(self.findings)} findings, {len(self.flagged)} flagged.</p>"
+            "<table><tr><th></th><th>class</th><th>samples</th><th>suspicion</th>"
+            f"<th style='text-align:left'>in words</th></tr>{rows}</table>"
+        )
+
+    def _class_name(self, finding: Finding) -> str:
+        return self.run.classes[finding.group] if finding.group >= 0 else "all classes"
+
+
+def audit(
+    model: nn.Module,
+    dataset: object,
+    out: str | Path = "audit.zarr",
+    *,
+    attribution: Attribution | None = None,
+    analysis: Analysis | None = None,
+    findings: Findings | None = None,
+    column: str = "input.place",
+    group_by: GroupBy = "label",
+    device: str | torch.device = "cpu",
+    report: Report = silent,
+) -> Audit:
+    """Attribute, analyse and verify; resumes what an interrupted call with the same arguments began.
+
+    Args:
+        model: in evaluation mode.
+        dataset: map-style torch data set of ``(input, label)``, or ``spray.data.AuditData``.
+        out: the store, a Zarr folder.
+        column: which stored relevance is analysed ("input.place", or "LAYER.channel", …).
+        group_by: classes by "label" or "prediction", or "all" together.
+
+    Returns:
+        The audit; ``.findings`` are ranked, ``.report()`` writes the page, a notebook shows a table.
+    """
+    data = as_audit_data(dataset)
+    step = attribution or Attribution()
+    clock = [time.perf_counter()]
+    run = attribute_dataset(model, data, out, step, device=device, report=report)
+    clock.append(time.perf_counter())
+    handle = analyze(
+        run, analysis or Analysis(), relevance=step.table, column=column, group_by=group_by, progress=report
+    )
+    clock.append(time.perf_counter())
+    find(run, handle, findings, model=model, dataset=data, device=device, report=report)
+    clock.append(time.perf_counter())
+    stages = ("attribute", "analyze", "verify")
+    return Audit(run, handle, {name: clock[i + 1] - clock[i] for i, name in enumerate(stages)})
+
+
+def open_audit(path: str | Path, analysis: str | None = None) -> Audit:
+    """The audit in a store, without its model and data."""
+    run = stores.open(path)
+    return Audit(run, run.analysis(analysis))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; "auto" takes CUDA, then MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def model_of(config: ModelConfig) -> nn.Module:
+    """The model of a configuration.
+
+    Raises:
+        SpecError: no model is given, or it cannot be loaded.
+    """
+    if not config.spec:
+        raise SpecError(
+            "No model given: --model torchvision:NAME, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION."
+        )
+    return load_model(config.spec, Path(config.weights) if config.weights else None)
+
+
+def load_data(config: DataConfig) -> AuditData:
+    """The data set of a configuration: a folder of images, or what a function returns.
+
+    Raises:
+        SpecError: no data set is given, or the class file is missing.
+    """
+    if not config.spec:
+        raise SpecError("No data set given: name a folder CLASS/NAME.jpg, or FILE.py:FUNCTION.")
+    classes = _class_names(config.classes)
+    if Path(config.spec).is_dir() or ":" not in config.spec:
+        preprocessing = Preprocessing(config.resize, config.crop, config.mean, config.std)
+        return ImageFolder(Path(config.spec), preprocessing, classes)
+    return as_audit_data(load_callable(config.spec)(), classes=classes or None)
+
+
+def _class_names(path: str) -> tuple[str, ...]:
+    if not path:
+        return ()
+    if not Path(path).is_file():
+        raise SpecError(f"There is no file of class names at {Path(path).resolve()}.")
+    return tuple(line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+def attribution_step(config: AttributionConfig) -> Attribution:
+    """The step that a configuration describes."""
+    values = {name: getattr(config, name) for name in AttributionConfig.__dataclass_fields__}
+    target = config.target
+    return Attribution(**{**values, "target": int(target) if target.lstrip("-").isdigit() else target})
+
+
+def analysis_step(config: AnalysisConfig) -> Analysis:
+    """The step that a configuration describes."""
+    return Analysis(
+        neighbours=NearestNeighbours(k=config.neighbours),
+        eigenvectors=config.eigenvectors,
+        picture=config.picture,
+        seed=config.seed,
+    )
+
+
+def group_by_of(name: str) -> GroupBy:
+    """The grouping of this name, checked."""
+    if name not in get_args(GroupBy):
+        raise ConfigError(
+            f"analysis: group_by: got {name!r}, expected one of {', '.join(get_args(GroupBy))}."
+        )
+    return cast(GroupBy, name)
+
+
+def findings_step(config: VerifyConfig) -> Findings:
+    """The step that a configuration describes."""
+    verification = Verification(members=config.members, seed=config.seed)
+    return Findings(clustering=config.clustering, verification=verification, seed=config.seed)
+
+
+def run_config(config: AuditConfig, report: Report = silent) -> Audit:
+    """The audit that a configuration describes, without its report."""
+    return audit(
+        model_of(config.model),
+        load_data(config.data),
+        config.out,
+        attribution=attribution_step(config.attribution),
+        analysis=analysis_step(config.analysis),
+        findings=findings_step(config.verify),
+        column=config.analysis.column,
+        group_by=group_by_of(config.analysis.group_by),
+        device=choose_device(config.device),
+        report=report,
+    )
