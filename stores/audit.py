@@ -11,7 +11,7 @@ from stores.errors import Damaged, StoreError
 from stores.ledger import COMMITS, Commit, Ledger, fingerprint
 from stores.run import Location, Run, opened
 from stores.schema import content_of
-from stores.tables import Table, documents, table_key
+from stores.tables import Table
 from stores.verdicts import ROOT as VERDICTS
 from stores.verdicts import read_verdict
 
@@ -101,14 +101,12 @@ class _Check:
                 yield from self._array_documents(table)
 
     def _array_documents(self, table: Table) -> Iterator[Problem]:
-        expected = documents(table_key(table.name), table.columns.values(), table.n, table.rows_per_shard)
-        for key, document in expected.items():
-            found = self.floor.read(key)
-            if found is None or not _same_json(found, document):
-                if self.repair:
-                    self.floor.put(key, document)
-                what = "is missing" if found is None else "is not what the table's columns say"
-                yield self._done(Problem(key.rpartition("/")[0], "metadata", f"its zarr.json {what}"))
+        for key in table.altered_documents():
+            yield self._done(
+                Problem(key.rpartition("/")[0], "metadata", "its zarr.json is missing or altered")
+            )
+        if self.repair:
+            table.ensure_documents()
 
     def _analyses(self) -> Iterator[Problem]:
         for name in self.floor.names(ANALYSES):
@@ -126,15 +124,27 @@ class _Check:
                 )
 
     def _commits(self) -> Iterator[Problem]:
-        for key in sorted(self.floor.sizes(COMMITS)):
-            if not key.endswith(".json"):
-                continue
-            unit = key.removeprefix(f"{COMMITS}/").removesuffix(".json")
+        keys = sorted(key for key in self.floor.sizes(COMMITS) if key.endswith(".json"))
+        units = [key.removeprefix(f"{COMMITS}/").removesuffix(".json") for key in keys]
+        yield from self._owners(units)
+        for unit in units:
             problem = self._commit(unit)
             if problem is not None:
                 if self.repair:
                     self.ledger.retract(unit)
                 yield self._done(problem)
+
+    def _owners(self, units: list[str]) -> Iterator[Problem]:
+        """Tables and analyses that have commits but are not there any more."""
+        for owner in dict.fromkeys(
+            unit.removesuffix("/findings") for unit in (u.rpartition("/")[0] for u in units)
+        ):
+            if self.floor.size(f"{owner}/zarr.json") is None:
+                yield self._done(
+                    Problem(
+                        owner, "metadata", "its zarr.json is missing. Running the stage again restores it."
+                    )
+                )
 
     def _commit(self, unit: str) -> Problem | None:
         try:
@@ -162,10 +172,15 @@ class _Check:
         return bad
 
     def _verdicts(self) -> Iterator[Problem]:
-        for name in self.floor.names(VERDICTS):
+        names = [name for name in self.floor.names(VERDICTS) if name.endswith(".json")]
+        known = {*names, *self.floor.names(f"{VERDICTS}/damaged")}
+        for number in range(1, 1 + max((int(name.removesuffix(".json")) for name in names), default=0)):
+            if f"{number:08d}.json" not in known:
+                yield Problem(
+                    f"{VERDICTS}/{number:08d}.json", "verdict", "is missing, and cannot be made again"
+                )
+        for name in names:
             key = f"{VERDICTS}/{name}"
-            if not name.endswith(".json"):
-                continue
             try:
                 read_verdict(self.floor, key)
             except StoreError as error:
@@ -173,10 +188,3 @@ class _Check:
                     self.floor.put(f"{VERDICTS}/damaged/{name}", self.floor.read(key) or b"")
                     self.floor.delete(key)
                 yield self._done(Problem(key, "verdict", str(error)))
-
-
-def _same_json(found: bytes, expected: bytes) -> bool:
-    try:
-        return bool(json.loads(found) == json.loads(expected))
-    except ValueError:
-        return False

@@ -17,7 +17,7 @@ from stores.ledger import Ledger
 from stores.provenance import Json, Provenance, to_json
 from stores.remote import remote_floor
 from stores.schema import VERSION, Column, content_of, element
-from stores.tables import Table, documents, table_key
+from stores.tables import Table, table_key
 from stores.verdicts import Verdict, add_verdict, read_verdicts
 
 Location = str | Path
@@ -92,8 +92,7 @@ class Run:
                 "or write to a new store."
             )
         table = Table(self.floor, key, content, self.n, self.writable)
-        for document, data in documents(key, columns, self.n, table.rows_per_shard).items():
-            self.floor.create(document, data)
+        table.ensure_documents()
         return table
 
     def table(self, name: str) -> Table:

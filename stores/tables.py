@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class Table:
         self._ledger = Ledger(floor)
         self._commits: dict[int, Commit] = {}
         self._sound: set[tuple[int, str]] = set()
+        self._documented = False
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def __repr__(self) -> str:
@@ -136,7 +138,8 @@ class Table:
             folder = f"{self._key}/{safe_key(name)}"
             chunks = encode_shard(column, self.n, self.rows_per_shard, rows, values[name])
             files.update({f"{folder}{key}": data for key, data in chunks.items()})
-        self._write_documents()
+        if not self._documented:
+            self.ensure_documents()
         content: dict[str, Json] = {
             "rows": [rows.start, rows.stop],
             "failed": {str(row): reason for row, reason in reasons.items()},
@@ -298,16 +301,28 @@ class Table:
         if not self._writable:
             raise StoreError(f"{self._floor.url} is open for reading; open it with mode 'r+' to write.")
 
-    def _write_documents(self) -> None:
-        for key, document in documents(self._key, self.columns.values(), self.n, self.rows_per_shard).items():
-            if self._floor.size(key) != len(document):
-                self._floor.put(key, document)
+    def ensure_documents(self) -> None:
+        """Write the metadata of the arrays where it is missing or altered."""
+        documents = self.documents()
+        for key in self.altered_documents():
+            self._floor.put(key, documents[key])
+        self._documented = True
+
+    def altered_documents(self) -> list[str]:
+        """Keys of the arrays' metadata that are missing or altered."""
+        return [key for key, data in self.documents().items() if not _same_json(self._floor.read(key), data)]
+
+    def documents(self) -> dict[str, bytes]:
+        """Metadata of every array of the table, by key; the table's columns say all of it."""
+        found = {}
+        for column in self.columns.values():
+            for suffix, document in column_documents(column, self.n, self.rows_per_shard).items():
+                found[f"{self._key}/{safe_key(column.name)}{suffix}/zarr.json"] = document
+        return found
 
 
-def documents(key: str, columns: Iterator[Column] | Any, rows: int, rows_per_shard: int) -> dict[str, bytes]:
-    """Metadata of every array of a table, by key."""
-    found = {}
-    for column in columns:
-        for suffix, document in column_documents(column, rows, rows_per_shard).items():
-            found[f"{key}/{safe_key(column.name)}{suffix}/zarr.json"] = document
-    return found
+def _same_json(found: bytes | None, expected: bytes) -> bool:
+    try:
+        return found is not None and bool(json.loads(found) == json.loads(expected))
+    except ValueError:
+        return False

@@ -1,0 +1,229 @@
+"""Whatever is done to the files of a store is found, named, and repaired by redoing just that."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from store_tools import be_reborn, contents
+
+import stores
+from stores.owners import Owner
+
+SAMPLES = 30
+LAST_VERDICT = "verdicts/00000002.json"
+EXEMPT = {"zarr.json", "relevance/zarr.json", "analyses/zarr.json"}
+"""The root, without which nothing can be opened, and empty Zarr groups, of which no byte is trusted."""
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pristine") / "run.zarr"
+    run = stores.synthetic.make(path, samples=SAMPLES, size=16)
+    for number in range(2):
+        run.add_verdict(
+            stores.Verdict(
+                "sample", "", str(number), "valid", "", "me", "2026-01-01T00:00:00Z", (str(number),)
+            )
+        )
+    return path
+
+
+@pytest.fixture
+def path(pristine: Path, tmp_path: Path) -> Path:
+    shutil.copytree(pristine, tmp_path / "run.zarr")
+    return tmp_path / "run.zarr"
+
+
+def redo(path: Path) -> None:
+    """Run the stages again: each writes what is not committed."""
+    stores.synthetic.make(path, samples=SAMPLES, size=16)
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def zero_a_page(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[: min(len(data), 4096)] = bytes(min(len(data), 4096))
+    path.write_bytes(data)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGES = [delete, empty, truncate, lengthen, zero_a_page, flip_a_bit]
+
+
+def test_a_sound_store_has_no_problems(path: Path) -> None:
+    before = contents(path)
+    assert stores.check(path) == []
+    assert stores.check(path, repair=True) == []
+    assert contents(path) == before
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damaged_file_is_found(path: Path, damage: Callable[[Path], None]) -> None:
+    for key, sound in contents(path).items():
+        if key in EXEMPT or (damage is delete and (key.startswith("ledger/") or key == LAST_VERDICT)):
+            continue  # a unit without its commit is one that is not written yet
+        damage(path / key)
+        if (path / key).exists() and (path / key).read_bytes() == sound:
+            continue  # zeroing what is zero
+        problems = stores.check(path)
+        assert problems and not any(problem.repaired for problem in problems), f"{key}: not noticed"
+        (path / key).write_bytes(sound)
+
+
+ONE_OF_EACH = [
+    "samples/zarr.json",
+    "samples/id/zarr.json",
+    "samples/thumbnail/c/0/0/0/0",
+    "relevance/epsilon_plus_flat/input.full=scale/c/0",
+    "ledger/commits/relevance/epsilon_plus_flat/0.json",
+    "analyses/{analysis}/zarr.json",
+    "analyses/{analysis}/c1/zarr.json",
+    "analyses/{analysis}/c1/vectors/c/0/0",
+    "analyses/{analysis}/findings/1/region/c/0",
+    "ledger/commits/analyses/{analysis}/c2.json",
+]
+
+
+@pytest.mark.parametrize("damage", [delete, flip_a_bit])
+def test_all_that_was_damaged_is_repaired_and_redone(path: Path, damage: Callable[[Path], None]) -> None:
+    expected = contents(path)
+    keys = [key.format(analysis=stores.open(path).analysis().id) for key in ONE_OF_EACH]
+    for key in keys:
+        damage(path / key)
+    problems = stores.check(path)
+    assert len(problems) >= 5
+    repaired = stores.check(path, repair=True)
+    assert all(problem.repaired for problem in repaired)
+    assert {problem.unit for problem in repaired} == {problem.unit for problem in problems}
+    redo(path)
+    assert contents(path) == expected
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_values_are_never_read(path: Path, damage: Callable[[Path], None]) -> None:
+    truth = {
+        (name, column): stores.open(path).table(name).read(column)
+        for name in stores.open(path).tables()
+        for column in stores.open(path).table(name).columns
+    }
+    sound = contents(path)
+    for key, data in sound.items():
+        parts = key.split("/c/")
+        if len(parts) != 2:
+            continue
+        damage(path / key)
+        for (name, column), expected in truth.items():
+            if not key.startswith(f"{name}/{column}"):
+                continue
+            try:
+                read = stores.open(path).table(name).read(column)
+            except stores.Damaged:
+                continue
+            assert np.array_equal(read, expected, equal_nan=expected.dtype.kind == "f"), (
+                f"{key} gave wrong {column}"
+            )
+        (path / key).write_bytes(data)
+
+
+def test_problems_name_shard_rows_and_file(path: Path) -> None:
+    (path / "relevance/epsilon_plus_flat/input.place/c/0/0/0").write_bytes(b"short")
+    [problem] = stores.check(path)
+    assert (problem.unit, problem.kind, problem.rows) == (
+        "relevance/epsilon_plus_flat/0",
+        "bytes",
+        (0, SAMPLES),
+    )
+    assert "input.place/c/0/0/0 has 5 bytes where" in problem.detail
+    assert str(problem).startswith("relevance/epsilon_plus_flat/0, rows 0 to 29: ")
+    table = stores.open(path).table("relevance/epsilon_plus_flat")
+    with pytest.raises(stores.Damaged, match="check --repair"):
+        table.read("input.place")
+    assert len(table.read("start")) == SAMPLES, "the other columns are sound"
+
+
+def test_repair_takes_back_only_what_is_damaged(path: Path) -> None:
+    before = contents(path)
+    (path / "samples/logits/c/0/0").write_bytes(b"")
+    stores.check(path, repair=True)
+    gone = {key for key in before if key not in contents(path)}
+    assert gone == {"ledger/commits/samples/0.json"}
+    run = stores.open(path)
+    assert run.samples.missing() == [0] and run.table("relevance/epsilon_plus_flat").complete
+
+
+def test_two_sound_files_swapped_are_found(path: Path) -> None:
+    one, other = path / "relevance/epsilon_plus_flat/start/c/0", path / "relevance/epsilon_plus_flat/sum/c/0"
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    assert [problem.unit for problem in stores.check(path)] == ["relevance/epsilon_plus_flat/0"]
+
+
+def test_a_commit_of_another_shard_is_found(path: Path) -> None:
+    commits = path / "ledger/commits"
+    shutil.copy(commits / "relevance/epsilon_plus_flat/0.json", commits / "samples/0.json")
+    problems = stores.check(path)
+    assert [(problem.unit, problem.kind) for problem in problems] == [("samples/0", "commit")]
+    with pytest.raises(stores.Damaged):
+        stores.open(path).samples.read("id")
+
+
+def test_a_damaged_verdict_is_set_aside_and_never_lost(path: Path) -> None:
+    first = path / "verdicts/00000001.json"
+    broken = first.read_bytes()[:-5]
+    first.write_bytes(broken)
+    with pytest.raises(stores.Damaged, match="00000001"):
+        stores.open(path).verdicts()
+    [problem] = stores.check(path, repair=True)
+    assert (problem.kind, problem.repaired) == ("verdict", True)
+    assert (path / "verdicts/damaged/00000001.json").read_bytes() == broken
+    assert [verdict.key for verdict in stores.open(path).verdicts()] == ["1"]
+    assert stores.check(path) == []
+
+
+def test_what_dead_writers_left_is_found_and_removed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    be_reborn(monkeypatch)
+    run = stores.open(path, "r+")
+    claim = run.samples.claim(0)
+    claim.__enter__()
+    assert stores.check(path) == [], "its writer is alive"
+    (path / "ledger/tmp").mkdir(exist_ok=True)
+    (path / "ledger/tmp" / f"{Owner.me().mark}-0").write_bytes(b"half")
+    be_reborn(monkeypatch)
+    assert {(problem.kind, problem.unit.rpartition("/")[0]) for problem in stores.check(path)} == {
+        ("lease", "samples"),
+        ("litter", "ledger/tmp"),
+    }
+    assert all(problem.repaired for problem in stores.check(path, repair=True))
+    assert stores.check(path) == []
+
+
+def test_altered_metadata_is_told_on_reading(path: Path) -> None:
+    document = path / "samples/zarr.json"
+    document.write_text(document.read_text().replace("prediction", "predictiom"))
+    with pytest.raises(stores.Damaged, match="not what was written"):
+        stores.open(path).samples.read("label")
