@@ -15,7 +15,7 @@ from typing import Literal
 
 from torch import nn
 
-from spray.rules import Epsilon, Flat, Rule, Zero, ZPlus
+from spray.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Rule, WSquare, Zero, ZPlus
 
 EPSILON = Epsilon()
 
@@ -42,7 +42,8 @@ class Composite:
     """LRP with one rule per kind of layer; ``first`` is for the first weighted layer in execution.
 
     ``fold`` draws a BatchNorm into the weighted layer before it where that is its only consumer. Overrides go
-    before the rules by kind, the earliest that matches wins.
+    before the rules by kind, the earliest that matches wins. ``attention`` holds attention weights constant (CP-LRP,
+    which conserves) or follows softmax by its Taylor expansion (AttnLRP, which does not).
     """
 
     name: str
@@ -51,6 +52,7 @@ class Composite:
     first: Rule | None = None
     overrides: tuple[Override, ...] = ()
     fold: bool = True
+    attention: Literal["constant", "taylor"] = "constant"
 
     def rule(self, *, kind: str, name: str, module: nn.Module | None, position: int) -> Rule:
         """The rule of a weighted layer: ``kind`` convolution or linear, ``position`` counted from 0 in execution."""
@@ -69,10 +71,15 @@ class Composite:
 
 @dataclass(frozen=True)
 class Gradient:
-    """The plain gradient of the start, or gradient × input: no rules, every operation that torch can differentiate."""
+    """Backpropagation without rules: of any operation torch can differentiate, R = gradient or gradient × input.
+
+    ``relu`` changes what ReLUs hand back: ``guided`` (Springenberg et al. 2015) lets only positive gradients of
+    positive activations pass, ``deconvnet`` (Zeiler and Fergus 2014) positive gradients of any activation.
+    """
 
     name: str
     times_input: bool = False
+    relu: Literal["gradient", "guided", "deconvnet"] = "gradient"
 
 
 def _override(where: str | int | type[nn.Module], rule: Rule) -> Override:
@@ -90,8 +97,18 @@ COMPOSITES: dict[str, Method] = {
         Composite("lrp_epsilon"),
         Composite("epsilon_plus", convolution=ZPlus()),
         Composite("epsilon_plus_flat", convolution=ZPlus(), first=Flat()),
+        Composite("epsilon_alpha2_beta1", convolution=AlphaBeta()),
+        Composite("epsilon_alpha2_beta1_flat", convolution=AlphaBeta(), first=Flat()),
+        Composite("epsilon_gamma_box", convolution=Gamma(), first=Box()),
+        Composite("deep_taylor", convolution=ZPlus(bias=False), linear=ZPlus(bias=False), first=Box()),
+        Composite("deep_taylor_unbounded", ZPlus(bias=False), ZPlus(bias=False), first=WSquare()),
+        Composite("excitation_backprop", convolution=ZPlus(bias=False), linear=ZPlus(bias=False)),
+        Composite("attn_lrp", attention="taylor"),
+        Composite("cp_lrp", attention="constant"),
         Gradient("gradient"),
         Gradient("gradient_x_input", times_input=True),
+        Gradient("guided_backprop", relu="guided"),
+        Gradient("deconvnet", relu="deconvnet"),
     )
 }
 

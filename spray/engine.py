@@ -7,7 +7,7 @@ behind.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from spray import preflight
+from spray.backprop import ChangedReLU
 from spray.composites import Composite, Gradient, Method, composite
 from spray.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
 from spray.operations import HANDLERS
@@ -110,9 +111,16 @@ class Explainer:
         x = (inputs.clone() if inputs.is_inference() else inputs.detach()).requires_grad_()
         method, trace = self.composite, None
         if isinstance(method, Composite):
-            trace = Trace(HANDLERS, method.rule, samples=len(x), derived=self._derived, folds=method.fold)
+            trace = Trace(
+                HANDLERS,
+                method.rule,
+                samples=len(x),
+                derived=self._derived,
+                folds=method.fold,
+                attention=method.attention,
+            )
             trace.start(x)
-        with trace or nullcontext(), _watched(self.model, self.layers, trace) as captured:
+        with _mode(method, trace), _watched(self.model, self.layers, trace) as captured:
             output = self.model(x)
         if trace is not None and isinstance(output, Tensor):
             output = trace.finish(output)
@@ -180,6 +188,13 @@ def attribute(
 
 
 _composite = composite
+
+
+def _mode(method: Method, trace: Trace | None) -> AbstractContextManager[object]:
+    """What has to be entered while the model runs."""
+    if isinstance(method, Gradient) and method.relu != "gradient":
+        return ChangedReLU(method.relu)
+    return trace or nullcontext()
 
 
 def _seed(logits: Float[Tensor, "n classes"], targets: Int[Tensor, " n"], start: Start) -> Tensor:

@@ -34,6 +34,13 @@ METADATA = names(
 )
 """What may be asked of a tensor without touching its values."""
 
+CONSTANTS = names(
+    "new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like rand_like randn_like "
+    "eq ne lt le gt ge __eq__ __ne__ __lt__ __le__ __gt__ __ge__ isnan isinf isfinite argmax argmin argsort "
+    "logical_and logical_or logical_not"
+)
+"""What makes constants: tensors of another's kind but not of its values, masks and indices."""
+
 Handler = Callable[["Call"], Any]
 
 
@@ -41,7 +48,8 @@ Handler = Callable[["Call"], Any]
 class Origin:
     """What a trace knows about a tensor it has seen."""
 
-    trace: Trace
+    trace: object
+    """The trace's token, not the trace: a tensor that held its trace would be freed by the cycle collector only."""
     call: LayerCall | None = None
     early: Early | None = None
     gate: str | None = None
@@ -82,6 +90,7 @@ class Trace(TorchFunctionMode):
         samples: int,
         derived: DerivedWeights,
         folds: bool = True,
+        attention: str = "constant",
     ) -> None:
         super().__init__()
         self.handlers = handlers
@@ -89,6 +98,8 @@ class Trace(TorchFunctionMode):
         self.ledger = Ledger(samples)
         self.derived = derived
         self.folds = folds
+        self.attention = attention
+        self.token = object()
         self.path: list[tuple[str, torch.nn.Module]] = []
         self.weighted = 0
         self._overwritten: dict[int, Tensor] = {}
@@ -97,13 +108,13 @@ class Trace(TorchFunctionMode):
 
     def start(self, x: Tensor) -> Tensor:
         """Mark the model's input as what everything depends on."""
-        _mark(x, Origin(self, early=Early("the model's input", carries=True)))
+        _mark(x, Origin(self.token, early=Early("the model's input", carries=True)))
         return x
 
     def origin(self, value: object) -> Origin | None:
         """What this trace knows about a tensor, None for constants and other objects."""
         origin = value.__dict__.get("_spray_origin") if isinstance(value, Tensor) else None
-        return origin if isinstance(origin, Origin) and origin.trace is self else None
+        return origin if isinstance(origin, Origin) and origin.trace is self.token else None
 
     def depends(self, value: object) -> bool:
         """Whether relevance can flow through a tensor on to the input."""
@@ -113,7 +124,7 @@ class Trace(TorchFunctionMode):
     def gate(self, value: Tensor, name: str) -> Tensor:
         """Hold a tensor constant as a factor made by the operation ``name``: no relevance flows through it."""
         held = value.detach()
-        _mark(held, Origin(self, gate=name))
+        _mark(held, Origin(self.token, gate=name))
         return held
 
     def current(self, tensor: Tensor) -> Tensor:
@@ -198,20 +209,20 @@ class Trace(TorchFunctionMode):
         tracked = [tensor for tensor in tensors if self.depends(tensor)]
         if not tensors:
             return func(*args, **kwargs)
-        if not tracked:
+        if not tracked or name in CONSTANTS:
             return self._constant(func, args, kwargs, tensors)
         return self._follow(name, func, args, kwargs, tracked)
 
     def _constant(self, func: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         """An operation on constants; what is made of a gate stays a gate."""
-        gates = [origin.gate for origin in map(self.origin, tensors) if origin is not None]
+        gates = [origin.gate for origin in map(self.origin, tensors) if origin is not None and origin.gate]
         args, kwargs = map_tensors(_freeze, (args, kwargs))
         with torch.no_grad():
             out = func(*args, **kwargs)
         if gates:
             for tensor in _tensors(out):
                 if tensor.is_floating_point():
-                    _mark(tensor, Origin(self, gate=gates[0]))
+                    _mark(tensor, Origin(self.token, gate=gates[0]))
         return out
 
     def _follow(
@@ -266,7 +277,7 @@ class Trace(TorchFunctionMode):
         if early is not None and call.carries == "elementwise" and out.shape == call.tracked[0].shape:
             early.carries = True
             out = either(call.tracked[0], out, early)
-        _mark(out, Origin(self, early=early))
+        _mark(out, Origin(self.token, early=early))
         return out
 
     def early(self, call: Call, *, carries: bool) -> Early | None:

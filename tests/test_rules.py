@@ -7,11 +7,24 @@ from torch import nn
 from torch.nn import functional as F
 
 from spray.composites import Composite
-from spray.engine import explain
+from spray.engine import BadInput, explain
 from spray.geometry import Linear
 from spray.layer import Layer
 from spray.ledger import Ledger
-from spray.rules import RULES, AlphaBeta, Epsilon, Flat, Norm, Pass, RelevanceRule, WSquare, Zero, ZPlus
+from spray.rules import (
+    RULES,
+    AlphaBeta,
+    Box,
+    Epsilon,
+    Flat,
+    Gamma,
+    Norm,
+    Pass,
+    RelevanceRule,
+    WSquare,
+    Zero,
+    ZPlus,
+)
 
 LINEAR = Linear()
 
@@ -82,6 +95,21 @@ def alpha_beta(W, ones, b, x, R, alpha=2.0, eps=1e-6):
     )
 
 
+def gamma(W, ones, b, x, R, g=0.25, eps=1e-6):
+    contributions = W * x
+    z = contributions.sum(1) + b
+    up = contributions + g * positive(contributions)
+    down = contributions + g * negative(contributions)
+    shares = np.where((z > 0)[:, None], up, down)
+    biases = np.where(z > 0, b + g * positive(b), b + g * negative(b))
+    return shares.T @ (R / stable(shares.sum(1) + biases, eps))
+
+
+def box(W, ones, b, x, R, low=-5.0, high=5.0, eps=1e-6):
+    contributions = W * x - positive(W) * low - negative(W) * high
+    return contributions.T @ ratio(R, contributions.sum(1) + eps)
+
+
 def flat(W, ones, b, x, R):
     return ones.T @ ratio(R, ones.sum(1))
 
@@ -102,6 +130,10 @@ PLAIN = {
     "alpha2 beta1": (AlphaBeta(), alpha_beta),
     "alpha3 beta2": (AlphaBeta(alpha=3.0), lambda *a: alpha_beta(*a, alpha=3.0)),
     "alpha1 beta0 is z_plus": (AlphaBeta(alpha=1.0, one_sided=False), z_plus),
+    "z_plus, no bias": (ZPlus(bias=False), lambda W, ones, b, x, R: z_plus(W, ones, 0 * b, x, R)),
+    "gamma": (Gamma(), gamma),
+    "gamma, large": (Gamma(10.0), lambda *a: gamma(*a, g=10.0)),
+    "box": (Box(-5.0, 5.0), box),
     "flat": (Flat(), flat),
     "w_square": (WSquare(), w_square),
     "norm": (Norm(), norm),
@@ -224,6 +256,40 @@ def test_alpha_beta_gives_a_one_sided_output_all_of_its_relevance():
     assert float((published * x).sum()) == pytest.approx(2.0 - 1.0)
 
 
+def test_gamma_runs_from_epsilon_to_z_plus():
+    torch.manual_seed(5)
+    layer, x = nn.Linear(6, 4).double(), torch.rand(3, 6).double()
+    R = (layer(x) > 0).double().detach() * torch.rand(3, 4).double()
+    maps = {
+        rule: relevance_by_engine(layer, rule, x, R).relevance for rule in (Gamma(0.0), Gamma(1e9), Epsilon())
+    }
+    torch.testing.assert_close(maps[Gamma(0.0)], maps[Epsilon()])
+    torch.testing.assert_close(maps[Gamma(1e9)], relevance_by_engine(layer, ZPlus(0.0), x, R).relevance)
+
+
+def test_box_takes_bounds_per_channel_and_refuses_inputs_outside():
+    layer, x = nn.Conv2d(2, 3, 3, padding=1).double(), torch.rand(2, 2, 4, 4).double()
+    R = torch.rand_like(layer(x)).detach()
+    one = relevance_by_engine(layer, Box(0.0, 1.0), x, R).relevance
+    torch.testing.assert_close(relevance_by_engine(layer, Box((0.0, 0.0), (1.0, 1.0)), x, R).relevance, one)
+    assert (one >= -1e-12).all()
+    x[1, 0, 0, 0] = 1.5
+    with pytest.raises(BadInput, match="outside the box") as caught:
+        relevance_by_engine(layer, Box(0.0, 1.0), x, R)
+    assert caught.value.rows == (1,)
+    with pytest.raises(BadInput, match="3 bounds"):
+        relevance_by_engine(layer, Box((0.0,) * 3, 2.0), x, R)
+
+
+def test_w_square_with_the_bias_in_its_denominator_loses_relevance():
+    layer, x = nn.Linear(3, 2).double(), torch.rand(1, 3).double()
+    R = torch.ones(1, 2).double()
+    lost = relevance_by_engine(layer, WSquare(bias=True), x, R)
+    expected = (layer.weight**2).sum(1) / ((layer.weight**2).sum(1) + layer.bias**2)
+    torch.testing.assert_close(lost.checks["sum"][0], expected.sum().detach())
+    torch.testing.assert_close(relevance_by_engine(layer, WSquare(), x, R).checks["sum"][0], R.sum())
+
+
 def test_relative_epsilon_follows_the_size_of_the_layer():
     layer = Layer(LINEAR, torch.randn(4, 3).double(), None)
     x = torch.randn(2, 3).double()
@@ -246,7 +312,9 @@ def test_z_plus_in_float32_is_as_exact_for_signed_inputs_as_for_their_two_parts(
     assert float((single - double).norm() / double.norm()) < 1e-5
 
 
-def test_alpha_below_one_is_refused():
+def test_parameters_outside_their_range_are_refused():
+    with pytest.raises(ValueError, match="gamma ≥ 0"):
+        Gamma(-1.0)
     with pytest.raises(ValueError, match="alpha ≥ 1"):
         AlphaBeta(alpha=0.5)
 

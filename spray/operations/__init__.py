@@ -3,7 +3,16 @@
 ``HANDLERS`` is the allow-list: an operation that is not in it is refused by name.
 """
 
-from spray.operations import activations, constants, gates, homogeneous, normalisation, products, weighted
+from spray.operations import (
+    activations,
+    attention,
+    constants,
+    gates,
+    homogeneous,
+    normalisation,
+    products,
+    weighted,
+)
 from spray.trace import Handler
 
 HANDLERS: dict[str, Handler] = {
@@ -11,6 +20,7 @@ HANDLERS: dict[str, Handler] = {
     **activations.HANDLERS,
     **gates.HANDLERS,
     **products.HANDLERS,
+    **attention.HANDLERS,
     **constants.HANDLERS,
     **normalisation.HANDLERS,
     **weighted.HANDLERS,

@@ -7,6 +7,7 @@ whether they fold). Elsewhere it is a diagonal affine layer under LRP-0, its shi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def _affine(call: Call, x: Tensor, fold: Fold) -> Tensor:
     out: Tensor = _Affine.apply(x, fold, layer_call if foldable else None, early, trace.ledger)
     if foldable and layer_call is not None:
         layer_call.fold(fold, out.detach())
-    call.origin = Origin(trace, early=early)
+    call.origin = Origin(trace.token, early=early)
     return out
 
 
@@ -91,4 +92,156 @@ class _Affine(Function):
         return c * ctx.fold.scale.view(-1, *tail), None, None, None, None
 
 
-HANDLERS: dict[str, Handler] = {"batch_norm": batch_norm}
+def layer_norm(call: Call) -> Tensor:
+    """F.layer_norm and nn.LayerNorm."""
+
+    def bind(
+        input: Tensor,
+        normalized_shape: Sequence[int],
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+        cudnn_enable: bool = True,
+    ) -> Tensor:
+        dims = tuple(range(-len(normalized_shape), 0))
+        return _standardise(call, input, input.shape, dims, weight, bias, eps)
+
+    return bind(*call.args, **call.kwargs)
+
+
+def group_norm(call: Call) -> Tensor:
+    """F.group_norm and nn.GroupNorm."""
+
+    def bind(
+        input: Tensor,
+        num_groups: int,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+        cudnn_enabled: bool = True,
+    ) -> Tensor:
+        return _by_groups(call, input, num_groups, weight, bias, eps)
+
+    return bind(*call.args, **call.kwargs)
+
+
+def instance_norm(call: Call) -> Tensor:
+    """F.instance_norm and nn.InstanceNorm1d to 3d: every channel a group of its own."""
+
+    def bind(
+        input: Tensor,
+        running_mean: Tensor | None = None,
+        running_var: Tensor | None = None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        use_input_stats: bool = True,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+        cudnn_enabled: bool = True,
+    ) -> Tensor:
+        if not use_input_stats:
+            raise call.refuse(
+                "with running statistics it has no rule. Use BatchNorm, which is the same then."
+            )
+        return _by_groups(call, input, input.shape[1], weight, bias, eps)
+
+    return bind(*call.args, **call.kwargs)
+
+
+def rms_norm(call: Call) -> Tensor:
+    """F.rms_norm and nn.RMSNorm: no centring."""
+
+    def bind(
+        input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+    ) -> Tensor:
+        dims = tuple(range(-len(normalized_shape), 0))
+        eps = torch.finfo(input.dtype).eps if eps is None else eps
+        return _standardise(call, input, input.shape, dims, weight, None, eps, centred=False)
+
+    return bind(*call.args, **call.kwargs)
+
+
+def normalize(call: Call) -> Tensor:
+    """F.normalize: divided by a norm, which is held constant."""
+
+    def bind(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> Tensor:
+        norm: Tensor = input.detach().norm(p, dim, keepdim=True).clamp_min(eps)
+        divided: Tensor = input / norm
+        return divided
+
+    return bind(*call.args, **call.kwargs)
+
+
+def _by_groups(
+    call: Call, x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Standardised within groups of channels, with weight and bias per channel."""
+    shape = torch.Size((x.shape[0], groups, x[0].numel() // groups))
+    tail = [1] * (x.ndim - 2)
+    weight, bias = (None if t is None else t.view(-1, *tail) for t in (weight, bias))
+    return _standardise(call, x, shape, (2,), weight, bias, eps)
+
+
+def _standardise(
+    call: Call,
+    x: Tensor,
+    shape: torch.Size,
+    dims: tuple[int, ...],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    *,
+    centred: bool = True,
+) -> Tensor:
+    """(x − mean)/σ·weight + bias over the dimensions ``dims`` of x in the given shape."""
+    constants = [None if t is None else t.detach() for t in (weight, bias)]
+    out: Tensor = _Standardise.apply(x, shape, dims, *constants, eps, centred, call.trace.ledger)
+    return out
+
+
+class _Standardise(Function):
+    """Centring is linear and has its transpose; σ is held constant; the bias takes its own share."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        shape: torch.Size,
+        dims: tuple[int, ...],
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        centred: bool,
+        ledger: Ledger,
+    ) -> Tensor:
+        grouped = x.reshape(shape)
+        if centred:
+            grouped = grouped - grouped.mean(dims, keepdim=True)
+        ctx.scale = grouped.square().mean(dims, keepdim=True).add_(eps).rsqrt_()
+        ctx.shape, ctx.dims, ctx.weight, ctx.bias = shape, dims, weight, bias
+        ctx.centred, ctx.ledger = centred, ledger
+        out: Tensor = (grouped * ctx.scale).reshape(x.shape)
+        if weight is not None:
+            out = out * weight
+        return out if bias is None else out + bias
+
+    @staticmethod
+    def backward(ctx: Any, c: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.bias is not None:
+            ctx.ledger.book("bias", ctx.ledger.rows(c * ctx.bias))
+        scaled = c if ctx.weight is None else c * ctx.weight
+        grouped = scaled.reshape(ctx.shape) * ctx.scale
+        if ctx.centred:
+            grouped = grouped - grouped.mean(ctx.dims, keepdim=True)
+        towards_x: Tensor = grouped.reshape(c.shape)
+        return towards_x, *(None,) * 7
+
+
+HANDLERS: dict[str, Handler] = {
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
+    "rms_norm": rms_norm,
+    "normalize": normalize,
+}

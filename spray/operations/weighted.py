@@ -49,7 +49,7 @@ def weighted(
     layer = Layer(geometry, weight, bias, derived=trace.derived, ledger=trace.ledger)
     layer_call = LayerCall(layer, rule, early, name)
     out = layer_call.run(x)
-    call.origin = Origin(trace, call=layer_call, early=early)
+    call.origin = Origin(trace.token, call=layer_call, early=early)
     return out
 
 

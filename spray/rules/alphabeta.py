@@ -26,10 +26,12 @@ ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14}
 
 
 def signed_parts(
-    layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."]
+    layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], *, bias: bool = True
 ) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."]]:
     """p and q of the layer's output, for inputs of any sign; parts that are only rounding are exactly 0."""
-    m = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias)
+    m = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias if bias else None)
+    if not bias and layer.bias is not None:
+        z = z - layer.broadcast(layer.bias)
     p, q = (z + m).mul_(0.5), (z - m).mul_(0.5)
     floor = m.mul_(ROUNDING[z.dtype])
     return p.masked_fill_(p <= floor, 0), q.masked_fill_(q >= -floor, 0)
@@ -37,7 +39,10 @@ def signed_parts(
 
 @dataclass(frozen=True)
 class ZPlus(QuotientRule):
-    """z⁺ (α1β0): relevance in proportion to the positive contributions only."""
+    """z⁺ (α1β0): relevance in proportion to the positive contributions only.
+
+    ``bias=False`` leaves b⁺ out of the denominator, so that inputs take all, as in deep Taylor decomposition.
+    """
 
     name: ClassVar[str] = "z_plus"
     epsilon: float = 1e-6
@@ -53,9 +58,7 @@ class ZPlus(QuotientRule):
             r = self._share(layer, z, c, p)
             layer.settle_bias(r, bias)
             return layer.adjoint(r, layer.positive_weight, x)
-        p, _ = signed_parts(layer, x, z)
-        if not self.bias and layer.positive_bias is not None:
-            p = (p - layer.broadcast(layer.positive_bias)).clamp_(min=0)
+        p, _ = signed_parts(layer, x, z, bias=self.bias)
         r = self._share(layer, z, c, p).mul_(p > 0)
         layer.settle_bias(r, bias)
         plain = layer.adjoint(r, layer.weight, x)
