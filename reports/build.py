@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -194,6 +195,13 @@ def policy(scripts: Iterable[str], kind: str | None = "file") -> str:
         f"default-src 'none'; script-src {hashes}{more}; style-src 'unsafe-inline'; img-src data: blob:; "
         f"connect-src {reach}; base-uri 'none'; form-action 'none'"
     )
+
+
+def policy_of(html: str) -> str:
+    """The policy that a page carries, for a server to send as a header too."""
+    found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert found is not None, "every page carries a policy"
+    return unescape(found[1])
 
 
 def bokeh_script() -> str:

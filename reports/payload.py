@@ -21,6 +21,7 @@ from stores import Run, Verdict
 EIGENVALUES = 30
 PAGE = 2048
 """Samples per block of pictures."""
+FULL = "input.full"
 MAPS = "input.place"
 """The column that is drawn, whatever layer or channel was analysed."""
 
@@ -160,7 +161,7 @@ def chunk_payload(group: Group, pictures: Pictures) -> dict[str, Any]:
         "members": {subject.key: packed(subject.members.astype(np.uint32)) for subject in group.subjects},
         "means": {key: packed(mean) for key, mean in pictures.means.items()},
         "class_scale": finite(pictures.class_scale),
-        "pages": {"size": PAGE, "names": list(pictures.names)},
+        "pages": {"size": pictures.size, "names": list(pictures.names)},
     }
 
 
@@ -169,7 +170,9 @@ class Pictures:
     """Where the pictures of a class are, and what was seen in passing while they were read."""
 
     names: tuple[str, ...]
-    """Block of each page of ``PAGE`` samples, in the order of the samples."""
+    """Block of each page, in the order of the samples."""
+    size: int
+    """Samples per page."""
     means: Mapping[str, Int8[np.ndarray, "y x"]]
     """Mean map of each cluster, every member's map first scaled to its own largest |R|."""
     class_scale: float
@@ -191,17 +194,29 @@ def mean_maps(
 
 
 def picture_page(
-    run: Run, model: ReportModel, rows: Int[np.ndarray, " n"]
+    run: Run,
+    model: ReportModel,
+    rows: Int[np.ndarray, " n"],
+    *,
+    thumbnails: bool = True,
+    full: bool = False,
 ) -> tuple[dict[str, Any], Int8[np.ndarray, "n y x"] | None, Float[np.ndarray, " n"] | None]:
-    """Relevance and thumbnails of some rows as a block, with the codes and scales of the relevance beside it."""
+    """Relevance and thumbnails of some rows as a block, with the codes and scales of the relevance beside it.
+
+    ``full`` takes relevance at the input's resolution, summed over channels, where the store keeps it.
+    """
     table = run.table(str(model.facts["relevance"]))
     content: dict[str, Any] = {"maps": None, "scale": None, "atlas": None}
     codes = scale = None
     if MAPS in table.columns:
-        codes, scale = quantise(np.asarray(table.read(MAPS, rows)))
+        if full and FULL in table.columns:
+            maps = np.asarray(table.read(FULL, rows), dtype=np.float64).sum(axis=1)
+        else:
+            maps = np.asarray(table.read(MAPS, rows))
+        codes, scale = quantise(maps)
         content["maps"] = packed(codes, compress=True)
         content["scale"] = packed(np.nan_to_num(scale))
-    if "thumbnail" in run.samples.columns:
+    if thumbnails and "thumbnail" in run.samples.columns:
         sheet = atlas(np.asarray(run.samples.read("thumbnail", rows)))
         if sheet is not None:
             content["atlas"] = {
@@ -233,7 +248,7 @@ def blocks(run: Run, model: ReportModel, written: set[str]) -> Iterator[tuple[st
             if names[-1] not in written:
                 written.add(names[-1])
                 yield names[-1], text
-        pictures = Pictures(tuple(names), mean_maps(group, codes_seen), class_scale(scales))
+        pictures = Pictures(tuple(names), PAGE, mean_maps(group, codes_seen), class_scale(scales))
         yield chunk_name(model, group.index), script_json(chunk_payload(group, pictures))
 
 

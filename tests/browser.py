@@ -49,6 +49,7 @@ class Visit:
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.requests: list[str] = []
+        self.home = url.partition("#")[0] if url.startswith("http") else "file:"
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", self._heard)
         self.page.on("dialog", self._asked)
@@ -67,8 +68,8 @@ class Visit:
 
     @property
     def outside(self) -> list[str]:
-        """Requests that left the file."""
-        return [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))]
+        """Requests that left the file, or the server that the page came from."""
+        return [url for url in self.requests if not url.startswith((self.home, "data:", "blob:"))]
 
     def state(self, expression: str) -> Any:
         """The value of a JavaScript expression."""

@@ -22,9 +22,10 @@ spray.panel({
     this.choice.classList.add("verdicts");
     this.choice.firstChild.tabIndex = 0;
     this.buttons.append(this.choice);
+    this.note.addEventListener("input", () => (this.draft = true));
     this.note.addEventListener("change", () => {
-      const record = this.record();
-      if (record && record.note !== this.note.value) this.give(record.verdict);
+      const record = this.record(); // a note on one's own verdict is saved at once; on another's it waits for a verdict
+      if (record && spray.verdicts.isMine(record) && record.note !== this.note.value) this.give(record.verdict);
     });
     this.undo.addEventListener("click", () => {
       const record = spray.verdicts.undo();
@@ -43,11 +44,15 @@ spray.panel({
     const target = this.target();
     return target ? spray.verdicts.current(target[0], target[1]) : null;
   },
-  give(verdict) {
+  async give(verdict) {
     const [kind, key, members] = this.target();
     const { ids } = spray.state.chunk;
-    spray.verdicts.give(kind, key, Array.from(members, (i) => ids[i]), { verdict, note: this.note.value, annotator: this.annotator.value });
-    this.say(spray.verdicts.isKept() ? "Kept in this browser. Export makes a file of it." : "This browser keeps nothing: export before you close the page.");
+    this.draft = false;
+    const record = spray.verdicts.give(kind, key, Array.from(members, (i) => ids[i]), { verdict, note: this.note.value, annotator: this.annotator.value });
+    if (spray.verdicts.served) {
+      const problem = await spray.verdicts.send(record);
+      this.say(problem ?? "Saved in the store.", problem !== null);
+    } else this.say(spray.verdicts.isKept() ? "Kept in this browser. Export makes a file of it." : "This browser keeps nothing: export before you close the page.");
   },
   async read() {
     const [file] = this.file.files;
@@ -72,7 +77,10 @@ spray.panel({
     const record = this.record();
     spray.choose(this.choice, record?.verdict ?? "");
     if (!record) this.choice.firstChild.tabIndex = 0;
-    this.note.value = record?.note ?? "";
+    const about = target ? `${target[0]} ${target[1]}` : "";
+    if (about !== this.about) this.draft = false;
+    this.about = about;
+    if (!this.draft) this.note.value = record?.note ?? ""; // what is being written is not overwritten by news
     this.undo.disabled = !spray.verdicts.canUndo();
     this.on.textContent = !target ? "" : state.sample !== null ? `on sample ${target[1]}` : `on ${spray.subjectName(state.subject)}, ${state.group.name}`;
     const seen = spray.report.ranking.filter((key) => spray.verdicts.current("finding", key)).length;

@@ -101,6 +101,10 @@ spray.start = async () => {
   spray.mount();
   spray.theme.tell();
   await spray.router.follow();
+  if (spray.verdicts.served) {
+    await spray.verdicts.refresh();
+    setInterval(() => document.hidden || spray.verdicts.refresh().catch(() => null), 5000);
+  }
   requestAnimationFrame(() => requestAnimationFrame(() => {
     spray.ready = true;
     document.body.classList.add("ready");

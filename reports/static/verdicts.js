@@ -7,6 +7,7 @@ spray.verdicts = (() => {
   const fields = ["subject", "analysis", "key", "verdict", "note", "annotator", "time", "digest"];
   let mine = [];
   let kept = true;
+  const given = new Set(); // times of the records made on this visit
 
   try {
     mine = JSON.parse(localStorage.getItem(place) ?? "[]");
@@ -39,11 +40,40 @@ spray.verdicts = (() => {
     const members = [...ids].sort(byCodePoint);
     const record = { subject, analysis: report.analysis, key, verdict, note, annotator, time: new Date().toISOString(), members, digest: digest(members) };
     mine.push(record);
+    given.add(record.time);
     changed();
     return record;
   }
 
-  /** Take back the latest record made in this browser. */
+  const served = report.carrier.kind === "served";
+
+  /** What the server has; the page asks now and then, since others judge too. */
+  async function refresh(answer) {
+    const records = await (answer ?? (await fetch("verdicts"))).json();
+    if (records.length === report.verdicts.length && !answer) return;
+    report.verdicts = records;
+    mine = mine.filter((record) => !records.some((known) => same(known, record)));
+    changed();
+  }
+
+  /** Put a record into the store; resolves to null, or to why it could not be: it stays in this browser then. */
+  async function send(record) {
+    if (!served) return null;
+    try {
+      const headers = { "Content-Type": "application/json", "X-Spray-Token": report.carrier.token };
+      const answer = await fetch("verdicts", { method: "POST", headers, body: JSON.stringify(record) });
+      if (!answer.ok) {
+        const told = answer.headers.get("Content-Type")?.startsWith("application/json") ? (await answer.json()).error : answer.statusText;
+        return `Not saved: ${told}`;
+      }
+      await refresh(answer);
+      return null;
+    } catch (error) {
+      return `Not saved: the server does not answer (${error.message}). The verdict is kept in this browser.`;
+    }
+  }
+
+  /** Take back the latest record made in this browser that no store has yet. */
   function undo() {
     const record = mine.pop();
     if (record) changed();
@@ -96,7 +126,7 @@ spray.verdicts = (() => {
     return spray.sha256(sorted.map((id) => `${JSON.stringify(id).replace(/[^ -~]/g, escape)}\n`).join(""));
   }
 
-  return { symbols, all, current, give, undo, text, take, digest, isKept: () => kept, canUndo: () => mine.length > 0 };
+  return { symbols, all, current, give, send, refresh, served, undo, isMine: (record) => given.has(record.time) || mine.includes(record), text, take, digest, isKept: () => kept, canUndo: () => mine.length > 0 };
 })();
 
 /** SHA-256 (FIPS 180-4) of a text in UTF-8, as hex. The browser's own is missing on plain http. */

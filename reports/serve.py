@@ -1,0 +1,254 @@
+"""The report from a server: the store is read as the browser asks, and verdicts of several people go into it at once.
+
+A Bokeh server on this machine alone by default. The page is the same as that of a file; data come from ``data/…`` and
+verdicts go to ``verdicts``. Requests from other hosts' pages are refused: by the host they name, by their origin, and
+by a token that only the page knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from bokeh.server.server import Server
+from tornado.web import HTTPError, RequestHandler
+
+import stores
+from reports.build import page, policy_of, read_models
+from reports.model import Group, ReportModel, Subject
+from reports.payload import Pictures, chunk_payload, class_scale, finite, mean_maps, picture_page, script_json
+
+LOCAL = "127.0.0.1"
+PORT = 5100
+SERVED_PAGE = 256
+"""Samples per block of pictures: small, because they are read when somebody looks."""
+MEMBERS_OF_MEAN = 1000
+"""A served mean map is that of at most so many members, evenly drawn."""
+VERDICT_BYTES = 64_000_000
+
+
+class Source:
+    """What the server reads from a store, and writes to it."""
+
+    def __init__(self, run: stores.Run, models: Sequence[ReportModel]) -> None:
+        self.run = run
+        self.models = {model.analysis: model for model in models}
+        self.token = secrets.token_urlsafe(24)
+        self.html = page(models, (), served=self.token)
+
+    def block(self, name: str) -> dict[str, Any]:
+        """A block by its name, ``chunk-<analysis>-<class>`` or ``pictures-<analysis>-<class>-<page>``.
+
+        Raises:
+            KeyError: there is no such block.
+        """
+        kind, analysis, *rest = name.split("-", 2)
+        model = self.models[analysis]
+        if kind == "chunk":
+            return self._chunk(model, model.group(_number(rest[0])))
+        if kind == "pictures":
+            index, _, number = rest[0].rpartition("-")
+            group = model.group(_number(index))
+            start = _number(number) * SERVED_PAGE
+            rows = group.samples.rows[start : start + SERVED_PAGE]
+            if start >= 0 and len(rows):
+                return picture_page(self.run, model, rows, full=True)[0]
+        raise KeyError(name)
+
+    def _chunk(self, model: ReportModel, group: Group) -> dict[str, Any]:
+        pages = -(-len(group.samples.rows) // SERVED_PAGE)
+        names = tuple(f"pictures-{model.analysis}-{group.index}-{number}" for number in range(pages))
+        sampled = dataclasses.replace(group, subjects=tuple(_some(subject) for subject in group.subjects))
+        wanted = [subject.members for subject in sampled.subjects if subject.kind == "cluster"]
+        members = np.unique(np.concatenate([np.zeros(0, np.int64), *wanted]))
+        _, codes, scale = picture_page(self.run, model, group.samples.rows[members], thumbnails=False)
+        if codes is None or scale is None:
+            return chunk_payload(group, Pictures(names, SERVED_PAGE, {}, 0.0))
+        spread = np.zeros((len(group.samples.rows),), dtype=np.int64)
+        spread[members] = np.arange(len(members))
+        placed = dataclasses.replace(
+            sampled,
+            subjects=tuple(
+                dataclasses.replace(subject, members=spread[subject.members])
+                for subject in sampled.subjects
+                if subject.kind == "cluster"
+            ),
+        )
+        means = mean_maps(placed, [(0, codes)])
+        return chunk_payload(group, Pictures(names, SERVED_PAGE, means, class_scale([scale])))
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """All verdicts of the store, in the order they were given."""
+        return [dataclasses.asdict(verdict) for verdict in self.run.verdicts()]
+
+    def add(self, record: Any) -> None:
+        """Put a verdict into the store.
+
+        Raises:
+            stores.StoreError: it is no verdict, or its members are not those of what it is about.
+        """
+        fields = {field.name for field in dataclasses.fields(stores.Verdict)}
+        if not isinstance(record, dict) or set(record) != fields:
+            raise stores.StoreError(f"a verdict has the fields {', '.join(sorted(fields))}.")
+        texts = fields - {"members"}
+        members = record["members"]
+        if any(not isinstance(record[name], str) for name in texts) or not isinstance(members, list):
+            raise stores.StoreError("a verdict's fields are text, and its members a list of text.")
+        if not all(isinstance(member, str) for member in members):
+            raise stores.StoreError("a verdict's members are sample ids.")
+        verdict = stores.Verdict(**record)
+        if verdict.digest != self._digest(verdict):
+            raise stores.StoreError(
+                f"the members of this verdict on {verdict.key!r} are not those in the store. Reload the page."
+            )
+        self.run.add_verdict(verdict)
+
+    def _digest(self, verdict: stores.Verdict) -> str:
+        if verdict.subject == "sample":
+            return stores.members_digest([verdict.key])
+        model = self.models.get(verdict.analysis)
+        known = (subject for group in model.groups for subject in group.subjects) if model else ()
+        return next((subject.digest for subject in known if subject.key == verdict.key), "")
+
+
+def _number(text: str) -> int:
+    """An index out of a block's name; a KeyError like any other wrong name."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise KeyError(text) from error
+
+
+def _some(subject: Subject) -> Subject:
+    """The subject with at most ``MEMBERS_OF_MEAN`` of its members, evenly drawn."""
+    step = max(1, -(-len(subject.members) // MEMBERS_OF_MEAN))
+    return dataclasses.replace(subject, members=np.sort(subject.members)[::step])
+
+
+class _Handler(RequestHandler):
+    """Refuses requests that were not meant for this server."""
+
+    source: Source
+    hosts: frozenset[str]
+
+    def initialize(self, source: Source, hosts: frozenset[str]) -> None:
+        """Called by tornado with what ``start`` gives."""
+        self.source, self.hosts = source, hosts
+
+    def prepare(self) -> None:
+        """Names of other hosts that lead here (DNS rebinding), and pages of other origins, are refused."""
+        origin = self.request.headers.get("Origin")
+        if self.request.host not in self.hosts:
+            raise HTTPError(
+                403, reason="This host is not served. Start the server with origins=[...] for it."
+            )
+        if origin is not None and origin.partition("://")[2] not in self.hosts:
+            raise HTTPError(403, reason="This origin is not served.")
+
+    def set_default_headers(self) -> None:
+        """Nothing is kept, framed or sniffed."""
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("X-Frame-Options", "DENY")
+        self.set_header("Referrer-Policy", "no-referrer")
+
+    def send_json(self, value: Any) -> None:
+        """Answer with JSON."""
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(script_json(finite(value)))
+
+
+class _Page(_Handler):
+    def get(self) -> None:
+        self.set_header("Content-Security-Policy", f"{policy_of(self.source.html)}; frame-ancestors 'none'")
+        self.finish(self.source.html)
+
+
+class _Data(_Handler):
+    def get(self, name: str) -> None:
+        try:
+            block = self.source.block(name)
+        except KeyError as error:
+            raise HTTPError(404, reason="There is no such block.") from error
+        self.send_json(block)
+
+
+class _Verdicts(_Handler):
+    def get(self) -> None:
+        self.send_json(self.source.verdicts())
+
+    def post(self) -> None:
+        token = self.request.headers.get("X-Spray-Token", "")
+        if not secrets.compare_digest(token, self.source.token):
+            raise HTTPError(403, reason="The page is older than this server. Reload it.")
+        try:
+            self.source.add(json.loads(self.request.body))
+        except (ValueError, stores.StoreError) as error:
+            self.set_status(400)
+            self.send_json({"error": str(error)})
+            return
+        self.send_json(self.source.verdicts())
+
+
+def start(
+    run_path: str | os.PathLike[str],
+    *,
+    analysis: str | None = None,
+    title: str | None = None,
+    port: int = PORT,
+    address: str = LOCAL,
+    origins: Sequence[str] = (),
+) -> Server:
+    """A started server for the report of a store; its loop is not running yet.
+
+    Args:
+        run_path: The store, local or remote.
+        analysis: Id of the analysis to show first; the newest where None.
+        title: Heading of the report.
+        port: 0 takes a free one (``server.port`` tells which).
+        address: Whom to listen to: this machine alone by default. Others see and change verdicts: there is no login.
+        origins: Further ``host:port`` under which browsers may reach the server, such as that of a proxy.
+
+    Raises:
+        stores.StoreError: there is no readable store, or no analysis in it.
+    """
+    location = os.fspath(run_path)
+    run = stores.open(location, mode="r+")
+    source = Source(run, read_models(run, analysis, title=title))
+    hosts: set[str] = set(origins)
+    options = {"source": source, "hosts": hosts}
+    server = Server(
+        {},
+        port=port,
+        address=address,
+        index=None,
+        extra_patterns=[
+            (r"/", _Page, options),
+            (r"/data/([\w-]+)", _Data, options),
+            (r"/verdicts", _Verdicts, options),
+        ],
+        http_server_kwargs={"max_body_size": VERDICT_BYTES},
+    )
+    hosts.update(f"{name}:{server.port}" for name in {"localhost", LOCAL, address})
+    server.start()
+    return server
+
+
+def serve(
+    run_path: str | os.PathLike[str],
+    *,
+    ready: Callable[[str], None] = print,
+    **options: Any,
+) -> None:
+    """Serve the report of a store until interrupted. ``ready`` is told the address; options as of ``start``."""
+    server = start(run_path, **options)
+    ready(f"http://{server.address or LOCAL}:{server.port}/")
+    try:
+        server.run_until_shutdown()
+    except KeyboardInterrupt:
+        server.stop()

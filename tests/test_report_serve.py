@@ -1,0 +1,166 @@
+"""The served report: lazy blocks, who may ask, and verdicts of several people at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from browser import CHROMIUM, Visit, chromium, near
+
+import stores
+import stores.synthetic
+
+SCRIPT = """
+import sys
+from reports.serve import serve
+serve(sys.argv[1], port=0, ready=lambda url: print(url, flush=True))
+"""
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return stores.synthetic.make(tmp_path_factory.mktemp("served") / "run.zarr", samples=300)
+
+
+@pytest.fixture(scope="module")
+def url(run):
+    command = [sys.executable, "-W", "error", "-c", SCRIPT, str(run.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            raise
+
+
+def ask(url, *, body=None, **headers):
+    request = urllib.request.Request(
+        url, data=body, headers={k.replace("_", "-"): v for k, v in headers.items()}
+    )
+    try:
+        with OPENER.open(request, timeout=20) as answer:
+            return answer.status, answer.read().decode("utf-8"), answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode("utf-8"), error.headers
+
+
+def token_of(url):
+    html = ask(url)[1]
+    start = html.index('"token":"') + len('"token":"')
+    return html[start : html.index('"', start)]
+
+
+def verdict(run, **changes):
+    finding = run.analysis().findings()[0]
+    ids = [str(name) for name in run.samples.read("id", finding.rows)]
+    record = {
+        "subject": "finding",
+        "analysis": run.analysis().id,
+        "key": finding.name,
+        "verdict": "clever_hans",
+        "note": "a tag",
+        "annotator": "A",
+        "time": "2026-01-01T00:00:00Z",
+        "members": sorted(ids),
+        "digest": stores.members_digest(ids),
+    }
+    return {**record, **changes}
+
+
+def post(run, url, token, **changes):
+    body = json.dumps(verdict(run, **changes)).encode()
+    return ask(url + "verdicts", body=body, X_Spray_Token=token, Content_Type="application/json")
+
+
+def test_it_listens_to_this_machine_alone_and_forbids_framing_and_foreign_scripts(url):
+    assert url.startswith("http://127.0.0.1:")
+    status, _, headers = ask(url)
+    assert status == 200
+    policy = headers["Content-Security-Policy"]
+    assert "connect-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert "unsafe-eval" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_other_hosts_and_origins_are_refused(run, url):
+    assert ask(url, Host="evil.example")[0] == 403
+    assert ask(url + "verdicts", Origin="https://evil.example")[0] == 403
+    before = len(run.verdicts())
+    assert post(run, url, "guessed")[0] == 403
+    assert len(run.verdicts()) == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["data/chunk-nothing-0", "data/chunk-x", "data/pictures-a-b-c", "data/..%2f..%2fzarr.json", "data/"],
+)
+def test_blocks_that_do_not_exist_are_not_found(url, path):
+    assert ask(url + path)[0] == 404
+
+
+def test_blocks_out_of_an_analysis_are_not_found(run, url):
+    analysis = run.analysis().id
+    for name in (f"chunk-{analysis}-99", f"pictures-{analysis}-0-9999", f"pictures-{analysis}-0--1"):
+        assert ask(f"{url}data/{name}")[0] == 404
+    assert ask(f"{url}data/chunk-{analysis}-0")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"verdict": "guilty"},
+        {"members": ["only/one.png"], "digest": ""},
+        {"key": "c0.f99"},
+        {"note": 3},
+        {"members": "text"},
+        {"more": "fields"},
+    ],
+)
+def test_what_is_no_verdict_is_refused_with_a_reason(run, url, changes):
+    before = len(run.verdicts())
+    status, body, _ = post(run, url, token_of(url), **changes)
+    assert status == 400
+    assert json.loads(body)["error"]
+    assert len(run.verdicts()) == before
+
+
+def test_many_at_once_lose_nothing(run, url):
+    token = token_of(url)
+    before = len(run.verdicts())
+    with ThreadPoolExecutor(8) as people:
+        answers = list(
+            people.map(lambda i: post(run, url, token, note=f"note {i}", annotator=str(i))[0], range(24))
+        )
+    assert answers == [200] * 24
+    assert {v.note for v in run.verdicts()[before:]} == {f"note {i}" for i in range(24)}
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium")
+def test_two_browsers_see_each_others_verdicts_and_full_resolution(run, url):
+    finding = run.analysis().findings()[0]
+    with chromium() as browser:
+        one, other = Visit(browser, url), Visit(browser, url)
+        for visit in (one, other):
+            visit.settled("spray.pictures(spray.state.chunk, spray.state.selection[0]) !== null")
+            assert near(visit.pixels("#gallery canvas"), (255, 0, 0), 70) > 20
+        for visit, word, note in ((one, "valid", "from one"), (other, "unsure", "from the other")):
+            visit.page.fill("#verdict-note", note)
+            visit.page.locator("#verdict-buttons").get_by_role("radio", name=word).click()
+        for visit in (one, other):
+            visit.settled("document.getElementById('verdict-status').textContent === 'Saved in the store.'")
+        one.state("spray.verdicts.refresh().then(() => true)")
+        one.settled("document.getElementById('verdict-note').value === 'from the other'")
+        one.close()
+        other.close()
+    notes = [v.note for v in run.verdicts() if v.key == finding.name]
+    assert notes[-2:] == ["from one", "from the other"]
