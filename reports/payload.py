@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Int8
 from reports.images import atlas, packed, quantise
 from reports.model import Group, ReportModel, Subject
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS
+from reports.verdicts import INHERITED_FROM, overlaps
 from stores import Run, Verdict
 
 EIGENVALUES = 30
@@ -66,10 +67,11 @@ def page_payload(
         "store": first.store,
         "writer": writer(),
         "classes": first.classes,
-        "analyses": [analysis_payload(model) for model in models],
+        "analyses": [{**analysis_payload(model), "overlaps": overlaps(model, verdicts)} for model in models],
         "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
         "palette": CLUSTER_COLOURS,
         "levels": LEVELS,
+        "inherited_from": INHERITED_FROM,
         "maps": {
             name: {"title": entry.title, "table": packed(entry.table())["data"]}
             for name, entry in COLOUR_MAPS.items()

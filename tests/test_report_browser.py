@@ -438,3 +438,43 @@ def test_an_analysis_can_be_chosen_where_the_store_has_several(browser, tmp_path
     v.page.go_back()
     v.settled(f"spray.state.analysis === {json.dumps(again.id)}")
     v.close()
+
+
+def test_verdicts_of_an_earlier_analysis_are_attached_offered_or_listed(browser, tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=120)
+    findings = run.analysis().findings()
+    for finding, drop, note in zip(
+        findings[:3], (0, 1, len(findings[2].rows) // 2), ("all", "most", "few"), strict=True
+    ):
+        ids = sorted(str(name) for name in run.samples.read("id", finding.rows))[drop:]
+        run.add_verdict(
+            stores.Verdict(
+                "finding", "0123456789ab", "c9.f9", "valid", note, "A", "2026-01-01T00:00:00Z", tuple(ids)
+            )
+        )
+    v = Visit(browser, reports.build(run.path, tmp_path / "r.html").as_uri())
+    assert v.page.input_value("#verdict-note") == "all"
+    assert "valid" in v.page.locator("#verdict-buttons [aria-checked=true]").inner_text()
+    v.state(f"spray.router.go({{group: {findings[1].group}, subject: {json.dumps(findings[1].name)}}})")
+    v.settled(f"spray.state.subject?.key === {json.dumps(findings[1].name)}")
+    assert v.page.locator("#verdict-buttons [aria-checked=true]").count() == 0
+    assert "Please confirm" in v.page.inner_text("#verdict-status")
+    assert v.page.input_value("#verdict-note") == "most"
+    v.page.click("#pages a[data-page=summary]")
+    v.settled("spray.state.page === 'summary'")
+    others = v.page.inner_text("#summary-others")
+    assert "few" in others and findings[2].name in others
+    v.close()
+
+
+def test_a_sample_can_be_judged(visit):
+    v = visit()
+    v.page.locator(".tile").nth(1).click()
+    identity = v.state("spray.state.chunk.ids[spray.state.sample]")
+    assert identity in v.page.inner_text("#verdict-on")
+    judge(v, "unsure", note="odd one")
+    (record,) = exported(v)["verdicts"]
+    assert (record["subject"], record["key"], record["members"]) == ("sample", identity, [identity])
+    assert "?" in v.page.locator(".tile").nth(1).inner_text()
+    v.page.locator(".tile").nth(1).click()
+    assert v.page.locator("#verdict-buttons [aria-checked=true]").count() == 0

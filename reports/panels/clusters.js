@@ -40,8 +40,9 @@ spray.panel({
     spray.fill(this.place, this.choice);
   },
   row(group, entry) {
-    const record = spray.verdicts.current(entry.kind, entry.key);
-    const [symbol, word] = record ? spray.verdicts.symbols[record.verdict] : ["", "–"];
+    const record = spray.verdicts.current(entry);
+    const earlier = record ? null : spray.verdicts.inherited(entry);
+    const [symbol, word] = record || earlier ? spray.verdicts.symbols[(record ?? earlier.record).verdict] : ["", "–"];
     const suspicion = entry.score === null
       ? spray.element("td", { class: "faint" }, "–")
       : spray.element("td", {}, spray.element("span", { class: "bar-cell" }, spray.element("span", { class: "meter" }, spray.element("i", { style: { width: `${100 * Math.min(1, Math.max(0, entry.score))}%` } })), spray.decimal(entry.score)));
@@ -53,7 +54,7 @@ spray.panel({
       suspicion,
       spray.element("td", { class: "n" }, spray.percent(entry.accuracy)),
       spray.element("td", { class: "n" }, spray.percent(entry.confidence)),
-      spray.element("td", { class: record ? `given ${record.verdict}` : "faint" }, `${symbol} ${word}`.trim()),
+      spray.element("td", { class: record ? `given ${record.verdict}` : "faint", title: earlier ? "from an earlier analysis: please confirm" : null }, `${symbol} ${word}${earlier ? " ?" : ""}`.trim()),
     );
   },
 });

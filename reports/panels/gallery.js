@@ -20,9 +20,9 @@ spray.panel({
   update(state, changed) {
     if (!state.chunk) return;
     this.chunk = state.chunk;
-    if (["selection", "chunk", "sort", "keep"].some((name) => changed.has(name))) {
+    if (["selection", "chunk", "sort", "keep", "verdicts"].some((name) => changed.has(name))) {
       this.order = spray.ordered(state);
-      this.page = 0;
+      if (!changed.has("verdicts")) this.page = 0;
       this.render(state);
     } else if (spray.repaints(changed) || changed.has("subject")) this.paint(state);
     if (changed.has("sample")) this.mark(state);
@@ -59,7 +59,8 @@ spray.panel({
     const [id, words] = spray.caption(chunk, position);
     const known = chunk.label[position] >= 0;
     const right = chunk.label[position] === chunk.prediction[position];
-    const verdict = () => (known ? (right ? "" : "✗ ") : "");
+    const record = spray.verdicts.ofSample(id);
+    const verdict = () => `${record ? `${spray.verdicts.symbols[record.verdict][0]} ` : ""}${known && !right ? "✗ " : ""}`;
     return spray.element(
       "button",
       {

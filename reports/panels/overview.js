@@ -32,7 +32,7 @@ spray.panel({
     });
   },
   card(group, subject) {
-    const record = spray.verdicts.current(subject.kind, subject.key);
+    const record = spray.verdicts.current(subject);
     return spray.element(
       "a",
       { class: subject.flagged ? "card-finding flagged" : "card-finding", href: spray.router.address({ group: group.index, subject: subject.key }) },

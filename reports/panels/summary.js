@@ -11,12 +11,20 @@ spray.panel({
     if (state.page !== "summary" || !["page", "verdicts", "analysis"].some((name) => changed.has(name))) return;
     this.facts.textContent = spray.factLine();
     spray.fill(this.body, spray.ranked().map(([group, subject]) => this.row(group, subject)));
-    const shown = new Set(spray.report.ranking);
-    const rest = spray.verdicts.all().filter((record) => !shown.has(record.key));
-    spray.fill(this.others, rest.map((record) => spray.element("li", {}, `${record.subject} ${record.key}: ${spray.verdicts.symbols[record.verdict].join(" ")} · ${record.note || "no note"} · ${record.annotator || "unnamed"}`)), rest.length ? null : spray.element("li", { class: "empty" }, "none"));
+    const { all, orphans, symbols } = spray.verdicts;
+    const ranked = new Set(spray.ranked().map(([, subject]) => subject.digest));
+    const lost = orphans();
+    const rest = all().filter((record) => !(record.subject === "finding" && ranked.has(record.digest)));
+    const fate = (record) => {
+      if (!lost.includes(record)) return "";
+      const [key, overlap] = spray.report.overlaps[record.digest] ?? [];
+      return key ? ` · from an earlier analysis, nearest here ${key} (${spray.percent(overlap)} the same members)` : " · from an earlier analysis, nothing like it here";
+    };
+    const line = (record) => `${record.subject} ${record.key}: ${symbols[record.verdict].join(" ")} · ${record.note || "no note"} · ${record.annotator || "unnamed"}, ${record.time.slice(0, 10)}${fate(record)}`;
+    spray.fill(this.others, rest.map((record) => spray.element("li", {}, line(record))), rest.length ? null : spray.element("li", { class: "empty" }, "none"));
   },
   row(group, subject) {
-    const record = spray.verdicts.current(subject.kind, subject.key);
+    const record = spray.verdicts.current(subject);
     const cells = [
       spray.element("td", { class: "n" }, spray.count(subject.n)),
       spray.element("td", { class: "n" }, `${subject.flagged ? "⚑ " : ""}${spray.decimal(subject.score)}`),

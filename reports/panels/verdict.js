@@ -41,8 +41,9 @@ spray.panel({
     return subject ? [subject.kind, subject.key, chunk.members[subject.key]] : null;
   },
   record() {
-    const target = this.target();
-    return target ? spray.verdicts.current(target[0], target[1]) : null;
+    const { subject, sample, chunk } = spray.state;
+    if (sample !== null) return spray.verdicts.ofSample(chunk.ids[sample]);
+    return subject ? spray.verdicts.current(subject) : null;
   },
   async give(verdict) {
     const [kind, key, members] = this.target();
@@ -83,7 +84,12 @@ spray.panel({
     if (!this.draft) this.note.value = record?.note ?? ""; // what is being written is not overwritten by news
     this.undo.disabled = !spray.verdicts.canUndo();
     this.on.textContent = !target ? "" : state.sample !== null ? `on sample ${target[1]}` : `on ${spray.subjectName(state.subject)}, ${state.group.name}`;
-    const seen = spray.report.ranking.filter((key) => spray.verdicts.current("finding", key)).length;
-    if (!changed.has("verdicts")) this.say(`${seen} of ${spray.report.ranking.length} findings reviewed`);
+    const seen = spray.ranked().filter(([, entry]) => spray.verdicts.current(entry)).length;
+    const earlier = record || state.sample !== null || !state.subject ? null : spray.verdicts.inherited(state.subject);
+    if (earlier) {
+      const { verdict, annotator, note } = earlier.record;
+      if (!this.draft) this.note.value = note;
+      this.say(`Earlier analysis, ${spray.percent(earlier.overlap)} the same members: ${spray.verdicts.symbols[verdict][1]} (${annotator || "unnamed"}). Please confirm.`);
+    } else if (!changed.has("verdicts")) this.say(`${seen} of ${spray.report.ranking.length} findings reviewed`);
   },
 });

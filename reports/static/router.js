@@ -43,6 +43,7 @@ spray.router = (() => {
     if (chunk.pages.names.length === 1) await spray.awaitPictures(chunk, [0]);
     if (turn !== latest) return; // a later address has overtaken this one
     document.body.classList.remove("loading");
+    spray.verdicts.match(group, chunk);
     const sample = asked.has("sample") ? chunk.rows.indexOf(Number(asked.get("sample"))) : -1;
     const named = group.subjects.find((entry) => entry.key === asked.get("subject"));
     const subject = named ?? (sample >= 0 ? null : opening(group));

@@ -28,12 +28,43 @@ spray.verdicts = (() => {
     spray.set({ verdicts: spray.state.verdicts + 1 });
   }
 
-  /** The record that holds for a subject ("finding", "cluster", "sample") of this analysis; null without one. */
-  function current(subject, key) {
-    const records = all().filter(
-      (record) => record.subject === subject && record.key === key && (subject === "sample" || record.analysis === report.analysis),
-    );
-    return records.length ? records.reduce((last, record) => (record.time >= last.time ? record : last)) : null;
+  const latest = (records) => (records.length ? records.reduce((last, record) => (record.time >= last.time ? record : last)) : null);
+
+  /** The record that holds for a finding or cluster: the latest on these very members, whatever they are called. */
+  const current = ({ kind, digest: members }) => latest(all().filter((record) => record.subject === kind && record.digest === members));
+
+  const ofSample = (id) => latest(all().filter((record) => record.subject === "sample" && record.key === id));
+
+  /** A record of an earlier analysis on nearly these members, as {record, overlap}: to be confirmed, not taken. */
+  function inherited(subject) {
+    const close = Object.entries(report.overlaps).filter(([, [key, overlap]]) => key === subject.key && overlap >= report.inherited_from);
+    const record = latest(all().filter((entry) => entry.subject === subject.kind && close.some(([members]) => members === entry.digest)));
+    return record ? { record, overlap: report.overlaps[record.digest][1] } : null;
+  }
+
+  /** Share of members that two sets of ids have in common: Jaccard. */
+  function jaccard(one, other) {
+    const inside = new Set(one);
+    const common = other.reduce((count, id) => count + inside.has(id), 0);
+    return common / (inside.size + other.length - common);
+  }
+
+  /** Compare records that fit no subject with the subjects of a class, now that its ids are known. */
+  function match(group, chunk) {
+    const known = new Set(report.groups.flatMap((entry) => entry.subjects.map((subject) => subject.digest)));
+    for (const record of all()) {
+      if (record.subject === "sample" || known.has(record.digest)) continue;
+      for (const subject of group.subjects.filter((entry) => entry.kind === record.subject)) {
+        const overlap = jaccard(record.members, Array.from(chunk.members[subject.key], (i) => chunk.ids[i]));
+        if (overlap > (report.overlaps[record.digest]?.[1] ?? 0)) report.overlaps[record.digest] = [subject.key, overlap];
+      }
+    }
+  }
+
+  /** Records that hold for nothing in this analysis, with the nearest subject known: shown, never dropped. */
+  function orphans() {
+    const known = new Set(report.groups.flatMap((entry) => entry.subjects.map((subject) => subject.digest)));
+    return all().filter((record) => record.subject !== "sample" && !known.has(record.digest));
   }
 
   function give(subject, key, ids, { verdict, note, annotator }) {
@@ -126,7 +157,7 @@ spray.verdicts = (() => {
     return spray.sha256(sorted.map((id) => `${JSON.stringify(id).replace(/[^ -~]/g, escape)}\n`).join(""));
   }
 
-  return { symbols, all, current, give, send, refresh, served, undo, isMine: (record) => given.has(record.time) || mine.includes(record), text, take, digest, isKept: () => kept, canUndo: () => mine.length > 0 };
+  return { symbols, all, current, ofSample, inherited, match, orphans, give, send, refresh, served, undo, isMine: (record) => given.has(record.time) || mine.includes(record), text, take, digest, isKept: () => kept, canUndo: () => mine.length > 0 };
 })();
 
 /** SHA-256 (FIPS 180-4) of a text in UTF-8, as hex. The browser's own is missing on plain http. */

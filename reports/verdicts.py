@@ -1,0 +1,168 @@
+"""Verdicts as files: what a report exports, merged, checked against a store, and carried over to a new analysis."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reports.model import ReportModel, store_identity
+from stores import Run, Verdict
+
+FORMAT = "spray-verdicts"
+VERSION = 1
+INHERITED_FROM = 0.8
+"""Least Jaccard overlap at which a verdict of an earlier analysis is offered for confirmation; 1 attaches it."""
+
+
+class VerdictFileError(Exception):
+    """A file that holds no verdicts, or not those of this store."""
+
+
+@dataclass(frozen=True)
+class VerdictFile:
+    """What a report exports."""
+
+    store: str
+    """Identity of the store the verdicts are about."""
+    title: str
+    verdicts: tuple[Verdict, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "store": self.store,
+            "title": self.title,
+            "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
+        }
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """People who judged the same members differently; each with the last they said."""
+
+    subject: str
+    key: str
+    verdicts: tuple[Verdict, ...]
+
+    def __str__(self) -> str:
+        said = "; ".join(
+            f"{v.annotator or 'unnamed'}: {v.verdict} ({v.note or 'no note'})" for v in self.verdicts
+        )
+        return f"{self.subject} {self.key}: {said}"
+
+
+def read_file(path: str | os.PathLike[str]) -> VerdictFile:
+    """Verdicts that a report exported.
+
+    Raises:
+        VerdictFileError: the file is no such export, is of a newer version, or was altered.
+    """
+    place = Path(path)
+    try:
+        content = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VerdictFileError(
+            f"{place} cannot be read as JSON ({error}). Export it again from a report."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise VerdictFileError(f"{place} holds no verdicts. Give a file that a report exported.")
+    if content.get("version") != VERSION:
+        raise VerdictFileError(
+            f"{place} has version {content.get('version')!r}; this spray reads {VERSION}. Update spray-audit."
+        )
+    try:
+        verdicts = tuple(Verdict(**record) for record in content["verdicts"])
+        return VerdictFile(str(content["store"]), str(content.get("title", "")), verdicts)
+    except (
+        Exception
+    ) as error:  # whatever is wrong in a stranger's file: it is told, and nothing is taken from it
+        raise VerdictFileError(f"{place} is damaged: {error}") from error
+
+
+def write_file(path: str | os.PathLike[str], file: VerdictFile) -> Path:
+    """Write verdicts so that reports and ``read_file`` read them."""
+    place = Path(path)
+    place.write_text(json.dumps(file.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return place
+
+
+def merge(files: Sequence[VerdictFile]) -> tuple[VerdictFile, list[Conflict]]:
+    """All verdicts of several files, each once, in the order of their times; and who disagrees about what.
+
+    Raises:
+        VerdictFileError: there is no file, or the files are about different stores.
+    """
+    stores = {file.store for file in files}
+    if len(stores) != 1:
+        raise VerdictFileError(
+            f"got verdicts about {len(stores)} stores; only verdicts about one and the same store can be merged."
+        )
+    known = dict.fromkeys(verdict for file in files for verdict in file.verdicts)
+    verdicts = tuple(sorted(known, key=lambda verdict: verdict.time))
+    return VerdictFile(files[0].store, files[0].title, verdicts), conflicts(verdicts)
+
+
+def conflicts(verdicts: Iterable[Verdict]) -> list[Conflict]:
+    """Where the last word of one person is not that of another, by members judged."""
+    last: dict[tuple[str, str], dict[str, Verdict]] = {}
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.time):
+        last.setdefault((verdict.subject, verdict.digest), {})[verdict.annotator] = verdict
+    return [
+        Conflict(subject, next(iter(people.values())).key, tuple(people.values()))
+        for (subject, _), people in last.items()
+        if len({verdict.verdict for verdict in people.values()}) > 1
+    ]
+
+
+def add_to_store(run: Run, file: VerdictFile) -> int:
+    """Put verdicts that a store does not have yet into it; gives how many.
+
+    Raises:
+        VerdictFileError: the verdicts are about another store; nothing is written then.
+    """
+    if file.store != store_identity(run):
+        raise VerdictFileError(
+            f"these verdicts are about another store than {run.path}: nothing was written."
+        )
+    known = set(run.verdicts())
+    fresh = [verdict for verdict in dict.fromkeys(file.verdicts) if verdict not in known]
+    for verdict in fresh:
+        run.add_verdict(verdict)
+    return len(fresh)
+
+
+def overlaps(model: ReportModel, verdicts: Iterable[Verdict]) -> dict[str, tuple[str, float]]:
+    """For verdicts on other members than the analysis has: the subject that fits best, and its Jaccard overlap.
+
+    Keyed by the verdict's digest. Verdicts whose very members are a subject need no match and are left out, as are
+    those that share no member with any.
+    """
+    subjects = [
+        (subject, {group.samples.ids[i] for i in subject.members})
+        for group in model.groups
+        for subject in group.subjects
+    ]
+    digests = {subject.digest for subject, _ in subjects}
+    found: dict[str, tuple[str, float]] = {}
+    for verdict in verdicts:
+        if verdict.subject == "sample" or verdict.digest in digests or verdict.digest in found:
+            continue
+        members = set(verdict.members)
+        best = max(
+            (
+                (len(members & ids) / len(members | ids), subject.key)
+                for subject, ids in subjects
+                if subject.kind == verdict.subject and members | ids
+            ),
+            default=(0.0, ""),
+        )
+        if best[0] > 0:
+            found[verdict.digest] = best[1], best[0]
+    return found

@@ -1,0 +1,132 @@
+"""Verdicts as files: read, merged, refused, written into the store, carried over to another analysis."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+import stores
+import stores.synthetic
+from reports.model import ReportModel, store_identity
+from reports.verdicts import (
+    VerdictFile,
+    VerdictFileError,
+    add_to_store,
+    conflicts,
+    merge,
+    overlaps,
+    read_file,
+    write_file,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return stores.synthetic.make(tmp_path_factory.mktemp("verdicts") / "run.zarr", samples=120)
+
+
+def verdict(run, number=0, *, drop=0, **changes):
+    finding = run.analysis().findings()[number]
+    ids = [str(name) for name in run.samples.read("id", finding.rows)][drop:]
+    fields = {
+        "subject": "finding",
+        "analysis": run.analysis().id,
+        "key": finding.name,
+        "verdict": "valid",
+        "note": "",
+        "annotator": "A",
+        "time": "2026-01-01T00:00:00Z",
+        "members": tuple(sorted(ids)),
+    }
+    return stores.Verdict(**{**fields, **changes})
+
+
+def file_of(run, *verdicts):
+    return VerdictFile(store_identity(run), "title", verdicts)
+
+
+def test_a_file_comes_back_as_it_was_written(tmp_path, run):
+    file = file_of(run, verdict(run, note="ümläut 🐎 </script>"), verdict(run, 1))
+    assert read_file(write_file(tmp_path / "v.json", file)) == file
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda content: "no json {", "cannot be read"),
+        (lambda content: json.dumps([1]), "holds no verdicts"),
+        (lambda content: json.dumps({**content, "format": "other"}), "holds no verdicts"),
+        (lambda content: json.dumps({**content, "version": 2}), "version 2"),
+        (lambda content: json.dumps({**content, "verdicts": [{"key": "x"}]}), "damaged"),
+        (
+            lambda content: json.dumps(
+                {**content, "verdicts": [{**content["verdicts"][0], "members": ["another.png"]}]}
+            ),
+            "damaged.*digest",
+        ),
+    ],
+)
+def test_a_file_that_is_none_is_refused_by_name(tmp_path, run, spoil, told):
+    content = json.loads(json.dumps(file_of(run, verdict(run)).to_json()))
+    (tmp_path / "v.json").write_text(spoil(content), encoding="utf-8")
+    with pytest.raises(VerdictFileError, match=told):
+        read_file(tmp_path / "v.json")
+
+
+def test_merging_keeps_each_verdict_once_in_the_order_of_time(run):
+    early, late = verdict(run), verdict(run, time="2026-01-02T00:00:00Z", verdict="unsure")
+    merged, disagreement = merge([file_of(run, late), file_of(run, early, late)])
+    assert merged.verdicts == (early, late)
+    assert disagreement == [], "one person may change their mind"
+
+
+def test_people_who_disagree_are_shown_with_their_last_word(run):
+    said = [
+        verdict(run, annotator="A", verdict="clever_hans", time="1"),
+        verdict(run, annotator="B", verdict="unsure", time="2"),
+        verdict(run, annotator="B", verdict="valid", time="3", note="the task allows it"),
+        verdict(run, 1, annotator="B", verdict="valid", time="4"),
+    ]
+    (conflict,) = conflicts(said)
+    assert {v.annotator: v.verdict for v in conflict.verdicts} == {"A": "clever_hans", "B": "valid"}
+    assert "A: clever_hans" in str(conflict) and "the task allows it" in str(conflict)
+    assert conflicts([*said, verdict(run, annotator="A", verdict="valid", time="5")]) == []
+
+
+def test_verdicts_about_different_stores_are_not_merged(run):
+    foreign = dataclasses.replace(file_of(run, verdict(run)), store="0" * 64)
+    with pytest.raises(VerdictFileError, match="2 stores"):
+        merge([file_of(run), foreign])
+    with pytest.raises(VerdictFileError, match="another store"):
+        add_to_store(run, foreign)
+    assert run.verdicts() == []
+
+
+def test_a_store_takes_each_verdict_once(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    file = file_of(run, verdict(run), verdict(run, 1))
+    assert add_to_store(run, file) == 2
+    assert add_to_store(run, file) == 0
+    assert run.verdicts() == list(file.verdicts)
+
+
+def test_the_identity_of_a_store_outlives_analyses_and_verdicts(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    before = store_identity(run)
+    add_to_store(run, file_of(run, verdict(run)))
+    run.write_analysis(stores.Provenance(({"name": "again"},)), [], facts=run.analysis().facts)
+    assert store_identity(stores.open(run.path)) == before
+    other = stores.synthetic.make(tmp_path / "other.zarr", samples=60, seed=1)
+    assert store_identity(other) != before
+
+
+def test_overlap_with_members_of_another_analysis_is_jaccard(run):
+    model = ReportModel.from_run(run)
+    same, near = verdict(run), verdict(run, drop=1)
+    foreign = verdict(run, members=("nowhere.png",))
+    sample = verdict(run, subject="sample", key="x", members=("x",))
+    found = overlaps(model, [same, near, foreign, sample])
+    n = len(same.members)
+    assert found == {near.digest: (same.key, (n - 1) / n)}
