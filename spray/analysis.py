@@ -25,6 +25,7 @@ from spray.groups import GroupBy, choose_groups, choose_table, gathered_features
 from spray.null import GaussianNull
 from spray.parallel import in_processes, worthwhile_workers
 from spray.spectral import Spectrum, eigengap, spectrum
+from spray.stability import Stability
 from stores import AnalysisHandle, Run
 from stores.analysis import Clustering, GroupAnalysis
 from stores.provenance import Json, Provenance, describe
@@ -51,6 +52,7 @@ class Analysis:
     eigenvectors: int = 16
     null: GaussianNull = field(default_factory=GaussianNull)
     clusterings: tuple[Clusterer, ...] = field(default_factory=lambda: (KMeans(), HDBSCAN()))
+    stability: Stability = field(default_factory=Stability)
     picture: str = "auto"
     seed: int = 0
 
@@ -103,14 +105,14 @@ class Analysis:
 
     def _spectral(self, sorted_out: _SortedOut, features: Float[np.ndarray, "m d"]) -> GroupAnalysis:
         graph, facts = self._graph(features)
-        # One thread: the sums of a solver depend on how many there are, and the bytes of a result must not.
-        with threadpool_limits(1):
-            solved = spectrum(graph, self.eigenvectors, seed=self.seed)
+        solved = spectrum(graph, self.eigenvectors, seed=self.seed)
+        with threadpool_limits(1):  # equal bytes on any number of cores
             strategies, gap = self._strategies(features, solved)
-            clusterings = {
-                step.name: step.cluster(solved.vectors, graph, strategies, self.seed)
-                for step in self.clusterings
-            }
+            clusterings = self._clusters(graph, solved, strategies)
+            labels = {name: clustering.labels for name, clustering in clusterings.items()}
+            facts["stability"] = self.stability.measure(
+                features, labels, lambda some: self._labels_again(some, strategies), self.seed
+            )
             pictures = self._pictures(solved.vectors)
         sizes = np.bincount(solved.component)
         return GroupAnalysis(
@@ -153,6 +155,19 @@ class Analysis:
             "runners_up": runners_up,
             "null": dataclasses.asdict(null),
         }
+
+    def _clusters(self, graph: Graph, solved: Spectrum, strategies: int) -> dict[str, Clustering]:
+        return {
+            step.name: step.cluster(solved.vectors, graph, strategies, self.seed) for step in self.clusterings
+        }
+
+    def _labels_again(
+        self, features: Float[np.ndarray, "r d"], strategies: int
+    ) -> dict[str, Int[np.ndarray, " r"]]:
+        """The clusterings of a resample, for as many strategies as were found in all."""
+        graph = self.neighbours.affinity(features, self.seed)
+        found = self._clusters(graph, spectrum(graph, self.eigenvectors, seed=self.seed), strategies)
+        return {name: clustering.labels for name, clustering in found.items()}
 
     def _pictures(self, vectors: Float[np.ndarray, "m k"]) -> dict[str, Float[np.ndarray, "m 2"]]:
         name = embedding.choose(self.picture, len(vectors))

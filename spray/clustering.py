@@ -7,6 +7,7 @@ it at the foot.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -94,6 +95,37 @@ class ClusterQR:
         left, _, right = np.linalg.svd(leading[pivots[:k]].T)
         labels = np.abs(leading @ (left @ right)).argmax(axis=1)
         return Clustering(by_size(labels), None, {"clusters": int(labels.max()) + 1, "dimensions": k})
+
+
+@dataclass(frozen=True)
+class Agglomerative:
+    """Ward's agglomeration of the first k eigenvectors, in which only neighbours in the graph merge.
+
+    The graph keeps it sparse, and clusters connected.
+    """
+
+    clusters: int | None = None
+    name: ClassVar[str] = "agglomerative"
+
+    def cluster(
+        self,
+        vectors: Float[np.ndarray, "m k"],
+        affinity: Graph,
+        strategies: int,
+        seed: int,
+    ) -> Clustering:
+        """The tree cut at the suggested or given number of clusters; no start, no seed."""
+        k = _number(self.clusters, strategies, vectors)
+        if k == 1:
+            return _whole(len(vectors))
+        from sklearn.cluster import AgglomerativeClustering
+
+        with warnings.catch_warnings():
+            # Where the graph has several components, scikit-learn joins them last, as it should, and warns.
+            warnings.filterwarnings("ignore", "the number of connected components", UserWarning)
+            model = AgglomerativeClustering(k, linkage="ward", connectivity=affinity)
+            labels = model.fit_predict(row_normalised(vectors[:, :k]))
+        return Clustering(by_size(labels), None, {"clusters": k, "dimensions": k})
 
 
 @dataclass(frozen=True)
@@ -196,7 +228,7 @@ def _whole(m: int) -> Clustering:
     return Clustering(np.zeros(m, dtype=np.int64), None, {"clusters": 1})
 
 
-CLUSTERINGS: dict[str, type[KMeans | HDBSCAN | ClusterQR]] = {
-    step.name: step for step in (KMeans, HDBSCAN, ClusterQR)
+CLUSTERINGS: dict[str, type[KMeans | HDBSCAN | Agglomerative | ClusterQR]] = {
+    step.name: step for step in (KMeans, HDBSCAN, Agglomerative, ClusterQR)
 }
 """Clusterings by name."""

@@ -10,10 +10,11 @@ from spray.clustering import HDBSCAN, ClusterQR, KMeans
 from spray.features import Channels, Pooled
 from spray.graph import NearestNeighbours
 from spray.null import GaussianNull
+from spray.stability import Stability
 from stores.analysis import ALL_CLASSES
 from stores.provenance import describe
 
-QUICK = Analysis(null=GaussianNull(draws=0), picture="none")
+QUICK = Analysis(null=GaussianNull(draws=0), stability=Stability(draws=0), picture="none")
 
 
 def planted(n=240, share=0.25, seed=0):
@@ -179,6 +180,7 @@ def test_every_parameter_is_provenance():
         Analysis(clusterings=(KMeans(), HDBSCAN(min_samples=3))),
         Analysis(clusterings=(ClusterQR(),)),
         Analysis(null=GaussianNull(draws=99)),
+        Analysis(stability=Stability(draws=9)),
         Analysis(picture="none"),
     ]
     assert all(describe(other) != one for other in others)

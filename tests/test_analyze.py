@@ -8,9 +8,10 @@ from spray.analysis import Analysis, analyze
 from spray.features import Channels
 from spray.groups import choose_groups, gathered_features
 from spray.null import GaussianNull
+from spray.stability import Stability
 from stores.analysis import ALL_CLASSES
 
-QUICK = Analysis(null=GaussianNull(draws=0), picture="none")
+QUICK = Analysis(null=GaussianNull(draws=0), stability=Stability(draws=0), picture="none")
 
 
 @pytest.fixture

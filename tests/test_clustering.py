@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from spray.clustering import CLUSTERINGS, HDBSCAN, ClusterQR, KMeans, by_size, join_noise
+from spray.clustering import CLUSTERINGS, HDBSCAN, Agglomerative, ClusterQR, KMeans, by_size, join_noise
 from spray.graph import NearestNeighbours
 from spray.spectral import spectrum
 
@@ -58,7 +58,7 @@ def test_duplicates(name):
         assert np.isfinite(found.outlier).all()
 
 
-@pytest.mark.parametrize("step", [KMeans(), ClusterQR()])
+@pytest.mark.parametrize("step", [KMeans(), ClusterQR(), Agglomerative()])
 def test_one_suggested_strategy_is_one_cluster(step):
     found = step.cluster(*embedded(blobs()[0]), 1, 0)
     assert not found.labels.any()

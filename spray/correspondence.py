@@ -1,0 +1,110 @@
+"""Which clusters of one analysis are those of another: of other layers, composites, models or versions of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from stores import AnalysisHandle
+from stores.analysis import GroupAnalysis
+
+
+class Match(NamedTuple):
+    """A cluster of each side, by label, their common samples, and the Jaccard index of the two."""
+
+    left: int
+    right: int
+    common: int
+    jaccard: float
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """How the clusters of two analyses of the same samples correspond."""
+
+    matches: tuple[Match, ...]
+    """One-to-one, by falling Jaccard index; pairs without a common sample are left out."""
+    unmatched_left: tuple[int, ...]
+    unmatched_right: tuple[int, ...]
+    adjusted_rand: float
+    """Over the common samples, each side's noise as a cluster of its own: 1 for equal, about 0 for unrelated."""
+    samples: int
+    """Number of samples analysed on both sides."""
+
+
+def corresponding(left: GroupAnalysis, right: GroupAnalysis, clustering: str = "hdbscan") -> Correspondence:
+    """Match the clusters of two analyses of one group, on the samples that both analysed.
+
+    The assignment maximises the sum of Jaccard indices. Noise is matched to nothing.
+
+    Raises:
+        KeyError: one of the analyses has no clustering of this name.
+    """
+    common, at_left, at_right = np.intersect1d(left.rows, right.rows, return_indices=True)
+    one = _labels(left, clustering)[at_left]
+    other = _labels(right, clustering)[at_right]
+    table = contingency(one, other)
+    jaccard = jaccard_index(table[1:, 1:], table[1:].sum(axis=1), table[:, 1:].sum(axis=0))
+    pairs = zip(*linear_sum_assignment(-jaccard), strict=True)
+    matches = [
+        Match(int(i), int(j), int(table[i + 1, j + 1]), float(jaccard[i, j]))
+        for i, j in pairs
+        if jaccard[i, j] > 0
+    ]
+    matches.sort(key=lambda match: (-match.jaccard, -match.common))
+    return Correspondence(
+        tuple(matches),
+        tuple(sorted(set(range(len(jaccard))) - {match.left for match in matches})),
+        tuple(sorted(set(range(jaccard.shape[1])) - {match.right for match in matches})),
+        adjusted_rand(table),
+        len(common),
+    )
+
+
+def compare(
+    left: AnalysisHandle, right: AnalysisHandle, clustering: str = "hdbscan"
+) -> dict[int, Correspondence]:
+    """The correspondence of every group that both stored analyses have."""
+    shared = sorted(set(left.groups) & set(right.groups))
+    return {group: corresponding(left.read(group), right.read(group), clustering) for group in shared}
+
+
+def contingency(left: Int[np.ndarray, " m"], right: Int[np.ndarray, " m"]) -> Int[np.ndarray, "a b"]:
+    """Common samples of each pair of labels; the first row and column are those of the noise."""
+    table = np.zeros((int(left.max(initial=-1)) + 2, int(right.max(initial=-1)) + 2), dtype=np.int64)
+    np.add.at(table, (left + 1, right + 1), 1)
+    return table
+
+
+def jaccard_index(
+    common: Int[np.ndarray, "a b"], left: Int[np.ndarray, " a"], right: Int[np.ndarray, " b"]
+) -> Float[np.ndarray, "a b"]:
+    """Common samples over all samples of each pair of clusters; 0 for two empty ones."""
+    union = left[:, None] + right[None] - common
+    return np.asarray(common / np.maximum(union, 1))
+
+
+def adjusted_rand(table: NDArray[np.int64]) -> float:
+    """The adjusted Rand index of two labellings from their contingency table (Hubert and Arabie 1985)."""
+
+    def pairs(counts: NDArray[np.int64]) -> float:
+        return float((counts * (counts - 1) / 2).sum())
+
+    both, left, right = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    samples = int(table.sum())
+    expected = left * right / max(samples * (samples - 1) / 2, 1)
+    largest = (left + right) / 2
+    return 1.0 if largest == expected else (both - expected) / (largest - expected)
+
+
+def _labels(group: GroupAnalysis, clustering: str) -> Int[np.ndarray, " m"]:
+    if clustering not in group.clusterings:
+        raise KeyError(
+            f"group {group.group} has no clustering {clustering!r}; it has {', '.join(group.clusterings) or 'none'}."
+        )
+    return group.clusterings[clustering].labels

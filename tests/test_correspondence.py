@@ -1,0 +1,80 @@
+"""Clusters of one analysis among those of another."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+import stores
+from spray.analysis import Analysis, analyze
+from spray.correspondence import adjusted_rand, compare, contingency, corresponding
+from spray.null import GaussianNull
+from spray.stability import Stability
+from stores.analysis import Clustering, GroupAnalysis
+
+
+def group(labels, rows=None):
+    labels = np.asarray(labels)
+    return GroupAnalysis(
+        group=0,
+        status="ok",
+        rows=np.arange(len(labels)) if rows is None else np.asarray(rows),
+        zero_rows=np.zeros(0, int),
+        invalid_rows=np.zeros(0, int),
+        eigenvalues=np.zeros(0),
+        vectors=np.zeros((len(labels), 0)),
+        components=1,
+        strategies=1,
+        eigengap={},
+        clusterings={"hdbscan": Clustering(labels)},
+        pictures={},
+    )
+
+
+def test_renamed_clusters_match_in_full():
+    found = corresponding(group([0, 0, 0, 1, 1, -1]), group([1, 1, 1, 0, 0, -1]))
+    assert [match[:3] for match in found.matches] == [(0, 1, 3), (1, 0, 2)]
+    assert all(match.jaccard == 1 for match in found.matches)
+    assert found.adjusted_rand == pytest.approx(1)
+
+
+def test_a_split_cluster_matches_its_larger_part():
+    found = corresponding(group([0] * 10 + [1] * 4), group([0] * 7 + [1] * 3 + [2] * 4))
+    assert found.matches[0] == (1, 2, 4, 1.0)
+    assert found.matches[1] == (0, 0, 7, 0.7)
+    assert found.unmatched_left == ()
+    assert found.unmatched_right == (1,)
+
+
+def test_only_common_samples_count():
+    found = corresponding(group([0, 0, 1, 1], rows=[0, 1, 2, 3]), group([1, 0, 0], rows=[1, 2, 3]))
+    assert found.samples == 3
+    assert [match.common for match in found.matches] == [2, 1]
+
+
+def test_nothing_in_common():
+    found = corresponding(group([0, 0], rows=[0, 1]), group([0, 0], rows=[2, 3]))
+    assert (found.matches, found.samples) == ((), 0)
+
+
+def test_the_adjusted_rand_index_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    left, right = rng.integers(-1, 4, 200), rng.integers(-1, 3, 200)
+    right[:100] = np.minimum(left[:100], 2)
+    expected = adjusted_rand_score(left, right)
+    assert adjusted_rand(contingency(left, right)) == pytest.approx(expected)
+
+
+def test_an_unknown_clustering_is_named():
+    with pytest.raises(KeyError, match="no clustering 'kmeans'; it has hdbscan"):
+        corresponding(group([0]), group([0]), "kmeans")
+
+
+def test_stored_analyses_compare_group_by_group(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=240, classes=2)
+    one = Analysis(null=GaussianNull(draws=0), stability=Stability(draws=0), picture="none")
+    left, right = analyze(run, one), analyze(run, dataclasses.replace(one, seed=1))
+    found = compare(left, right, "kmeans")
+    assert sorted(found) == [0, 1]
+    assert all(0.5 < each.adjusted_rand <= 1 for each in found.values())

@@ -1,0 +1,62 @@
+"""Stability of clusters over resamples."""
+
+import numpy as np
+import pytest
+
+from spray.analysis import Analysis
+from spray.null import GaussianNull
+from spray.stability import Stability
+
+
+def test_the_same_clusters_every_time_are_stable():
+    features = np.arange(100.0)[:, None]
+    labels = (features[:, 0] >= 40).astype(int)
+    found = Stability().measure(
+        features, {"cut": labels}, lambda some: {"cut": (some[:, 0] >= 40).astype(int)}
+    )
+    assert found == {"cut": {"adjusted_rand": 1.0, "clusters": [1.0, 1.0]}}
+
+
+def test_a_cluster_that_dissolves_is_told_from_one_that_stays():
+    features = np.arange(300.0)[:, None]
+    labels = np.repeat([0, 1, 2], 100)
+
+    def again(some):
+        rng = np.random.default_rng(len(some))
+        half = np.where(some[:, 0] < 100, 0, rng.integers(1, 3, len(some)))
+        return {"half": half}
+
+    found = Stability().measure(features, {"half": labels}, again)["half"]
+    assert found["clusters"][0] == 1
+    assert max(found["clusters"][1:]) < 0.5
+
+
+def test_a_cluster_without_samples_in_a_resample_counts_as_lost():
+    features = np.arange(50.0)[:, None]
+    labels = np.zeros(50, int)
+    labels[-1] = 1
+    found = Stability(draws=20, share=0.5).measure(
+        features, {"one": labels}, lambda some: {"one": (some[:, 0] == 49).astype(int)}
+    )
+    assert 0.1 < found["one"]["clusters"][1] < 0.9
+
+
+def test_no_draws_measure_nothing():
+    assert Stability(draws=0).measure(np.zeros((4, 1)), {"all": np.zeros(4, int)}, lambda some: {}) == {}
+
+
+def test_an_analysis_tells_the_stability_of_each_clustering():
+    rng = np.random.default_rng(0)
+    maps = 0.1 * rng.standard_normal((120, 6, 6))
+    maps[:60, 0] += 1
+    maps[60:, :, 5] += 1
+    analysis = Analysis(null=GaussianNull(draws=0), picture="none")
+    found = analysis.group(maps).facts["stability"]
+    assert found["kmeans"]["adjusted_rand"] == 1
+    assert found["kmeans"]["clusters"] == [1, 1]
+    assert len(found["hdbscan"]["clusters"]) == analysis.group(maps).clusterings["hdbscan"].labels.max() + 1
+
+
+def test_impossible_resamples_are_refused():
+    with pytest.raises(ValueError, match=r"share=1\.5"):
+        Stability(share=1.5)
