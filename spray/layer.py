@@ -130,6 +130,11 @@ class Layer:
             taken = taken - self._ledger.products(r, d)
         self._ledger.book("epsilon", taken)
 
+    def settle_further(self, r: Tensor, denominator: Tensor) -> None:
+        """Take back from the stabiliser's books what went to a further part of the layer's contributions."""
+        if self._ledger is not None:
+            self._ledger.book("epsilon", -self._ledger.products(r, denominator))
+
     def settle_relevance(self, relevance: Tensor, r: Tensor, denominator: Tensor) -> None:
         """As ``settle``, for rules that are given R itself."""
         if self._ledger is not None:

@@ -79,9 +79,14 @@ def epsilon(W, ones, b, x, R, eps=1e-6):
     return x * (W.T @ (R / stable(W @ x + b, eps)))
 
 
-def z_plus(W, ones, b, x, R, eps=1e-6):
-    r = R / stable(positive(W) @ positive(x) + negative(W) @ negative(x) + positive(b), eps)
-    return positive(x) * (positive(W).T @ r) + negative(x) * (negative(W).T @ r)
+def z_plus(W, ones, b, x, R, eps=1e-6, one_sided=True):
+    contributions = W * x
+    p = positive(contributions).sum(1) + positive(b)
+    q = negative(contributions).sum(1) + negative(b)
+    alone = (p == 0) & (q < 0) & one_sided
+    return positive(contributions).T @ (R / (p + eps)) + negative(contributions).T @ np.where(
+        alone, R / (q - eps), 0
+    )
 
 
 def alpha_beta(W, ones, b, x, R, alpha=2.0, eps=1e-6):
@@ -129,7 +134,8 @@ PLAIN = {
     "z_plus": (ZPlus(), z_plus),
     "alpha2 beta1": (AlphaBeta(), alpha_beta),
     "alpha3 beta2": (AlphaBeta(alpha=3.0), lambda *a: alpha_beta(*a, alpha=3.0)),
-    "alpha1 beta0 is z_plus": (AlphaBeta(alpha=1.0, one_sided=False), z_plus),
+    "z_plus as published": (ZPlus(one_sided=False), lambda *a: z_plus(*a, one_sided=False)),
+    "alpha1 beta0 is z_plus": (AlphaBeta(alpha=1.0), z_plus),
     "z_plus, no bias": (ZPlus(bias=False), lambda W, ones, b, x, R: z_plus(W, ones, 0 * b, x, R)),
     "gamma": (Gamma(), gamma),
     "gamma, large": (Gamma(10.0), lambda *a: gamma(*a, g=10.0)),

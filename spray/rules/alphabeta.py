@@ -42,34 +42,48 @@ class ZPlus(QuotientRule):
     """z⁺ (α1β0): relevance in proportion to the positive contributions only.
 
     ``bias=False`` leaves b⁺ out of the denominator, so that inputs take all, as in deep Taylor decomposition.
+    Where an output has no positive contribution at all, its negative ones take R (``one_sided``): else R would be
+    lost there, most of it in networks with depthwise convolutions. ``one_sided=False`` is the rule as published.
     """
 
     name: ClassVar[str] = "z_plus"
     epsilon: float = 1e-6
     bias: bool = True
+    one_sided: bool = True
 
     def backward(
         self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
     ) -> Float[Tensor, "n ..."]:
-        """W⁺ᵀr where x ≥ 0, else ½(Wᵀr + sign(x)·|W|ᵀr)."""
-        bias = layer.positive_bias if self.bias else None
-        if layer.nonnegative(x):
-            p = layer.forward(x, layer.positive_weight, bias)
-            r = self._share(layer, z, c, p)
-            layer.settle_bias(r, bias)
-            return layer.adjoint(r, layer.positive_weight, x)
-        p, _ = signed_parts(layer, x, z, bias=self.bias)
-        r = self._share(layer, z, c, p).mul_(p > 0)
-        layer.settle_bias(r, bias)
-        plain = layer.adjoint(r, layer.weight, x)
-        return plain.add_(layer.adjoint(r, layer.absolute_weight, x).mul_(torch.sign(x))).mul_(0.5)
+        """W⁺ᵀr where x ≥ 0, else ½(Wᵀr + sign(x)·|W|ᵀr); with the negative parts where only these are there."""
+        if not layer.nonnegative(x):
+            p, q = signed_parts(layer, x, z, bias=self.bias)
+            r, v = self._share(layer, z, c, p), self._alone(layer, z, c, p, q)
+            plain = layer.adjoint(r if v is None else r + v, layer.weight, x)
+            signed = layer.adjoint(r if v is None else r - v, layer.absolute_weight, x)
+            return plain.add_(signed.mul_(torch.sign(x))).mul_(0.5)
+        p = layer.forward(x, layer.positive_weight, layer.positive_bias if self.bias else None)
+        out = layer.adjoint(self._share(layer, z, c, p), layer.positive_weight, x)
+        v = self._alone(
+            layer, z, c, p, z if self.bias or layer.bias is None else z - layer.broadcast(layer.bias)
+        )
+        return out if v is None else out.add_(layer.adjoint(v, layer.negative_weight, x))
 
     def _share(self, layer: Layer, z: Tensor, c: Tensor, p: Tensor) -> Tensor:
-        r = (c * z).div_(p + self.epsilon)
-        if self.epsilon == 0:
-            r.masked_fill_(p == 0, 0)
+        """Relevance per unit of positive contribution."""
+        r = (c * z).div_(p + self.epsilon).masked_fill_(p == 0, 0)
         layer.settle(c, z, r, p)
+        layer.settle_bias(r, layer.positive_bias if self.bias else None)
         return r
+
+    def _alone(self, layer: Layer, z: Tensor, c: Tensor, p: Tensor, q: Tensor) -> Tensor | None:
+        """Relevance per unit of negative contribution where there is no positive one; None if nowhere."""
+        alone = (p == 0) & (q < 0) & (c != 0)
+        if not self.one_sided or not alone.any():
+            return None
+        v = torch.where(alone, c * z / (q - self.epsilon), 0)
+        layer.settle_further(v, q)
+        layer.settle_bias(v, layer.negative_bias if self.bias else None)
+        return v
 
 
 @dataclass(frozen=True)
