@@ -256,14 +256,19 @@ def subject(
 
 def central_first(analysis: GroupAnalysis, members: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
     """Members by distance to their mean in the row-normalised spectral embedding, the nearest first."""
-    width = max(2, analysis.strategies)
-    vectors = np.asarray(analysis.vectors, dtype=np.float64)[:, :width]
-    if not len(members) or not vectors.size:
+    unit = spectral_unit(analysis)[members]
+    if not unit.size:
         return members
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = (vectors / np.where(length > 0, length, 1.0))[members]
     distance = np.linalg.norm(unit - unit.mean(axis=0), axis=1)
     return members[np.argsort(distance, kind="stable")]
+
+
+def spectral_unit(analysis: GroupAnalysis) -> Float[np.ndarray, "m k"]:
+    """The spectral embedding: as many eigenvectors as strategies (two at least), each sample's row of length 1."""
+    width = max(2, analysis.strategies)
+    vectors = np.asarray(analysis.vectors, dtype=np.float64).reshape(len(analysis.rows), -1)[:, :width]
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1.0)
 
 
 def mean(values: Float[np.ndarray, " k"]) -> float | None:

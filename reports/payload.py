@@ -14,12 +14,14 @@ import numpy as np
 from jaxtyping import Float, Int, Int8
 
 from reports.images import atlas, packed, quantise
-from reports.model import Group, ReportModel, Subject
+from reports.model import Group, ReportModel, Subject, spectral_unit
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS
 from reports.verdicts import INHERITED_FROM, overlaps
 from stores import Run, Verdict
 
 EIGENVALUES = 30
+VECTORS = 8
+"""Eigenvectors that travel, as int8, so that the page can measure distances in the spectral embedding."""
 PAGE = 2048
 """Samples per block of pictures."""
 FULL = "input.full"
@@ -152,10 +154,8 @@ def chunk_payload(group: Group, pictures: Pictures) -> dict[str, Any]:
         "label": packed(samples.label.astype(np.int16)),
         "prediction": packed(samples.prediction.astype(np.int16)),
         "confidence": packed(samples.confidence.astype(np.float32)),
-        "pictures": {
-            name: packed(np.asarray(picture, dtype=np.float32))
-            for name, picture in group.analysis.pictures.items()
-        },
+        "vectors": packed(quantise(spectral_unit(group.analysis)[:, :VECTORS][:, None])[0][:, 0]),
+        "pictures": {name: packed(picture) for name, picture in pictures_of(group).items()},
         "labels": {
             name: packed(np.asarray(result.labels, dtype=np.int16))
             for name, result in group.analysis.clusterings.items()
@@ -165,6 +165,15 @@ def chunk_payload(group: Group, pictures: Pictures) -> dict[str, Any]:
         "class_scale": finite(pictures.class_scale),
         "pages": {"size": pictures.size, "names": list(pictures.names)},
     }
+
+
+def pictures_of(group: Group) -> dict[str, Float[np.ndarray, "m 2"]]:
+    """The 2-D pictures of a class by name; the second and third eigenvectors are one too."""
+    analysis = group.analysis
+    found = {name: np.asarray(xy, dtype=np.float32) for name, xy in analysis.pictures.items()}
+    if analysis.vectors.ndim == 2 and analysis.vectors.shape[1] >= 3:
+        found["eigenvectors 2, 3"] = np.asarray(analysis.vectors[:, 1:3], dtype=np.float32)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 import numpy as np
 import pytest
 from browser import CHROMIUM, Visit, chromium, near
+from PIL import Image
 
 import reports
 import stores
@@ -478,3 +481,83 @@ def test_a_sample_can_be_judged(visit):
     assert "?" in v.page.locator(".tile").nth(1).inner_text()
     v.page.locator(".tile").nth(1).click()
     assert v.page.locator("#verdict-buttons [aria-checked=true]").count() == 0
+
+
+def test_two_findings_stand_side_by_side_with_maps_members_and_metadata(run, visit):
+    findings = [f for f in run.analysis().findings() if f.group == run.analysis().findings()[0].group]
+    v = visit()
+    v.page.click("#case-more")
+    v.settled("spray.state.page === 'cluster'")
+    v.page.select_option("#cluster-with", findings[1].name)
+    v.settled("spray.state.other !== null")
+    assert [c.get_attribute("data-key") for c in v.page.locator("#cluster-columns > section").all()] == [
+        findings[0].name,
+        findings[1].name,
+    ]
+    assert near(v.pixels("#cluster-columns .mean canvas", 0), (255, 0, 0), 60) > 100
+    one, other = (v.pixels("#cluster-columns .mean canvas", i).astype(int) for i in (0, 1))
+    assert np.abs(one - other).max() > 100
+    assert near(v.pixels("#cluster-columns .strip canvas"), (255, 0, 0), 70) > 20
+    assert v.page.locator(".associations").count() == 2
+    v.page.go_back()
+    v.settled("spray.state.other === null")
+    v.page.click("#cluster-back")
+    v.settled("spray.state.page === 'class'")
+
+
+def saved(v, kind):
+    with v.page.expect_download() as waiting:
+        v.page.select_option("#gallery-export", kind)
+    return waiting.value.path().read_bytes()
+
+
+def test_the_selection_and_the_picture_are_saved_as_files(run, visit):
+    finding = run.analysis().findings()[0]
+    ids = [str(name) for name in run.samples.read("id", finding.rows)]
+    v = visit()
+    assert sorted(saved(v, "ids").decode().splitlines()) == sorted(ids)
+    header, *lines = list(csv.reader(io.StringIO(saved(v, "csv").decode())))
+    assert header[:5] == ["row", "id", "label", "prediction", "confidence"]
+    assert sorted(int(line[0]) for line in lines) == finding.rows.tolist()
+    assert sorted(line[1] for line in lines) == sorted(ids)
+    picture = np.asarray(Image.open(io.BytesIO(saved(v, "png"))).convert("RGB"))
+    assert near(picture, (0xD5, 0x5E, 0x00)) > 300
+    drawing = saved(v, "svg").decode()
+    assert drawing.lstrip().startswith("<svg") and "<script" not in drawing
+
+
+def test_a_table_for_spreadsheets_runs_no_formula(visit):
+    v = visit()
+    table = v.state(
+        """(() => {
+            const chunk = { ...spray.state.chunk, ids: ['=1+1', '-2', 'a"b,c', '@x'], metadata: {} };
+            return spray.table(chunk, [0, 1, 2, 3]);
+        })()"""
+    )
+    assert [line[1] for line in csv.reader(io.StringIO(table))][1:] == ["'=1+1", "-2", 'a"b,c', "'@x"]
+
+
+def test_filters_by_prediction_and_metadata_and_distance_of_a_lasso(visit):
+    v = visit()
+    drag(v, "#figure-embedding", [(0.03, 0.05), (0.88, 0.05), (0.88, 0.95), (0.03, 0.95), (0.03, 0.06)])
+    v.settled("spray.state.origin === 'brush'")
+    distances = v.state(
+        """(() => {
+            const known = spray.distances(spray.state.chunk, spray.state.selection);
+            return spray.ordered(spray.state).map((i) => known.get(i));
+        })()"""
+    )
+    assert distances == sorted(distances) and distances[0] < distances[-1]
+    choices = v.page.locator("#gallery-keep option").all()
+    value = next(
+        c.get_attribute("value") for c in choices if (c.get_attribute("value") or "").startswith("meta.")
+    )
+    v.page.select_option("#gallery-keep", value)
+    name, wanted = value.removeprefix("meta.").split("=", 1)
+    column = v.state(
+        f"spray.ordered(spray.state).map((i) => spray.state.chunk.metadata[{json.dumps(name)}][i])"
+    )
+    assert column and set(column) == {wanted}
+    v.page.locator("#class-list .class").nth(1).click()
+    v.settled("spray.state.group === spray.report.groups[1]")
+    assert v.state("document.getElementById('gallery-keep').value === spray.state.keep")

@@ -61,6 +61,7 @@ PANELS = {
         Panel("spectrum", "class", "right", "Eigenvalue spectrum", spectrum),
         Panel("clusters", "class", "right", "Findings and clusters"),
         Panel("prototypes", "class", "right", "Prototypes"),
+        Panel("cluster", "cluster", "main", "A finding or cluster by itself, or two side by side"),
         Panel("summary", "summary", "main", "Summary of verdicts"),
         Panel("about", "about", "main", "About this audit"),
     )

@@ -4,7 +4,7 @@ spray.panel({
   name: "finding",
   mount(section) {
     Object.assign(this, { section, map: section.querySelector("#mean-map") });
-    for (const part of ["eyebrow", "title", "summary", "notes", "evidence"]) this[part] = section.querySelector(`#case-${part}`);
+    for (const part of ["eyebrow", "title", "summary", "notes", "evidence", "more"]) this[part] = section.querySelector(`#case-${part}`);
   },
   update(state, changed) {
     if (!state.chunk) return;
@@ -20,6 +20,8 @@ spray.panel({
       ? [subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : spray.element("span", {}, "Not flagged"), ` · rank ${rank + 1} of ${report.ranking.length} findings · suspicion `, spray.element("b", {}, spray.decimal(subject.score))]
       : [spray.element("span", {}, subject ? `${subject.clustering} cluster` : "Class")];
     spray.fill(this.eyebrow, eyebrow);
+    this.more.hidden = !subject;
+    if (subject) this.more.href = spray.router.address({ page: "cluster", group: group.index, subject: subject.key });
     spray.fill(this.title, spray.caseTitle(group, subject));
     spray.fill(this.summary, spray.caseSummary(group, subject));
     spray.fill(this.evidence, spray.evidence(subject, group.name));

@@ -5,11 +5,15 @@ spray.panel({
   tile: 84,
   page: 0,
   mount(section) {
-    for (const part of ["count", "back", "keep", "sort", "previous", "next", "page"]) this[`$${part}`] = section.querySelector(`#gallery-${part}`);
+    for (const part of ["count", "back", "keep", "sort", "previous", "next", "page", "export"]) this[`$${part}`] = section.querySelector(`#gallery-${part}`);
     this.tiles = section.querySelector("#gallery");
-    spray.options(this.$sort, [["central", "most central first"], ["outer", "least central first"], ["sure", "most confident first"], ["unsure", "least confident first"], ["row", "in store order"]], "central");
+    spray.options(this.$sort, [["central", "most central first"], ["outer", "least central first"], ["sure", "most confident first"], ["unsure", "least confident first"], ["wrong", "wrong ones first"], ["row", "in store order"]], "central");
     this.$sort.addEventListener("change", () => spray.set({ sort: this.$sort.value }));
-    spray.options(this.$keep, [["all", "all"], ["right", "right ones"], ["wrong", "wrong ones"]], "all");
+    spray.options(this.$export, [["", "export…"], ["csv", "table (CSV)"], ["ids", "ids (text)"], ["png", "embedding (PNG)"], ["svg", "embedding (SVG)"]], "");
+    this.$export.addEventListener("change", () => {
+      spray.exportAs(this.$export.value, this.order);
+      this.$export.value = "";
+    });
     this.$keep.addEventListener("change", () => spray.set({ keep: this.$keep.value }));
     this.$previous.addEventListener("click", () => this.turn(-1));
     this.$next.addEventListener("click", () => this.turn(1));
@@ -19,6 +23,7 @@ spray.panel({
   },
   update(state, changed) {
     if (!state.chunk) return;
+    if (this.chunk !== state.chunk) this.offer(state);
     this.chunk = state.chunk;
     if (["selection", "chunk", "sort", "keep", "verdicts"].some((name) => changed.has(name))) {
       this.order = spray.ordered(state);
@@ -26,6 +31,19 @@ spray.panel({
       this.render(state);
     } else if (spray.repaints(changed) || changed.has("subject")) this.paint(state);
     if (changed.has("sample")) this.mark(state);
+  },
+  /** Filters: right or wrong, each prediction, each value of metadata with few values. */
+  offer({ chunk, keep }) {
+    const values = (column) => [...new Set(column)].sort();
+    const predictions = values(chunk.prediction).map((index) => [`prediction=${index}`, `predicted ${spray.className(index)}`]);
+    const metadata = Object.entries(chunk.metadata).flatMap(([name, column]) => {
+      const found = values(column);
+      return found.length > 12 ? [] : found.map((value) => [`meta.${name}=${value}`, `${name}: ${value || "–"}`]);
+    });
+    const pairs = [["all", "all"], ["right", "right ones"], ["wrong", "wrong ones"], ["sure", "90 % sure and more"], ["unsure", "less than 90 % sure"], ...predictions, ...metadata];
+    const known = pairs.some(([value]) => value === keep);
+    spray.options(this.$keep, pairs, known ? keep : "all");
+    if (!known) spray.set({ keep: "all" });
   },
   /** How many tiles fit: whole rows of whole tiles. */
   capacity() {
@@ -87,17 +105,79 @@ spray.panel({
   },
 });
 
-/** The selection, filtered and sorted. Members of a subject come most central first from the store. */
-spray.ordered = ({ chunk, selection, sort, keep }) => {
+/** The selection, filtered and sorted. Members of a subject come most central first; others are measured here. */
+spray.ordered = ({ chunk, selection, origin, sort, keep }) => {
   const right = (i) => chunk.label[i] === chunk.prediction[i];
-  const kept = Array.from(selection).filter((i) => keep === "all" || (chunk.label[i] >= 0 && right(i) === (keep === "right")));
+  const kept = Array.from(selection).filter(spray.filter(chunk, keep));
+  const distance = origin === "brush" && (sort === "central" || sort === "outer") ? spray.distances(chunk, selection) : null;
+  if (distance) kept.sort((a, b) => distance.get(a) - distance.get(b));
   const by = {
     central: null,
     outer: () => kept.reverse(),
     sure: () => kept.sort((a, b) => chunk.confidence[b] - chunk.confidence[a]),
     unsure: () => kept.sort((a, b) => chunk.confidence[a] - chunk.confidence[b]),
+    wrong: () => kept.sort((a, b) => right(a) - right(b)),
     row: () => kept.sort((a, b) => a - b),
   }[sort];
   by?.();
   return kept;
+};
+
+/** A filter by its name in the drop-down. */
+spray.filter = (chunk, keep) => {
+  const known = (i) => chunk.label[i] >= 0;
+  const right = (i) => chunk.label[i] === chunk.prediction[i];
+  if (keep === "right") return (i) => known(i) && right(i);
+  if (keep === "wrong") return (i) => known(i) && !right(i);
+  if (keep === "sure") return (i) => chunk.confidence[i] >= 0.9;
+  if (keep === "unsure") return (i) => chunk.confidence[i] < 0.9;
+  if (keep.startsWith("prediction=")) return (i) => String(chunk.prediction[i]) === keep.slice(11);
+  const name = Object.keys(chunk.metadata).find((entry) => keep.startsWith(`meta.${entry}=`));
+  return name === undefined ? () => true : (i) => `meta.${name}=${chunk.metadata[name][i]}` === keep;
+};
+
+/** Distance of each selected sample to their mean in the spectral embedding. */
+spray.distances = (chunk, selection) => {
+  const { vectors } = chunk;
+  const width = vectors.shape[1];
+  const middle = new Float64Array(width);
+  for (const i of selection) for (let d = 0; d < width; d += 1) middle[d] += vectors[i * width + d] / selection.length;
+  const far = (i) => middle.reduce((sum, value, d) => sum + (vectors[i * width + d] - value) ** 2, 0);
+  return new Map(Array.from(selection, (i) => [i, far(i)]));
+};
+
+/** Offer the selection as a file, or the embedding as a picture. */
+spray.exportAs = async (kind, order) => {
+  const { chunk, group, subject, origin } = spray.state;
+  const name = origin === "subject" && subject ? subject.key : `c${group.index}.selection`;
+  if (kind === "ids") spray.save(`${name}.txt`, order.map((i) => `${chunk.ids[i]}\n`).join(""), "text/plain");
+  if (kind === "csv") spray.save(`${name}.csv`, spray.table(chunk, order), "text/csv");
+  if (kind === "png" || kind === "svg") await spray.exportPlot(spray.figures.embedding, kind, `${name}.embedding.${kind}`);
+};
+
+/** Samples as CSV (RFC 4180). A cell that a spreadsheet would run as a formula is led by an apostrophe. */
+spray.table = (chunk, order) => {
+  const columns = Object.keys(chunk.metadata);
+  const cell = (value) => {
+    const text = /^[=+\-@\t\r]/.test(String(value)) && !Number.isFinite(Number(value)) ? `'${value}` : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const row = (i) => [chunk.rows[i], chunk.ids[i], spray.className(chunk.label[i]), spray.className(chunk.prediction[i]), chunk.confidence[i].toFixed(4), ...columns.map((name) => chunk.metadata[name][i])];
+  return [["row", "id", "label", "prediction", "confidence", ...columns], ...order.map(row)].map((line) => `${line.map(cell).join(",")}\r\n`).join("");
+};
+
+/** A Bokeh plot as a file, on the card's colour. */
+spray.exportPlot = async (view, kind, name) => {
+  const layer = view.export(kind);
+  if (kind === "svg") {
+    spray.save(name, layer.ctx.get_serialized_svg(true), "image/svg+xml");
+    return;
+  }
+  const { canvas } = layer;
+  const sheet = spray.element("canvas", { width: canvas.width, height: canvas.height });
+  const context = sheet.getContext("2d");
+  context.fillStyle = spray.theme.colour("card");
+  context.fillRect(0, 0, sheet.width, sheet.height);
+  context.drawImage(canvas, 0, 0);
+  spray.save(name, await new Promise((resolve) => sheet.toBlob(resolve, "image/png")), "image/png");
 };

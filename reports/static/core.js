@@ -13,6 +13,7 @@ const spray = (() => {
     chunk: null, // its samples, once decoded
     clustering: "findings",
     subject: null, // entry of group.subjects
+    other: null, // the subject it is compared with
     selection: new Uint32Array(0), // positions in the chunk
     origin: "none", // where the selection came from: subject, brush, sample
     sample: null, // position of the sample that is looked at

@@ -36,7 +36,7 @@ spray.decode = async (raw) => {
   chunk.pages = { size: pages.size, names: pages.names, loaded: new Map(), asked: new Map() };
   const jobs = [];
   const put = (target, name, packed) => jobs.push(spray.unpack(packed).then((values) => (target[name] = values)));
-  for (const name of ["rows", "label", "prediction", "confidence"]) put(chunk, name, raw[name]);
+  for (const name of ["rows", "label", "prediction", "confidence", "vectors"]) put(chunk, name, raw[name]);
   for (const columns of ["pictures", "labels", "members", "means"]) {
     for (const [name, packed] of Object.entries(raw[columns])) put(chunk[columns], name, packed);
   }

@@ -26,7 +26,7 @@ spray.panel({
     if (changed.has("page")) {
       for (const page of document.querySelectorAll("main > .page")) page.hidden = page.id !== `page-${state.page}`;
       for (const link of document.querySelectorAll("#pages a")) {
-        if (link.dataset.page === state.page) link.setAttribute("aria-current", "page");
+        if (link.dataset.page === (state.page === "cluster" ? "class" : state.page)) link.setAttribute("aria-current", "page");
         else link.removeAttribute("aria-current");
       }
       document.getElementById("display").classList.toggle("idle", state.page === "about");

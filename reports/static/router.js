@@ -1,16 +1,18 @@
 "use strict";
 /* Addresses: #overview, #summary, #about, #class=6, #class=6&subject=c6.f0, #class=6&sample=1234 (row in
-   the store); &analysis=0123… where it is not the first. */
+   the store), #class=6&subject=c6.f0&page=cluster&with=c6.f1; &analysis=0123… where it is not the first. */
 spray.router = (() => {
   const pages = ["overview", "summary", "about"];
   let latest = 0;
 
-  const address = ({ page = "class", group, subject = null, sample = null, analysis = spray.report.analysis }) => {
+  const address = ({ page = "class", group, subject = null, sample = null, other = null, analysis = spray.report.analysis }) => {
     const of = analysis === spray.report.analyses[0].analysis ? [] : [`analysis=${analysis}`];
-    if (page !== "class") return `#${[page, ...of].join("&")}`;
+    if (pages.includes(page)) return `#${[page, ...of].join("&")}`;
     const parts = [`class=${group}`, ...of];
     if (subject) parts.push(`subject=${encodeURIComponent(subject)}`);
     if (sample !== null) parts.push(`sample=${sample}`);
+    if (page === "cluster") parts.push("page=cluster");
+    if (other) parts.push(`with=${encodeURIComponent(other)}`);
     return `#${parts.join("&")}`;
   };
 
@@ -29,12 +31,12 @@ spray.router = (() => {
   async function follow() {
     const turn = (latest += 1);
     const asked = new URLSearchParams(location.hash.slice(1));
-    const page = pages.find((name) => asked.has(name)) ?? "class";
+    const page = pages.find((name) => asked.has(name)) ?? (asked.get("page") === "cluster" ? "cluster" : "class");
     spray.analyse(asked.get("analysis") ?? spray.report.analyses[0].analysis);
     const { groups } = spray.report;
     const present = groups.find((entry) => entry === spray.state.group);
     const group = groups.find((entry) => String(entry.index) === asked.get("class")) ?? present ?? groups[0];
-    if (page !== "class" || !group) {
+    if (pages.includes(page) || !group) {
       spray.set({ page });
       return;
     }
@@ -53,6 +55,7 @@ spray.router = (() => {
       group,
       chunk,
       subject,
+      other: group.subjects.find((entry) => entry.key === asked.get("with")) ?? null,
       clustering: subject ? subject.clustering : spray.state.clustering,
       picture: chunk.pictures[spray.state.picture] ? spray.state.picture : (Object.keys(chunk.pictures)[0] ?? null),
       selection: subject ? chunk.members[subject.key] : alone ? Uint32Array.of(sample) : new Uint32Array(0),

@@ -1,0 +1,94 @@
+"use strict";
+/* One finding or cluster on a page of its own, or two side by side: maps, members, interventions, metadata. */
+spray.panel({
+  name: "cluster",
+  size: 76,
+  shown: 10,
+  mount(section) {
+    for (const part of ["back", "title", "with", "columns"]) this[part] = section.querySelector(`#cluster-${part}`);
+    this.with.addEventListener("change", () => {
+      const { group, subject } = spray.state;
+      spray.router.go({ page: "cluster", group: group.index, subject: subject.key, other: this.with.value || null });
+    });
+  },
+  update(state, changed) {
+    if (state.page !== "cluster" || !state.chunk) return;
+    if (["page", "group", "chunk", "subject", "other", "verdicts"].some((name) => changed.has(name))) this.render(state);
+    else if (spray.repaints(changed)) this.paint(state);
+  },
+  render(state) {
+    const { group, subject, other } = state;
+    this.back.textContent = `← ${group.name}`;
+    this.back.href = spray.router.address({ group: group.index, subject: subject?.key });
+    this.title.textContent = subject ? `${spray.subjectName(subject)}${other ? ` and ${spray.subjectName(other)}` : ""}` : group.name;
+    const rest = group.subjects.filter((entry) => entry !== subject);
+    spray.options(this.with, [["", "nothing"], ...rest.map((entry) => [entry.key, `${entry.kind === "finding" ? "" : `${entry.clustering} `}${spray.subjectName(entry)} (${spray.count(entry.n)})`])], other?.key ?? "");
+    this.subjects = [subject, other].filter(Boolean);
+    spray.fill(this.columns, this.subjects.map((entry) => this.column(state, entry)));
+    this.columns.className = other ? "two" : "";
+    this.paint(state);
+  },
+  column({ group, chunk }, subject) {
+    const members = Array.from(chunk.members[subject.key]);
+    const record = spray.verdicts.current(subject);
+    const strip = (title, positions) => [spray.element("h3", {}, title), spray.element("div", { class: "strip" }, positions.map((position) => spray.element("canvas", { "data-position": position, title: spray.caption(chunk, position).join("\n"), onpointermove: (event) => spray.card.show(position, event.clientX, event.clientY), onpointerleave: () => spray.card.hide() })))];
+    const outer = members.slice(-this.shown).reverse();
+    return spray.element(
+      "section",
+      { class: subject.flagged ? "card flagged" : "card", "data-key": subject.key },
+      spray.element("div", { class: "case" },
+        spray.element("figure", { class: "mean" }, spray.element("canvas", { role: "img", "aria-label": `mean relevance of ${spray.subjectName(subject)}` }), spray.element("figcaption", {}, "mean relevance")),
+        spray.element("div", { class: "head" }, spray.element("p", { class: "eyebrow" }, subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : "Not flagged", subject.score === null ? "" : ` · suspicion ${spray.decimal(subject.score)}`), spray.element("h2", {}, spray.caseTitle(group, subject))),
+        spray.element("div", { class: "story" }, spray.element("p", {}, spray.caseSummary(group, subject)), record ? spray.element("p", { class: `given ${record.verdict}` }, `${spray.verdicts.symbols[record.verdict].join(" ")} · ${record.annotator || "unnamed"}${record.note ? ` · ${record.note}` : ""}`) : null),
+        spray.element("div", { class: "evidence" }, spray.evidence(subject, group.name)),
+      ),
+      strip("Most central members", members.slice(0, this.shown)),
+      members.length > this.shown ? strip("Least central members", outer) : null,
+      spray.element("h3", {}, "What goes along with it"),
+      spray.associations(chunk, members),
+    );
+  },
+  paint({ chunk }) {
+    this.subjects.forEach((subject, at) => {
+      const column = this.columns.children[at];
+      const mean = spray.meanOfSubject(chunk, subject);
+      if (mean) spray.tiles.average(column.querySelector(".mean canvas"), mean.codes, mean.shape, { size: 168, region: subject.region });
+      for (const canvas of column.querySelectorAll(".strip canvas")) {
+        spray.tiles.paint(canvas, chunk, Number(canvas.dataset.position), { size: this.size, region: subject.region });
+      }
+    });
+  },
+});
+
+/** How prediction, correctness and metadata are spread among members and the rest, the largest differences first. */
+spray.associations = (chunk, members) => {
+  const inside = new Set(members);
+  const columns = { prediction: Array.from(chunk.prediction, spray.className), ...chunk.metadata };
+  if (chunk.label.some((label) => label >= 0)) columns.correct = Array.from(chunk.label, (label, i) => (label < 0 ? "unknown" : label === chunk.prediction[i] ? "right" : "wrong"));
+  const rest = chunk.n - inside.size;
+  const found = [];
+  for (const [column, values] of Object.entries(columns)) {
+    const counts = new Map();
+    values.forEach((value, i) => {
+      const count = counts.get(value) ?? [0, 0];
+      count[inside.has(i) ? 0 : 1] += 1;
+      counts.set(value, count);
+    });
+    if (counts.size > 50 && !(column in { prediction: 1, correct: 1 })) continue; // nearly one value per sample says nothing
+    for (const [value, [here, there]] of counts) found.push([column, value, here / inside.size, rest ? there / rest : NaN]);
+  }
+  const difference = ([, , here, there]) => Math.abs(here - (Number.isFinite(there) ? there : here));
+  const rows = found.sort((a, b) => difference(b) - difference(a)).slice(0, 8).map(([column, value, here, there]) =>
+    spray.element(
+      "tr",
+      {},
+      spray.element("td", { class: "faint" }, column),
+      spray.element("th", { scope: "row" }, value || "–"),
+      spray.element("td", { class: "n" }, spray.percent(here)),
+      spray.element("td", { class: "n" }, spray.percent(there)),
+      spray.element("td", {}, spray.element("span", { class: "pair" }, spray.element("i", { style: { width: `${100 * here}%` } }), spray.element("i", { class: "rest", style: { width: `${100 * (there || 0)}%` } }))),
+    ),
+  );
+  const head = ["", "value", "here", "rest of class", ""].map((text, at) => spray.element("th", { scope: "col", class: at === 2 || at === 3 ? "n" : null }, text));
+  return spray.element("div", { class: "scroll" }, spray.element("table", { class: "associations" }, spray.element("thead", {}, spray.element("tr", {}, head)), spray.element("tbody", {}, rows)));
+};
