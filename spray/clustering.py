@@ -16,10 +16,14 @@ import scipy.linalg
 import scipy.sparse
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from spray.graph import Graph
 from spray.spectral import degrees, row_normalised
 from stores.analysis import Clustering
+
+FITTED = 50_000
+"""Samples that k-means and HDBSCAN are fitted on; further ones join the nearest centre or fitted sample."""
 
 
 class Clusterer(Protocol):
@@ -66,10 +70,15 @@ class KMeans:
         from sklearn.cluster import KMeans as Lloyd
 
         points = row_normalised(vectors[:, :k])
+        fitted = points[_some(len(points), seed)]
         # Duplicates may leave fewer distinct points than clusters, of which scikit-learn would warn.
-        k = min(k, len(np.unique(points, axis=0)))
-        labels = Lloyd(k, n_init=self.n_init, random_state=seed).fit_predict(points)
-        return Clustering(by_size(labels), None, {"clusters": k, "dimensions": points.shape[1]})
+        k = min(k, len(np.unique(fitted, axis=0)))
+        labels = Lloyd(k, n_init=self.n_init, random_state=seed).fit(fitted).predict(points)
+        return Clustering(
+            by_size(labels),
+            None,
+            {"clusters": k, "dimensions": points.shape[1], "fitted_rows": len(fitted)},
+        )
 
 
 @dataclass(frozen=True)
@@ -167,10 +176,15 @@ class HDBSCAN:
             cluster_selection_method=self.selection,
             core_dist_n_jobs=1,
         )
+        points = row_normalised(vectors[:, :dimensions])
+        chosen = _some(m, seed)
         # Exact duplicates are infinitely dense; the ratio of two such densities means "as dense as can be".
         with np.errstate(divide="ignore", invalid="ignore"):
-            labels = model.fit_predict(row_normalised(vectors[:, :dimensions])).astype(np.int64)
+            labels = model.fit_predict(points[chosen]).astype(np.int64)
             outlier = np.nan_to_num(np.asarray(model.outlier_scores_, dtype=np.float64), nan=0.0)
+        if len(chosen) < m:
+            nearest = KDTree(points[chosen]).query(points)[1]
+            labels, outlier = labels[nearest], outlier[nearest]
         if (labels < 0).all():
             labels[:] = 0
         noise = int((labels < 0).sum())
@@ -180,6 +194,7 @@ class HDBSCAN:
             "clusters": int(labels.max()) + 1,
             "dimensions": dimensions,
             "min_cluster_size": size,
+            "fitted_rows": len(chosen),
             "noise": int((labels < 0).sum()),
             "noise_joined": noise - int((labels < 0).sum()),
         }
@@ -214,6 +229,13 @@ def by_size(labels: NDArray[np.integer]) -> Int[np.ndarray, " m"]:
     number[np.flatnonzero(real)[order]] = np.arange(len(order))
     relabelled: NDArray[np.int64] = number[np.searchsorted(found, labels)]
     return relabelled
+
+
+def _some(m: int, seed: int) -> Int[np.ndarray, " s"]:
+    """The samples that a clustering is fitted on: all, or ``FITTED`` of them drawn by seed."""
+    if m <= FITTED:
+        return np.arange(m)
+    return np.sort(np.random.default_rng(seed).choice(m, FITTED, replace=False))
 
 
 def _number(clusters: int | None, strategies: int, vectors: NDArray[np.float64]) -> int:

@@ -43,7 +43,7 @@ class NullTest:
     quantile: float
     gap: float | None
     """The null's gap at that quantile."""
-    tested_gap: float
+    tested_gap: float | None
     """The data's own, on the rows that were tested."""
     rows: int
 
@@ -81,6 +81,8 @@ class GaussianNull:
 
         ``norm`` is that of the features' representation.
         """
+        if not self.draws:
+            return NullTest(True, None, None, 0, 1.0, None, None, 0)
         rng = np.random.default_rng(seed)
         if len(features) > self.rows:
             features = features[np.sort(rng.choice(len(features), self.rows, replace=False))]
@@ -97,8 +99,6 @@ class GaussianNull:
                 return NullTest(
                     False, 1 / len(null), None, len(null), 1.0, max(null), observed, len(features)
                 )
-        if not null:
-            return NullTest(True, None, None, 0, 1.0, None, observed, len(features))
         logs = -np.log(np.maximum(1 - np.array([*null, observed]), _FULL_GAP))
         spread = max(float(logs[:-1].std(ddof=1)), _FULL_GAP)
         deviations = float((logs[-1] - logs[:-1].mean()) / spread)
@@ -109,8 +109,6 @@ class GaussianNull:
     def _draw(
         self, features: Float[np.ndarray, "n d"], norm: Norm, rng: np.random.Generator
     ) -> Iterator[Float[np.ndarray, "n d"]]:
-        if not self.draws:
-            return
         mean, root = gaussian(features)
         for _ in range(self.draws):
             noise = rng.standard_normal(features.shape, dtype=np.float32)

@@ -107,23 +107,21 @@ def row_normalised(vectors: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"
 
 
 def eigengap(eigenvalues: Float[np.ndarray, " k"], runners_up: int = 3) -> list[Gap]:
-    """The k ≥ 2 with the largest gaps λ_{k+1} − λ_k: the suggested number of strategies, then its runners-up.
+    """The suggested number of strategies, a k ≥ 2 behind which the gap λ_{k+1} − λ_k is large, then runners-up.
 
-    von Luxburg (2007), section 8.3. Of the largest gaps, the one that is largest relative to λ_{k+1} comes
-    first: behind groups that hardly any edge joins to the rest the gap is all of λ_{k+1}, however small that
-    is; components are always among the candidates. k = 1 competes against a null instead (`spray.null`),
-    for the first gap is large in any connected graph. Fewer than three eigenvalues have no such gap: k is 1
-    and the gap 0.
+    von Luxburg (2007), section 8.3. Among the gaps of at least a quarter of the largest, the one that is
+    largest relative to λ_{k+1} wins: where hardly any edge joins the groups, the gap is all of λ_{k+1},
+    however small that is beside the spacing of larger eigenvalues. k = 1 competes against a null instead
+    (`spray.null`), for the first gap is large in any connected graph. The runners-up follow by falling gap.
+    Fewer than three eigenvalues have no such gap: k is 1 and the gap 0.
     """
     size = np.diff(eigenvalues)[1:]
-    upper = np.maximum(eigenvalues[2:], np.finfo(float).tiny)
-    largest = set(np.argsort(-size, kind="stable")[: runners_up + 1].tolist())
-    components = int((eigenvalues == 0).sum())
-    if 2 <= components < len(eigenvalues):
-        largest.add(components - 2)
-    candidates = [Gap(at + 2, float(size[at]), float(size[at] / upper[at])) for at in largest]
-    ranked = sorted(candidates, key=lambda gap: (-gap.relative, gap.k))
-    return ranked[: runners_up + 1] or [Gap(1, 0.0, 0.0)]
+    if not len(size):
+        return [Gap(1, 0.0, 0.0)]
+    relative = size / np.maximum(eigenvalues[2:], _ABOVE_ZERO)
+    best = int(np.where(size >= size.max() / 4, relative, -1).argmax())
+    others = [at for at in np.argsort(-size, kind="stable").tolist() if at != best][:runners_up]
+    return [Gap(at + 2, float(size[at]), float(relative[at])) for at in (best, *others)]
 
 
 def _checked(affinity: Graph, k: int) -> Graph:
