@@ -70,6 +70,16 @@ def encode_shard(
     return chunks
 
 
+def is_raw(column: Column) -> bool:
+    """Whether a column's values are stored as they are, little-endian with a CRC-32C."""
+    return column.encoding == "plain" and _is_raw(column.dtype, column.shape)
+
+
+def rows_per_chunk(column: Column, rows_per_shard: int) -> int:
+    """Rows of the unit of reading."""
+    return _inner_rows(rows_per_shard, column.row_bytes)
+
+
 def decode(column: Column, parts: Mapping[str, np.ndarray]) -> np.ndarray:
     """Values of a column from what its arrays hold; text as an object array of ``str``."""
     values = parts[""]
@@ -170,9 +180,13 @@ def _codecs(spec: _Spec, row_bytes: int) -> Iterable[Any]:
     """Half-precision maps shrink by bit shuffling; float32 maps hardly shrink, and read faster as they are."""
     if spec.dtype == "float16":
         return (BloscCodec(cname="zstd", shuffle="bitshuffle", typesize=2), Crc32cCodec())
-    if spec.dtype == "float32" and row_bytes > 8:
+    if _is_raw(spec.dtype, spec.shape):
         return (Crc32cCodec(),)
     return (ZstdCodec(level=3), Crc32cCodec())
+
+
+def _is_raw(dtype: str, shape: tuple[int, ...]) -> bool:
+    return dtype == "float32" and len(shape) > 0
 
 
 def _inner_rows(rows_per_shard: int, row_bytes: int) -> int:

@@ -31,6 +31,9 @@ class Floor(Protocol):
     def read(self, key: str) -> bytes | None:
         """All bytes, or None where there is no such file."""
 
+    def read_part(self, key: str, offset: int, length: int | None) -> bytes | None:
+        """Bytes from an offset on (fewer at the end of the file; None: all of them), or None without the file."""
+
     def size(self, key: str) -> int | None:
         """Length in bytes, or None where there is no such file."""
 
@@ -78,6 +81,15 @@ class LocalFloor:
             return None
         except IsADirectoryError as error:
             raise Damaged(f"{self._path(key)} is a folder where a file was expected.") from error
+
+    def read_part(self, key: str, offset: int, length: int | None) -> bytes | None:
+        """Bytes from an offset on, or None where there is no such file."""
+        try:
+            with self._path(key).open("rb", buffering=0) as file:
+                file.seek(max(offset, 0))
+                return file.read(-1 if length is None else length)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def size(self, key: str) -> int | None:
         """Length in bytes, or None where there is no such file."""

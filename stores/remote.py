@@ -38,6 +38,18 @@ class ObjectFloor:
             except FileNotFoundError:
                 return None
 
+    def read_part(self, key: str, offset: int, length: int | None) -> bytes | None:
+        """Bytes from an offset on, or None where there is no such object."""
+        import obstore
+
+        if length is None:
+            return self.read(key)
+        with self._told(key):
+            try:
+                return bytes(obstore.get_range(self._store, key, start=max(offset, 0), length=length))
+            except FileNotFoundError:
+                return None
+
     def size(self, key: str) -> int | None:
         """Length in bytes, or None where there is no such object."""
         import obstore

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from jaxtyping import Bool, Int
 
+from stores import raw
 from stores.encoding import column_arrays, column_documents, decode, encode_shard
 from stores.errors import Damaged, StoreError, Uncommitted
 from stores.floor import Floor
@@ -194,7 +195,12 @@ class Table:
         for suffix in column_arrays(column):
             self._check_sizes(shard, commit, key + suffix)
             try:
-                parts[suffix] = self._read_rows(key + suffix, rows)
+                if raw.readable(column):
+                    parts[suffix] = raw.read_rows(
+                        self._floor, key + suffix, column, rows, self.rows_per_shard
+                    )
+                else:
+                    parts[suffix] = self._read_rows(key + suffix, rows)
             except Exception as error:  # whatever zarr and its codecs make of broken bytes
                 raise Damaged(
                     f"{self._floor.url}: shard {shard} of {self.name!r}, column {column.name!r}, cannot be "

@@ -129,6 +129,22 @@ def test_maps_larger_than_a_chunk_of_reading(tmp_path: Path) -> None:
     assert np.array_equal(table.read("map"), given)
 
 
+def test_plain_maps_are_read_as_zarr_reads_them(tmp_path: Path) -> None:
+    import zarr
+
+    run = stores.create(tmp_path / "run", classes=["a"], samples=3000, provenance={})
+    columns = [stores.Column("place", "float32", (14, 14), ("y", "x"))]
+    table = run.create_table("relevance/maps", columns, rows_per_shard=2400, provenance=PROVENANCE)
+    given = np.random.default_rng(0).normal(size=(3000, 14, 14)).astype(np.float32)
+    for shard, rows in enumerate(table.shards):
+        table.write(shard, {"place": given[rows.start : rows.stop]}, {rows.start: "failed"})
+    array = zarr.open_array(str(run.path), path="relevance/maps/place", mode="r")
+    assert array.shards == (2400, 14, 14) and array.chunks[0] < 2400
+    for chosen in (slice(None), slice(700, 2500), np.arange(3, 3000, 7)):
+        rows = np.arange(3000)[chosen]
+        assert np.array_equal(table.read("place", rows), array[...][rows], equal_nan=True)
+
+
 def test_an_empty_data_set_is_complete(tmp_path: Path) -> None:
     run = stores.create(tmp_path / "run", classes=[], samples=0, provenance={})
     table = new_table(run)

@@ -1,0 +1,198 @@
+"""What the store costs beside HDF5 (as CoRelAy keeps maps) and a memory-mapped array, on the same real maps.
+
+    python benchmarks/stores.py [--samples 10000] [--json FILE]
+
+The maps are LRP relevance of a small CNN on the 10,000 Fashion-MNIST test images of the demo. Rates are megabytes of
+float32 per second of this process's CPU time, medians of several rounds; noisy machines: compare within one run.
+"""
+
+# ruff: noqa: E402 - the folder of this file must go before the imports
+from __future__ import annotations
+
+import sys
+
+sys.path.pop(0)  # it would hide the package `stores` behind this file
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+import spray
+import stores
+from spray.demo import fashion, network
+
+ROUNDS = 5
+PROVENANCE = stores.Provenance(({"name": "benchmark"},))
+SHARD = 2048
+
+
+def real_maps(samples: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Relevance maps, labels, and the CPU seconds the maps took."""
+    data = fashion.load()
+    images, labels = data.images[:samples], data.labels[:samples]
+    model = network.train(network.small_cnn(), images, labels, epochs=1)
+    start = time.process_time()
+    maps = torch.cat([spray.attribute(model, batch) for batch in images.split(128)])
+    return maps.numpy(), labels.numpy(), time.process_time() - start
+
+
+class Ours:
+    """A table with one column."""
+
+    def __init__(self, encoding: Any, name: str) -> None:
+        self.encoding, self.name = encoding, name
+
+    def write(self, path: Path, maps: np.ndarray) -> None:
+        run = stores.create(path, classes=["a"], samples=len(maps), provenance={})
+        column = stores.Column("map", "float32", maps.shape[1:], ("channel", "y", "x"), self.encoding)
+        table = run.create_table("relevance/x", [column], rows_per_shard=SHARD, provenance=PROVENANCE)
+        for shard, rows in enumerate(table.shards):
+            table.write(shard, {"map": maps[rows.start : rows.stop]})
+
+    def read(self, path: Path, rows: Any) -> np.ndarray:
+        return stores.open(path).table("relevance/x").read("map", rows)
+
+
+class Hdf5:
+    """One float32 data set, uncompressed and contiguous."""
+
+    name = "HDF5 float32"
+
+    def write(self, path: Path, maps: np.ndarray) -> None:
+        with h5py.File(path, "w") as file:
+            data = file.create_dataset("attribution", maps.shape, "float32")
+            for low in range(0, len(maps), SHARD):
+                data[low : low + SHARD] = maps[low : low + SHARD]
+
+    def read(self, path: Path, rows: Any) -> np.ndarray:
+        with h5py.File(path, "r") as file:
+            return np.asarray(file["attribution"][slice(None) if rows is None else rows])
+
+
+class Memmap:
+    """A .npy file, memory-mapped."""
+
+    name = "memmap float32"
+
+    def write(self, path: Path, maps: np.ndarray) -> None:
+        data = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=maps.shape)
+        for low in range(0, len(maps), SHARD):
+            data[low : low + SHARD] = maps[low : low + SHARD]
+        data.flush()
+
+    def read(self, path: Path, rows: Any) -> np.ndarray:
+        data = np.load(path, mmap_mode="r")
+        return np.array(data if rows is None else data[rows])
+
+
+def cpu(action: Callable[[], Any], prepare: Callable[[], Any] = lambda: None) -> float:
+    """Median CPU seconds."""
+    seconds = []
+    for _ in range(ROUNDS):
+        prepare()
+        start = time.process_time()
+        action()
+        seconds.append(time.process_time() - start)
+    return max(statistics.median(seconds), 1e-6)
+
+
+def bytes_of(path: Path) -> int:
+    return sum(it.stat().st_size for it in ([path] if path.is_file() else path.rglob("*")) if it.is_file())
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def measure(kind: Any, folder: Path, maps: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    path = folder / "store"
+    remove(path)
+    megabytes = maps.nbytes / 1e6
+    writing = cpu(lambda: kind.write(path, maps), lambda: remove(path))
+    strewn = np.flatnonzero(labels == 6)
+    together = np.arange(len(maps) // 2, len(maps) // 2 + len(strewn))
+    figures = {
+        "MB": bytes_of(path) / 1e6,
+        "write": megabytes / writing,
+        "read all": megabytes / cpu(lambda: kind.read(path, None)),
+        "class, strewn": maps[strewn].nbytes / 1e6 / cpu(lambda: kind.read(path, strewn)),
+        "class, in one piece": maps[together].nbytes / 1e6 / cpu(lambda: kind.read(path, together)),
+        "one row, ms": 1e3 * cpu(lambda: kind.read(path, np.array([len(maps) // 3]))),
+        "write seconds": writing,
+    }
+    remove(path)
+    return figures
+
+
+def neighbour_overlap(one: np.ndarray, other: np.ndarray, k: int = 10) -> float:
+    """Share of common members among the k nearest neighbours."""
+    found = []
+    for maps in (one, other):
+        flat = maps.reshape(len(maps), -1)
+        flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+        found.append(
+            NearestNeighbors(n_neighbors=k + 1).fit(flat).kneighbors(flat, return_distance=False)[:, 1:]
+        )
+    pairs = zip(*found, strict=True)
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in pairs]))
+
+
+def resume_seconds(folder: Path, maps: np.ndarray) -> float:
+    """CPU seconds to open a half-written store and learn what is missing."""
+    path = folder / "resume"
+    run = stores.create(path, classes=["a"], samples=len(maps), provenance={})
+    column = stores.Column("map", "float32", maps.shape[1:], ("channel", "y", "x"), "scaled_float16")
+    table = run.create_table("relevance/x", [column], rows_per_shard=64, provenance=PROVENANCE)
+    for shard in range(0, len(table.shards), 2):
+        rows = table.shards[shard]
+        table.write(shard, {"map": maps[rows.start : rows.stop]})
+    return cpu(lambda: stores.open(path, "r+").table("relevance/x").missing())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    maps, labels, attributing = real_maps(chosen.samples)
+    kinds = [Ours("scaled_float16", "ours scaled float16"), Ours("plain", "ours float32"), Hdf5(), Memmap()]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table = {kind.name: measure(kind, folder, maps, labels) for kind in kinds}
+        kinds[0].write(folder / "kept", maps)
+        some = slice(0, min(len(maps), 3000))
+        overlap = neighbour_overlap(maps[some], kinds[0].read(folder / "kept", some))
+        resuming = resume_seconds(folder, maps)
+    ours = table["ours scaled float16"]
+    facts = {
+        "samples": len(maps),
+        "bytes against HDF5": ours["MB"] / table["HDF5 float32"]["MB"],
+        "writing against attributing": ours["write seconds"] / attributing,
+        "neighbour overlap": overlap,
+        "resume, ms": 1e3 * resuming,
+    }
+    columns = [name for name in ours if name != "write seconds"]
+    print(f"{'':22}" + "".join(f"{column:>22}" for column in columns))
+    for name, figures in table.items():
+        print(f"{name:22}" + "".join(f"{figures[column]:22.2f}" for column in columns))
+    print("\n".join(f"{name}: {value:.4g}" for name, value in facts.items()))
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"table": table, **facts}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
