@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from spray.data import AuditData, as_audit_data, input_digest
@@ -85,9 +86,11 @@ def find(
     what = "verify" if subject else "rank"
     for done, group in enumerate(groups):
         report(done, len(groups), what)
-        members = _Class(run, analysis, group, step)
+        # One thread: the sums of a solver depend on how many there are, and the stored figures must not.
+        with threadpool_limits(1, user_api="blas"):
+            members = _Class(run, analysis, group, step)
+            found.extend(members.findings(subject))
         sizes[group] = len(members.rows)
-        found.extend(members.findings(subject))
     report(len(groups), len(groups), what)
     ranked = _flag(sorted(found, key=lambda finding: (-finding.score, finding.name)), step.ranking)
     ranked = [_worded(finding, run, sizes[finding.group]) for finding in ranked]
