@@ -6,7 +6,7 @@ The maps are LRP relevance of a small CNN on the 10,000 Fashion-MNIST test image
 float32 per second of this process's CPU time, medians of several rounds; noisy machines: compare within one run.
 """
 
-# ruff: noqa: E402 - the folder of this file must go before the imports
+
 from __future__ import annotations
 
 import sys
