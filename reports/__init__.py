@@ -1,12 +1,40 @@
-"""Reports of an audit: one offline HTML file in which a human sees, decides and signs.
+"""Reports of an audit: what a human sees, decides and signs. Nothing here needs torch.
 
-``build`` writes the report of a store (``write`` also says in which form, and why); ``ReportModel`` is what it
-tells, as pure data. None of it needs torch.
+``build`` writes the report of a store as HTML (``write`` also says in which form, and why), ``serve`` shows it from
+the store itself, ``plot_embedding``, ``plot_spectrum`` and ``plot_cluster`` are figures for notebooks, ``Inline`` is
+the whole report in one. ``ReportModel`` is what reports tell, as pure data; ``merge`` and its kind handle verdicts.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from reports.build import Written, build, write
 from reports.model import ReportModel
+from reports.notebook import Inline, plot_cluster, plot_embedding, plot_spectrum
+from reports.verdicts import VerdictFile, VerdictFileError, add_to_store, merge, read_file, write_file
 
-__all__ = ["ReportModel", "Written", "build", "write"]
+__all__ = [
+    "Inline",
+    "ReportModel",
+    "VerdictFile",
+    "VerdictFileError",
+    "Written",
+    "add_to_store",
+    "build",
+    "merge",
+    "plot_cluster",
+    "plot_embedding",
+    "plot_spectrum",
+    "read_file",
+    "serve",
+    "write",
+    "write_file",
+]
+
+
+def serve(run_path: Any, **options: Any) -> None:
+    """Serve the report of a store until interrupted; options as of ``reports.serve.start``."""
+    from reports.serve import serve as run_server
+
+    run_server(run_path, **options)

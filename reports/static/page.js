@@ -107,6 +107,7 @@ spray.start = async () => {
   }
   requestAnimationFrame(() => requestAnimationFrame(() => {
     spray.ready = true;
+    spray.readyAt = performance.now(); // milliseconds since the page was asked for
     document.body.classList.add("ready");
   }));
 };
