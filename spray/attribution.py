@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 import stores
-from spray.blocks import Block, BlockReader, first_inputs, repeated
+from spray.blocks import Block, BlockReader, first_inputs, pixel_digests, repeated
 from spray.composites import Method
 from spray.data import AuditData, as_audit_data, data_digest
 from spray.display import Display
@@ -28,6 +28,9 @@ from stores.provenance import TUNING, Json
 SHARD_BYTES = 128 * 2**20
 SHARDS_AT_LEAST = 8
 """Small data sets are cut finer than their bytes ask for, so that an interruption loses little."""
+UNEXPLAINABLE = "the model's output for it is not finite, or is the zero that a unit start would divide by"
+COMPARED_SAMPLES = 8
+"""So many samples are looked at before the work begins: are their pixels always, and still, the same?"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,17 @@ class Attribution:
     block: int = 128
     """Samples per forward pass, padded at the end: one block size, one result, whatever is interrupted."""
     workers: int = field(default=0, metadata=TUNING)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.target, str) and self.target not in ("label", "prediction"):
+            raise BadInput(f"target is '{self.target}'; choose label, prediction, or a class index.")
+        if self.grid < 1 or self.block < 1 or self.thumbnails < 0 or self.workers < 0:
+            raise BadInput(
+                f"grid is {self.grid}, block {self.block}, thumbnails {self.thumbnails}, workers {self.workers}; "
+                "grid and block are at least 1, thumbnails and workers at least 0."
+            )
+        if len(set(self.layers)) < len(self.layers):
+            raise BadInput(f"layers are {', '.join(self.layers)}; name each once.")
 
     @property
     def table(self) -> str:
@@ -78,13 +92,14 @@ def attribute_dataset(
         dataset: ``AuditData``, or a map-style torch data set of ``(input, label)``.
 
     Raises:
-        AttributionError: no sample can be read, or classes and outputs do not fit.
+        AttributionError: no sample can be read, the data set gives other pixels each time or than before, classes
+            and outputs do not fit, or the model is in no state to be explained.
         stores.StoreError: the store at ``out`` holds results of another model, data set or configuration.
         spray.engine.UnsupportedOperation: the model has an operation that the composite has no rule for.
     """
     step = attribution or Attribution()
     stage = _Stage(model.to(device), as_audit_data(dataset), step, torch.device(device))
-    run, samples, relevance = stage.tables(Path(out))
+    run, samples, relevance = stage.tables(out)
     samples_missing, relevance_missing = set(samples.missing()), set(relevance.missing())
     todo = {shard: samples.shards[shard] for shard in sorted(samples_missing | relevance_missing)}
     done = run.n - sum(map(len, todo.values()))
@@ -137,13 +152,17 @@ class _Stage:
         self.model, self.data, self.step, self.device = model, data, step, device
         layers = [Layer.parse(name) for name in step.layers]
         self.explainer = Explainer(model, step.composite, [layer.name for layer in layers])
+        if any(weight.dtype == torch.float64 for weight in model.parameters()):
+            raise AttributionError(
+                "The model computes in float64, an audit in float32: give it model.float()."
+            )
         try:
             inputs = first_inputs(data, step.block)
         except ValueError as error:
             raise AttributionError(f"Nothing to attribute: {error}.") from error
-        self.filler = inputs[0]
+        self._check_steady()
         # One probing block decides shapes, and any refusal comes before anything is written.
-        self.probe = self._explain(repeated(self.filler, step.block), None)
+        self.filler, self.probe = self._probe(inputs)
         self.classes = self.probe.logits.shape[1]
         if data.classes and len(data.classes) != self.classes:
             raise AttributionError(
@@ -153,7 +172,26 @@ class _Stage:
         self.samples = SampleRecord(data, Display.of(inputs, data.mean, data.std), step.thumbnails)
         self.relevance = RelevanceRecord(layers, step.grid, step.full)
 
-    def tables(self, out: Path) -> tuple[Run, Table, Table]:
+    def _check_steady(self) -> None:
+        rows = range(min(COMPARED_SAMPLES, len(self.data.ids)))
+        if pixel_digests(self.data, rows) != pixel_digests(self.data, rows):
+            raise AttributionError(
+                "The data set gives other pixels each time it is asked for the same sample. Give it the "
+                "preprocessing of evaluation, without random augmentation."
+            )
+
+    def _probe(self, inputs: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, ...], Explanation]:
+        """The first input that the model gives finite logits for, with its relevance."""
+        *others, last = inputs[:COMPARED_SAMPLES]
+        for filler in others:
+            try:
+                return filler, self._explain(repeated(filler, self.step.block), None)
+            except BadInput as error:
+                if not error.rows:
+                    raise
+        return last, self._explain(repeated(last, self.step.block), None)
+
+    def tables(self, out: str | Path) -> tuple[Run, Table, Table]:
         """The store and its two tables, made or found again."""
         identity: dict[str, Json] = {"model": model_digest(self.model), "data": data_digest(self.data)}
         place: dict[str, Json] = {
@@ -181,8 +219,20 @@ class _Stage:
         else:
             rows = self._rows_per_shard([*sample_columns, *relevance_columns])
         samples = run.create_table("samples", sample_columns, rows_per_shard=rows, provenance=origin)
+        self._check_same_pixels(samples)
         table = run.create_table(self.step.table, relevance_columns, rows_per_shard=rows, provenance=made)
         return run, samples, table
+
+    def _check_same_pixels(self, samples: Table) -> None:
+        """Refuse to go on with a store whose ids are the same but whose pixels are not."""
+        committed = [rows for shard, rows in enumerate(samples.shards) if shard not in set(samples.missing())]
+        rows = [row for row in (committed[0] if committed else ()) if samples.ok[row]][:COMPARED_SAMPLES]
+        known = dict(zip(rows, samples.read("digest", rows).tolist(), strict=True))
+        if pixel_digests(self.data, rows) != known:
+            raise AttributionError(
+                "The store was made from other pixels under the same ids: the images or their preprocessing "
+                "have changed. Nothing was changed: write to a new store."
+            )
 
     def shards(self, shards: Mapping[int, range]) -> Iterator[tuple[int, Iterator[Block]]]:
         """Each shard with its blocks; reading ahead goes on across shards."""
@@ -199,19 +249,19 @@ class _Stage:
 
     def compute(self, block: Block) -> _Result:
         """Relevance, logits and checks of one block, as columns, with the rows that cannot be used."""
-        count = len(block.rows)
-        failed = dict(block.failed)
-        try:
-            explanation = self._explain(block.inputs, block.labels)
-        except BadInput as error:
-            # Rows that the engine refuses by number cost only themselves: the others are computed without them.
-            culprits = [place for place in error.rows if place < count]
-            if not culprits:
-                raise
-            failed |= {block.rows[place]: str(error)[:500] for place in culprits}
-            inputs = block.inputs.clone()
-            inputs[culprits] = self.filler
-            explanation = self._explain(inputs, block.labels)
+        count, inputs, failed = len(block.rows), block.inputs, dict(block.failed)
+        while True:
+            try:
+                explanation = self._explain(inputs, block.labels)
+                break
+            except BadInput as error:
+                # Rows that the engine refuses by number cost only themselves: the others are computed without them.
+                culprits = {place: block.rows[place] for place in error.rows if place < count}
+                if not culprits or failed.keys() >= set(culprits.values()):
+                    raise
+                failed |= dict.fromkeys(culprits.values(), UNEXPLAINABLE)
+                inputs = inputs.clone()
+                inputs[list(culprits)] = self.filler
         logits = explanation.logits[:count].float().cpu()
         relevance = self.relevance.columns(explanation, count)
         finite = np.all(
@@ -229,8 +279,6 @@ class _Stage:
         target = self.step.target
         if isinstance(target, int):
             return self.explainer.explain(inputs, target, self.step.start)
-        if target not in ("label", "prediction"):
-            raise AttributionError(f"target is '{target}'; choose label, prediction, or a class index.")
         if target == "prediction" or labels is None:
             return self.explainer.explain(inputs, None, self.step.start)
         targets = torch.zeros(len(inputs), dtype=torch.int64)

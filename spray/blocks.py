@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import operator
+import re
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spray.data import UNKNOWN_LABEL, AuditData, Sample
+from spray.data import UNKNOWN_LABEL, AuditData, Metadata, Sample, input_digest
 
 SEARCHED_FOR_A_SAMPLE = 1000
+LONGEST_REASON = 500
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Block:
     rows: Sequence[int]
     inputs: Float[Tensor, "block ..."]
     labels: Int[Tensor, " rows"]
-    metadata: Sequence[Mapping[str, str | int | float]]
+    metadata: Sequence[Metadata]
     failed: Mapping[int, str]
 
 
@@ -36,6 +41,7 @@ class BlockReader:
     Args:
         filler: a readable input; takes the place of failed rows and of padding.
         classes: labels must lie below this number (or be −1, unknown).
+        workers: processes that read ahead; a block travels whole, so that samples need no file handle each.
     """
 
     data: AuditData
@@ -44,26 +50,25 @@ class BlockReader:
     classes: int
     workers: int = 0
 
-    def read(self, blocks: Sequence[list[int]], *, pin: bool = False) -> Iterator[Block]:
+    def read(self, blocks: Sequence[Sequence[int]], *, pin: bool = False) -> Iterator[Block]:
         """The blocks, in order; the next are read while one is computed (with ``workers`` > 0)."""
         loader = DataLoader(
-            _Readable(self.data),
-            batch_sampler=blocks,
+            _Blocks(self, blocks),
+            batch_size=None,
             num_workers=self.workers,
-            collate_fn=list,
-            pin_memory=False,
-            persistent_workers=False,
+            worker_init_fn=_leave_interrupts_to_the_parent,
         )
-        for rows, items in zip(blocks, loader, strict=True):
-            block = self._block(rows, items)
-            yield _pinned(block) if pin else block
+        for block in loader:
+            yield replace(block, inputs=block.inputs.pin_memory()) if pin else block
 
-    def _block(self, rows: Sequence[int], items: Sequence[Sample | str]) -> Block:
+    def block(self, rows: Sequence[int]) -> Block:
+        """Some rows, at most ``size``."""
         inputs = repeated(self.filler, self.size)
         labels = torch.full((len(rows),), UNKNOWN_LABEL, dtype=torch.int64)
-        metadata: list[Mapping[str, str | int | float]] = []
+        metadata: list[Metadata] = []
         failed = {}
-        for place, (row, item) in enumerate(zip(rows, items, strict=True)):
+        for place, row in enumerate(rows):
+            item = readable(self.data, row)
             reason = item if isinstance(item, str) else self._refusal(item)
             metadata.append({} if isinstance(item, str) else item.metadata)
             if reason:
@@ -84,6 +89,24 @@ class BlockReader:
         return None
 
 
+class _Blocks(Dataset[Block]):
+    """The blocks of a reader, by number."""
+
+    def __init__(self, reader: BlockReader, blocks: Sequence[Sequence[int]]) -> None:
+        self.reader, self.blocks = reader, blocks
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> Block:
+        return self.reader.block(self.blocks[index])
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal: only the parent answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def repeated(filler: Float[Tensor, ...], count: int) -> Float[Tensor, "count ..."]:
     """A block of copies of one input, laid out as all blocks are."""
     return channels_last(filler.expand(count, *filler.shape))
@@ -102,49 +125,71 @@ def channels_last(images: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
 
 
 def first_inputs(data: AuditData, count: int) -> Float[Tensor, "n ..."]:
-    """The first readable inputs of one shape, at most ``count``, from the start of the data set.
+    """Readable inputs from the first ``count`` samples, those of the commonest shape; at least one, if from further on.
 
     Raises:
         ValueError: none of the first 1000 samples can be read; names the first reason.
     """
-    readable = _Readable(data)
-    found: list[Tensor] = []
-    reason = "it has no samples"
+    found: dict[torch.Size, list[Tensor]] = {}
+    reasons = []
     for row in range(min(len(data.ids), max(count, SEARCHED_FOR_A_SAMPLE))):
-        item = readable[row]
+        item = readable(data, row)
         if isinstance(item, str):
-            reason = f"{data.ids[row]}: {item}" if not found else reason
-        elif torch.isfinite(item.input).all() and (not found or item.input.shape == found[0].shape):
-            found.append(item.input)
-        if len(found) == count or (found and row + 1 >= count):
+            reasons.append(f"{data.ids[row]}: {item}")
+        elif torch.isfinite(item.input).all():
+            found.setdefault(item.input.shape, []).append(item.input)
+        else:
+            reasons.append(f"{data.ids[row]}: input holds NaN or infinity")
+        if found and row + 1 >= count:
             break
     if not found:
+        reason = reasons[0] if reasons else "it has no samples"
         raise ValueError(
             f"the data set has no readable sample among its first {SEARCHED_FOR_A_SAMPLE} ({reason})"
         )
-    return torch.stack(found).float()
+    return torch.stack(max(found.values(), key=len)).float()
 
 
-class _Readable(Dataset["Sample | str"]):
-    """Items of the data set, or the reason why one cannot be had: a bad sample costs only itself."""
-
-    def __init__(self, data: AuditData) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data.ids)
-
-    def __getitem__(self, row: int) -> Sample | str:
-        try:
-            sample = self.data.sample(row)
-        except (
-            Exception
-        ) as error:  # whatever a stranger's loader raises is this row's reason, never the run's end
-            return f"{type(error).__name__}: {error}"[:500]
+def readable(data: AuditData, row: int) -> Sample | str:
+    """Sample ``row``, or the reason why it cannot be had: a bad sample costs only itself."""
+    try:
+        sample = data.sample(row)
         if not sample.input.is_floating_point():
-            return f"input of dtype {sample.input.dtype}, expected floating point"
-        return sample
+            kind = str(sample.input.dtype).removeprefix("torch.")
+            return (
+                f"input of dtype {kind}, expected floating point as the model takes it (ToTensor, Normalize)"
+            )
+        return replace(sample, metadata=_typed(sample.metadata, data.metadata))
+    except (
+        Exception
+    ) as error:  # whatever a stranger's loader raises is this row's reason, never the run's end
+        # Addresses in messages differ from run to run, and what is stored must not.
+        return re.sub(r"\b0x[0-9a-fA-F]+", "0x…", f"{type(error).__name__}: {error}")[:LONGEST_REASON]
 
 
-def _pinned(block: Block) -> Block:
-    return Block(block.rows, block.inputs.pin_memory(), block.labels, block.metadata, block.failed)
+def pixel_digests(data: AuditData, rows: Sequence[int]) -> dict[int, int]:
+    """The digest of each readable input, by row."""
+    items = {row: readable(data, row) for row in rows}
+    return {row: input_digest(item.input) for row, item in items.items() if not isinstance(item, str)}
+
+
+def _int64(value: Any) -> int:
+    number = operator.index(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError
+    return number
+
+
+_KINDS: dict[type, Callable[[Any], str | int | float]] = {str: str, int: _int64, float: float}
+
+
+def _typed(metadata: Metadata, kinds: Mapping[str, type]) -> Metadata:
+    """The declared entries of a sample's metadata, each of its declared type."""
+    typed = {}
+    for name in kinds.keys() & metadata.keys():
+        try:
+            typed[name] = _KINDS[kinds[name]](metadata[name])
+        except (TypeError, ValueError):
+            expected = "a 64-bit int" if kinds[name] is int else kinds[name].__name__
+            raise TypeError(f"metadata '{name}' is {metadata[name]!r}, expected {expected}") from None
+    return typed

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Protocol, cast, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import Subset
 
 UNKNOWN_LABEL = -1
 Metadata = Mapping[str, "str | int | float"]
@@ -76,18 +79,21 @@ class TorchData:
             TypeError: the item is neither an input nor an ``(input, label[, metadata])`` tuple.
         """
         item = self.dataset[row]
-        values = item if isinstance(item, tuple | list) else (item,)
-        if not values or len(values) > 3:
+        parts = tuple(item) if isinstance(item, tuple | list) else (item,)
+        if not 1 <= len(parts) <= 3:
+            raise TypeError(f"item has {len(parts)} parts; expected input, (input, label) or with metadata")
+        values = parts[0]
+        if not isinstance(values, Tensor):
             raise TypeError(
-                f"item {row} has {len(values)} parts; expected input, (input, label) or with metadata"
-            )
-        if not isinstance(values[0], Tensor):
-            raise TypeError(
-                f"item {row} holds {type(values[0]).__name__}; expected a tensor. "
+                f"item holds {type(values).__name__}; expected a tensor. "
                 "Give the data set the model's own preprocessing, ending in ToTensor and Normalize."
             )
-        label = int(values[1]) if len(values) > 1 else UNKNOWN_LABEL
-        return Sample(values[0], label, cast(Metadata, values[2]) if len(values) > 2 else {})
+        metadata = parts[2] if len(parts) == 3 else {}
+        if not isinstance(metadata, Mapping):
+            raise TypeError(
+                f"item's third part is {type(metadata).__name__}; expected metadata, a dict by name"
+            )
+        return Sample(values, _class_index(parts[1]) if len(parts) > 1 else UNKNOWN_LABEL, metadata)
 
 
 def as_audit_data(
@@ -100,45 +106,80 @@ def as_audit_data(
 ) -> AuditData:
     """An ``AuditData`` from itself or from a map-style torch data set (``__len__`` and ``__getitem__``).
 
-    Class names come from ``classes``, else from the data set's own ``classes``, else from the labels that
-    its ``targets`` hold, else the classes are numbered when the model's logits are known. Ids come from
-    ``ids``, else from the data set's ``ids`` or ``samples`` (torchvision's folders), else they are row
-    numbers.
+    What is not given comes from the data set's own attributes of these names, where it has them; a ``Subset``
+    asks the data set that it is taken from. Ids are then paths relative to the root in torchvision's folders, and row
+    numbers elsewhere; without class names the classes are numbered.
 
     Raises:
         TypeError: the data set cannot be indexed or has no length.
-        ValueError: the number of ids differs from the number of samples.
+        ValueError: the number of ids differs from the number of samples, or names are given for a data set that
+            brings its own.
     """
+    given = {"classes": classes, "ids": ids, "mean": mean, "std": std}
     if isinstance(dataset, AuditData):
+        if names := [name for name, value in given.items() if value is not None]:
+            raise ValueError(
+                f"{type(dataset).__name__} brings its own {' and '.join(names)}: set them there, not here."
+            )
         return dataset
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
         raise TypeError(
             f"{type(dataset).__name__} is no map-style data set: it needs __len__ and __getitem__. "
             "An IterableDataset can be turned into a list first."
         )
-    names = classes if classes is not None else getattr(dataset, "classes", None) or ()
-    found = ids if ids is not None else _own_ids(dataset)
+    facts = {**_own_facts(dataset), **{name: value for name, value in given.items() if value is not None}}
+    found = facts.get("ids", range(len(dataset)))
     if len(found) != len(dataset):
         raise ValueError(f"{len(found)} ids for {len(dataset)} samples; give one id per sample, in order.")
-    metadata = getattr(dataset, "metadata", {})
     return TorchData(
         cast("Sequence[object]", dataset),
-        tuple(str(name) for name in names),
-        found,
-        metadata if isinstance(metadata, Mapping) else {},
-        mean if mean is not None else getattr(dataset, "mean", None),
-        std if std is not None else getattr(dataset, "std", None),
+        tuple(_class_name(name) for name in facts.get("classes", ())),
+        [str(name) for name in found],
+        facts.get("metadata", {}),
+        _per_channel(facts.get("mean")),
+        _per_channel(facts.get("std")),
     )
 
 
-def _own_ids(dataset: Sized) -> Sequence[str]:
-    ids = getattr(dataset, "ids", None)
-    if ids is not None:
-        return [str(name) for name in ids]
+def _own_facts(dataset: object) -> dict[str, Any]:
+    """What a data set says about itself; methods of these names, as arrays have, say nothing."""
+    if isinstance(dataset, Subset):
+        facts = _own_facts(dataset.dataset)
+        return facts | {"ids": [facts["ids"][row] if "ids" in facts else row for row in dataset.indices]}
+    names = ("classes", "ids", "metadata", "mean", "std")
+    found = {name: getattr(dataset, name, None) for name in names}
+    facts = {name: value for name, value in found.items() if value is not None and not callable(value)}
+    if not isinstance(facts.get("metadata", {}), Mapping):
+        del facts["metadata"]
     samples = getattr(dataset, "samples", None)
-    if isinstance(samples, list) and all(isinstance(entry, tuple) for entry in samples):
-        return [str(entry[0]) for entry in samples]
-    return [str(row) for row in range(len(dataset))]
+    if "ids" not in facts and isinstance(samples, list) and all(isinstance(part, tuple) for part in samples):
+        facts["ids"] = [_relative(str(part[0]), str(getattr(dataset, "root", ""))) for part in samples]
+    return facts
+
+
+def _relative(path: str, root: str) -> str:
+    """A path below root without it, so that ids do not tell where a copy of the data lies."""
+    return Path(path).relative_to(root).as_posix() if root and Path(path).is_relative_to(root) else path
+
+
+def _class_name(name: object) -> str:
+    """A class name; torchvision's ImageNet has tuples of synonyms."""
+    return ", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name)
+
+
+def _per_channel(values: Any) -> tuple[float, ...] | None:
+    return (
+        None if values is None else tuple(torch.as_tensor(values, dtype=torch.float64).reshape(-1).tolist())
+    )
+
+
+def _class_index(label: Any) -> int:
+    if label is None:
+        return UNKNOWN_LABEL
+    try:
+        return operator.index(label)
+    except TypeError:
+        raise TypeError(f"label {label!r} is no class index; expected one integer per sample") from None
 
 
 def data_digest(data: AuditData) -> str:

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from spray.errors import BadInput
+
 
 @dataclass(frozen=True)
 class Display:
@@ -26,8 +28,18 @@ class Display:
     def of(
         cls, inputs: Float[Tensor, "n c ..."], mean: Sequence[float] | None, std: Sequence[float] | None
     ) -> Display:
-        """From the normalisation where it is known; else from the range of a first block of inputs."""
+        """From the normalisation where it is known; else from the range of a first block of inputs.
+
+        Raises:
+            BadInput: mean and std are for another number of channels.
+        """
         if mean is not None and std is not None:
+            channels = inputs.shape[1]
+            if not len(mean) == len(std) or len(mean) not in (1, channels):
+                raise BadInput(
+                    f"the data set's mean has {len(mean)} and its std {len(std)} entries, and inputs have "
+                    f"{channels} channels. Give one entry per channel, or one for all."
+                )
             return cls(tuple(float(s) for s in std), tuple(float(m) for m in mean))
         finite = inputs[torch.isfinite(inputs)]
         low, high = (float(finite.min()), float(finite.max())) if finite.numel() else (0.0, 1.0)

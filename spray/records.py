@@ -14,6 +14,7 @@ from spray.blocks import Block
 from spray.data import AuditData, input_digest
 from spray.display import Display
 from spray.engine import Explanation
+from spray.errors import BadInput
 from spray.pooling import MapLayout
 from stores import Column, sample_columns
 
@@ -35,7 +36,11 @@ class Layer:
         """From ``NAME`` or ``NAME@last``."""
         name, _, suffix = text.partition("@")
         if suffix not in ("", "last"):
-            raise ValueError(f"layer '{text}': after @ only 'last' (channels are the last axis) is known.")
+            raise BadInput(f"layer '{text}': after @ only 'last' (channels are the last axis) is known.")
+        if name == "input":
+            raise BadInput(
+                "a module called 'input' would take the place of the model's input: name a neighbour."
+            )
         return cls(name, suffix == "last")
 
 
@@ -60,12 +65,20 @@ class SampleRecord:
         if self.thumbnails and inputs.ndim == 4:
             columns["thumbnail"] = self.display.pictures(inputs, self.thumbnails)
         for name, kind in self.data.metadata.items():
-            values = [kind(facts.get(name, ABSENT[kind])) for facts in block.metadata]
+            values = [facts.get(name, ABSENT[kind]) for facts in block.metadata]
             columns[f"meta.{name}"] = values if kind is str else np.array(values, DTYPES[kind])
         return columns
 
     def declaration(self, filler: Float[Tensor, ...], classes: int) -> list[Column]:
-        """The columns' types, for inputs like ``filler``."""
+        """The columns' types, for inputs like ``filler``.
+
+        Raises:
+            BadInput: a metadata column has a type that no column can have.
+        """
+        if others := [name for name, kind in self.data.metadata.items() if kind not in DTYPES]:
+            raise BadInput(
+                f"metadata '{others[0]}' is declared as {self.data.metadata[others[0]]!r}; use str, int or float."
+            )
         pictured = self.thumbnails > 0 and filler.ndim == 3
         thumbnail = self.display.pictures(filler[None], self.thumbnails).shape[1:] if pictured else None
         metadata = {name: DTYPES[kind] for name, kind in self.data.metadata.items()}

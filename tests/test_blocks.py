@@ -1,0 +1,68 @@
+"""Blocks of samples: always of one size, in order, with the reasons of those that cannot be used."""
+
+import pytest
+import torch
+from audit_tools import Images
+
+from spray.blocks import BlockReader, channels_last, first_inputs, pixel_digests, readable
+from spray.data import as_audit_data
+
+
+def reader(data, **options):
+    audit = as_audit_data(data)
+    return BlockReader(audit, 4, first_inputs(audit, 4)[0], 3, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_blocks_come_in_order_padded_with_a_readable_input(workers):
+    data = Images(10, items={5: ValueError("torn")})
+    blocks = list(reader(data, workers=workers).read([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]))
+    assert [list(block.rows) for block in blocks] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert all(block.inputs.shape == (4, 1, 8, 8) for block in blocks)
+    filler = data.images[0]
+    expected = [data.images[:4], data.images[4:8].clone(), torch.stack([*data.images[8:], filler, filler])]
+    expected[1][1] = filler
+    for block, inputs in zip(blocks, expected, strict=True):
+        assert torch.equal(block.inputs, inputs)
+        assert block.inputs.stride() == blocks[0].inputs.stride()
+    assert blocks[1].failed == {5: "ValueError: torn"}
+    assert [block.labels.tolist() for block in blocks] == [[0, 1, 2, 0], [1, -1, 0, 1], [2, 0]]
+
+
+def test_one_channel_is_laid_out_with_channels_last_too():
+    assert channels_last(torch.rand(2, 1, 5, 7)).stride() == (35, 1, 7, 1)
+    assert channels_last(torch.rand(2, 3, 5, 7)).stride() == (105, 1, 21, 3)
+    assert channels_last(torch.rand(2, 3, 5)).is_contiguous()
+
+
+def test_the_commonest_shape_of_the_first_samples_is_the_one_expected():
+    odd = (torch.zeros(1, 5, 5), 0)
+    assert first_inputs(as_audit_data(Images(items={0: odd, 2: odd})), 5).shape == (3, 1, 8, 8)
+
+
+def test_the_first_readable_sample_may_come_late():
+    data = as_audit_data(Images(items={row: ValueError("torn") for row in range(15)}))
+    assert torch.equal(first_inputs(data, 4), Images().images[15:16])
+
+
+def test_no_readable_sample_names_the_first_reason():
+    nan = torch.full((1, 8, 8), float("nan"))
+    for items, reason in (
+        ({0: ValueError("torn"), 1: KeyError("b")}, "0: ValueError: torn"),
+        ({0: (nan, 0), 1: KeyError("b")}, "0: input holds NaN"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            first_inputs(as_audit_data(Images(2, items=items)), 4)
+
+
+def test_a_reason_is_short_and_the_same_each_time():
+    data = as_audit_data(Images(2, items={0: ValueError(f"{object()} {'x' * 1000}")}))
+    assert readable(data, 0).startswith("ValueError: <object object at 0x…> xxx")
+    assert len(readable(data, 0)) == 500
+
+
+def test_digests_are_of_the_readable_rows():
+    data = as_audit_data(Images(items={1: ValueError("torn")}))
+    digests = pixel_digests(data, [0, 1, 2])
+    assert list(digests) == [0, 2]
+    assert digests[0] != digests[2]
