@@ -25,6 +25,8 @@ VECTORS = 8
 PAGE = 2048
 """Samples per block of pictures."""
 FULL = "input.full"
+STEP = 4
+"""Levels between two codes of a sample's map."""
 MAPS = "input.place"
 """The column that is drawn, whatever layer or channel was analysed."""
 
@@ -224,7 +226,7 @@ def picture_page(
             maps = np.asarray(table.read(FULL, rows), dtype=np.float64).sum(axis=1)
         else:
             maps = np.asarray(table.read(MAPS, rows))
-        codes, scale = quantise(maps)
+        codes, scale = quantise(maps, STEP)
         content["maps"] = packed(codes, compress=True)
         content["scale"] = packed(np.nan_to_num(scale))
     if thumbnails and "thumbnail" in run.samples.columns:

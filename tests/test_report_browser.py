@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -561,3 +562,45 @@ def test_filters_by_prediction_and_metadata_and_distance_of_a_lasso(visit):
     v.page.locator("#class-list .class").nth(1).click()
     v.settled("spray.state.group === spray.report.groups[1]")
     assert v.state("document.getElementById('gallery-keep').value === spray.state.keep")
+
+
+def test_every_page_says_something_and_nothing_that_a_program_would_say(run, visit):
+    v = visit()
+    pages = {
+        "overview": "samples audited",
+        "summary": "what was seen",
+        "about": "does not prove",
+        "class": "Spectrum",
+    }
+    for page, expected in pages.items():
+        v.page.click(f"#pages a[data-page={page}]")
+        v.settled(f"spray.state.page === '{page}'")
+        text = v.page.inner_text("body")
+        assert expected in text
+        assert not re.search(r"\[object|undefined|\bNaN\b|\bnull\b", text), page
+    v.page.click("#pages a[data-page=about]")
+    checks = v.page.inner_text("#about-checks")
+    assert "conservation" in checks and run.analysis().id in checks
+    assert '"synthetic"' in v.page.inner_text("#about-configuration")
+
+
+def test_many_dots_are_thinned_and_selected_through(visit):
+    v = visit()
+    v.state(
+        "(spray.mostDots = 50, spray.router.go({ group: spray.report.groups[1].index }).then(() => null))"
+    )
+    v.settled(
+        "spray.state.group === spray.report.groups[1] && spray.state.chunk.index === spray.state.group.index"
+    )
+    points = "spray.figures.embedding.model.document.get_model_by_name('points')"
+    assert v.state(f"{points}.data.x.length") == 50
+    n = v.state("spray.state.chunk.n")
+    assert f"50 of {n} dots drawn" in v.page.inner_text("#legend")
+    members = set(v.state("Array.from(spray.state.selection)"))
+    shown = [int(i * n / 50) for i in range(50)]
+    assert v.state(f"{points}.selected.indices") == [
+        i for i, position in enumerate(shown) if position in members
+    ]
+    drag(v, "#figure-embedding", [(0.03, 0.05), (0.88, 0.05), (0.88, 0.95), (0.03, 0.95), (0.03, 0.06)])
+    v.settled("spray.state.origin === 'brush'")
+    assert set(v.state("Array.from(spray.state.selection)")) <= set(shown)

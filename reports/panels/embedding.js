@@ -26,16 +26,17 @@ spray.panel({
     const { indices } = this.points.selected;
     if (!indices.length) {
       this.own = true; // Bokeh clears on a click beside the dots: keep what is shown
-      this.points.selected.indices = Array.from(spray.state.selection);
+      this.points.selected.indices = this.places(spray.state.selection);
       this.own = false;
       return;
     }
-    spray.set({ selection: Uint32Array.from(indices).sort(), origin: "brush", sample: indices.length === 1 ? indices[0] : null });
+    const selection = Uint32Array.from(indices, (i) => this.drawn[i]).sort();
+    spray.set({ selection, origin: "brush", sample: selection.length === 1 ? selection[0] : null });
   },
   hovered() {
     const [index] = this.points.inspected.indices;
     if (index === undefined || !this.pointer) spray.card.hide();
-    else spray.card.show(index, this.pointer.clientX, this.pointer.clientY);
+    else spray.card.show(this.drawn[index], this.pointer.clientX, this.pointer.clientY);
   },
   update(state, changed) {
     if (changed.has("theme")) this.paintTheme();
@@ -44,7 +45,7 @@ spray.panel({
     if (["group", "chunk", "picture", "colour", "theme", "subject"].some((name) => changed.has(name))) this.draw(state);
     if (changed.has("selection") || changed.has("chunk")) {
       this.own = true;
-      this.points.selected.indices = Array.from(state.selection);
+      this.points.selected.indices = this.places(state.selection);
       this.own = false;
     }
     if (changed.has("sample") || changed.has("chunk") || changed.has("picture")) this.ring(state);
@@ -62,21 +63,31 @@ spray.panel({
   draw(state) {
     const { chunk, group } = state;
     const xy = chunk.pictures[state.picture];
-    const n = xy ? chunk.n : 0;
+    this.drawn = spray.thinned(xy ? chunk.n : 0);
+    const n = this.drawn.length;
     const x = new Float32Array(n);
     const y = new Float32Array(n);
-    for (let i = 0; i < n; i += 1) [x[i], y[i]] = [xy[2 * i], xy[2 * i + 1]];
+    this.drawn.forEach((position, i) => ([x[i], y[i]] = [xy[2 * position], xy[2 * position + 1]]));
     const { colours, entries } = spray.colouring(state);
     const size = new Float32Array(n).fill(n > 4000 ? 3.5 : n > 1200 ? 5 : n > 300 ? 6.5 : 8);
-    this.points.data = { x, y, colour: colours.slice(0, n), size };
-    this.labels.data = this.names_of(state, x, y);
+    this.points.data = { x, y, colour: Array.from(this.drawn, (position) => colours[position]), size };
+    this.labels.data = this.names_of(state, xy);
     this.frame(this.model.x_range, x);
     this.frame(this.model.y_range, y);
     spray.fill(
       this.legend,
       entries.map(([colour, text]) => spray.element("span", {}, spray.element("i", { style: { background: colour } }), text)),
+      n && n < chunk.n ? spray.element("span", {}, `${spray.count(n)} of ${spray.count(chunk.n)} dots drawn: the lasso takes from these`) : null,
       n ? null : spray.element("span", {}, group.status === "ok" ? "This analysis has no picture." : spray.classNote(group)),
     );
+  },
+  /** Where selected positions are among the drawn dots. */
+  places(selection) {
+    if (this.drawn.length === spray.state.chunk.n) return Array.from(selection);
+    const inside = new Set(selection);
+    const found = [];
+    this.drawn.forEach((position, i) => inside.has(position) && found.push(i));
+    return found;
   },
   /** Put all dots in sight, with some air; the reset tool comes back to this. */
   frame(range, values) {
@@ -85,20 +96,20 @@ spray.panel({
     const air = 0.06 * (high - low || 1);
     Object.assign(range, { start: low - air, end: high + air, reset_start: low - air, reset_end: high + air });
   },
-  names_of({ group, chunk, subject }, x, y) {
+  names_of({ group, chunk, subject }, xy) {
     const shown = group.subjects.filter((entry) => entry.kind === "finding" && (entry.flagged || entry === subject));
     if (subject && !shown.includes(subject) && subject.name !== "noise") shown.push(subject);
     const made = { x: [], y: [], text: [], colour: [] };
-    if (!x.length) return made;
-    const middle = (values, members) => {
-      const sorted = Array.from(members, (i) => values[i]).sort((a, b) => a - b);
+    if (!xy) return made;
+    const middle = (axis, members) => {
+      const sorted = Float32Array.from(members, (i) => xy[2 * i + axis]).sort();
       return sorted[Math.floor(sorted.length / 2)];
     };
     for (const entry of shown) {
       const members = chunk.members[entry.key];
       if (!members.length) continue;
-      made.x.push(middle(x, members));
-      made.y.push(middle(y, members));
+      made.x.push(middle(0, members));
+      made.y.push(middle(1, members));
       made.text.push(entry.kind === "finding" ? entry.name : `cluster ${entry.name}`);
       made.colour.push(spray.theme.colour(entry.flagged ? "alarm" : "ink"));
     }
@@ -115,6 +126,13 @@ spray.panel({
     this.dots.selection_glyph.line_color = { value: card };
   },
 });
+
+/** Positions that are drawn: all, or every so many-th where there are more than a canvas moves smoothly. */
+spray.thinned = (n) => {
+  const step = Math.max(1, n / spray.mostDots);
+  return Uint32Array.from({ length: Math.min(n, spray.mostDots) }, (_, i) => Math.floor(i * step));
+};
+spray.mostDots = 20_000;
 
 /** Colours by position and what they mean: [[colour, text]…], for the chosen colouring. */
 spray.colouring = ({ colour, chunk, group }) => {

@@ -71,5 +71,5 @@ spray.factLine = () => {
   const { facts, name } = spray.report;
   const flagged = spray.report.groups.reduce((sum, group) => sum + group.flagged, 0);
   const found = flagged === 1 ? "1 finding flagged" : `${flagged} findings flagged`;
-  return `${spray.count(facts.samples)} samples · ${facts.classes} classes · ${name} · ${found}`;
+  return `${found} · ${spray.count(facts.samples)} samples · ${facts.classes} classes · ${name}`;
 };

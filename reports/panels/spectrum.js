@@ -28,7 +28,8 @@ spray.panel({
     this.gap.visible = marked && k > 1;
     this.cut.location = k + 0.5;
     if (this.gap.visible) Object.assign(this.gap, { left: 0.3, right: values.length + 0.7, bottom: values[k - 1], top: values[k] });
-    const gap = Number.isFinite(eigengap.gap) ? `largest gap ${spray.decimal(eigengap.gap)}` : null;
+    const tested = eigengap.null?.tested_gap; // in the units of the null, where they are others than those of the axis
+    const gap = Number.isFinite(tested) ? `relative gap ${spray.decimal(tested)}` : Number.isFinite(eigengap.gap) ? `largest gap ${spray.decimal(eigengap.gap)}` : null;
     const chance = Number.isFinite(eigengap.null?.gap) ? `chance ${spray.decimal(eigengap.null.gap)}` : null;
     const words = [k === 1 ? "one strategy" : `${k} strategies`, gap, chance, components > 1 ? `${components} pieces` : null];
     this.note.textContent = values.length ? words.filter(Boolean).join(" · ") : "nothing to decompose";

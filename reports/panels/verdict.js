@@ -84,12 +84,15 @@ spray.panel({
     if (!this.draft) this.note.value = record?.note ?? ""; // what is being written is not overwritten by news
     this.undo.disabled = !spray.verdicts.canUndo();
     this.on.textContent = !target ? "" : state.sample !== null ? `on sample ${target[1]}` : `on ${spray.subjectName(state.subject)}, ${state.group.name}`;
-    const seen = spray.ranked().filter(([, entry]) => spray.verdicts.current(entry)).length;
+    const flagged = spray.ranked().filter(([, entry]) => entry.flagged);
+    const open = flagged.length ? flagged : spray.ranked();
+    const seen = open.filter(([, entry]) => spray.verdicts.current(entry)).length;
+    const progress = `${seen} of ${open.length} ${flagged.length ? "flagged " : ""}${open.length === 1 ? "finding" : "findings"} reviewed`;
     const earlier = record || state.sample !== null || !state.subject ? null : spray.verdicts.inherited(state.subject);
     if (earlier) {
       const { verdict, annotator, note } = earlier.record;
       if (!this.draft) this.note.value = note;
       this.say(`Earlier analysis, ${spray.percent(earlier.overlap)} the same members: ${spray.verdicts.symbols[verdict][1]} (${annotator || "unnamed"}). Please confirm.`);
-    } else if (!changed.has("verdicts")) this.say(`${seen} of ${spray.report.ranking.length} findings reviewed`);
+    } else if (!changed.has("verdicts")) this.say(progress);
   },
 });

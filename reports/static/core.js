@@ -85,14 +85,14 @@ spray.element = (tag, attributes = {}, ...children) => {
     else if (name === "style") for (const [key, entry] of Object.entries(value)) made.style.setProperty(key, entry);
     else made.setAttribute(name, value === true ? "" : value);
   }
-  for (const child of children.flat()) {
+  for (const child of children.flat(Infinity)) {
     if (child !== null && child !== undefined && child !== false) made.append(child);
   }
   return made;
 };
 
 spray.fill = (parent, ...children) => {
-  parent.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  parent.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
 };
 
 spray.count = (value) => value.toLocaleString("en-US");
