@@ -72,13 +72,17 @@ def either(x: Tensor, y: Tensor, early: Early) -> Tensor:
 
 
 class LayerCall:
-    """One call of a weighted layer: its rule, the input and output it saw, and whether its output was folded."""
+    """One call of a weighted layer: its rule, the input and output it saw, and what became of its output.
 
-    def __init__(self, layer: Layer, rule: Rule, early: Early | None, where: str) -> None:
+    Two things about the output are settled only when the pass is over, so each is assumed as soon as it looks so,
+    and taken back when another use of the output comes by: that a normalisation is folded into the layer, and that
+    the output is ``rectified``, used by one ReLU only, whose output can then stand for it, since c is 0 elsewhere.
+    """
+
+    def __init__(self, layer: Layer, rule: Rule, early: Early | None) -> None:
         self.layer = layer
         self.rule = rule
         self.early = early
-        self.where = where
         self.uses = 0
         self.x: Tensor
         self.z: Tensor
@@ -88,18 +92,26 @@ class LayerCall:
         out: Tensor = _Weighted.apply(x, self)
         return out
 
-    def consumed(self, z: Tensor) -> None:
-        """Something uses the output as it is: a normalisation can no longer be folded into the layer."""
-        self.uses += 1
-        if self.layer.fold is not None:
+    def consumed(self, z: Tensor, *, folded: bool) -> None:
+        """Something uses the output z, of the layer itself or of the normalisation folded into it."""
+        if self.layer.fold is not None and not folded:
             self.layer.fold = None
-            self.z = z.detach()
+            self.z, self.layer.rectified = z.detach(), False
+        elif folded == (self.layer.fold is not None):
+            self.uses += 1
+            if self.layer.rectified:
+                self.z, self.layer.rectified = z.detach(), False
 
     def fold(self, fold: Fold, normalised: Tensor) -> None:
         """Draw a normalisation, the only consumer so far, into the layer: its output becomes the layer's."""
-        self.uses += 1
+        self.uses = 0
         self.layer.fold = fold
         self.z = normalised
+
+    def rectify(self, rectified: Tensor, *, folded: bool) -> None:
+        """Let the output of a ReLU, the only consumer so far, stand for the layer's own."""
+        if self.uses == 1 and folded == (self.layer.fold is not None):
+            self.z, self.layer.rectified = rectified, True
 
     def backward(self, carried: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """What the input carries, c or R by the kind of rule."""

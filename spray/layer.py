@@ -34,9 +34,13 @@ class Layer:
         *,
         derived: DerivedWeights | None = None,
         ledger: Ledger | None = None,
+        nonnegative: bool = False,
     ) -> None:
         self.geometry = geometry
         self.fold: Fold | None = None
+        self.rectified = False
+        """Whether z is known to be ≥ 0, and c to be 0 where z is: ahead of a ReLU, whose output stands for z."""
+        self._nonnegative = nonnegative
         self._weight, self._bias = weight, bias
         self._derived = derived or DerivedWeights()
         self._ledger = ledger
@@ -114,7 +118,7 @@ class Layer:
 
     def nonnegative(self, x: Tensor) -> bool:
         """Whether no input is negative, so that one pass with W⁺ holds all positive contributions."""
-        return x.numel() == 0 or bool(x.min() >= 0)
+        return self._nonnegative or x.numel() == 0 or bool(x.min() >= 0)
 
     def settle(
         self,
@@ -143,14 +147,25 @@ class Layer:
 
     def settle_bias(self, r: Float[Tensor, "n ..."], bias: Tensor | None) -> None:
         """Book what the bias took: Σ r·b."""
-        if self._ledger is None or bias is None:
+        if self._ledger is not None and bias is not None:
+            self._ledger.book("bias", self._per_channel(r) @ bias)
+
+    def settle_stabilised(self, r: Float[Tensor, "n ..."], epsilon: float, bias: Tensor | None) -> None:
+        """Both books for r = R / (d + ε) with all d ≥ 0, in one pass: the stabiliser took Σ R − r·d = ε·Σ r."""
+        if self._ledger is None:
             return
+        per_channel = self._per_channel(r)
+        self._ledger.book("epsilon", per_channel.sum(1) * epsilon)
+        if bias is not None:
+            self._ledger.book("bias", per_channel @ bias)
+
+    def _per_channel(self, r: Float[Tensor, "n ..."]) -> Float[Tensor, "n channel"]:
+        """The sum over the places of each sample."""
+        assert self._ledger is not None
         if self.geometry.channel_dim == -1:
-            per_channel = r.reshape(self._ledger.samples, -1, r.shape[-1]).sum(1)
-        else:
-            per_channel = r.sum(tuple(range(2, r.ndim)))
-            per_channel = per_channel.reshape(self._ledger.samples, -1, r.shape[1]).sum(1)
-        self._ledger.book("bias", per_channel @ bias)
+            return r.reshape(self._ledger.samples, -1, r.shape[-1]).sum(1)
+        per_channel = r.sum(tuple(range(2, r.ndim)))
+        return per_channel.reshape(self._ledger.samples, -1, r.shape[1]).sum(1)
 
     def _get(self, kind: str, build: Callable[[], Tensor]) -> Tensor:
         sources = (self._weight, *(self.fold.sources if self.fold else ()))

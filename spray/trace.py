@@ -30,7 +30,7 @@ def names(text: str) -> frozenset[str]:
 METADATA = names(
     "shape size dim ndim dtype device numel nelement is_floating_point is_complex requires_grad is_leaf is_cuda "
     "is_cpu is_mps is_meta is_sparse is_quantized is_nested layout stride is_contiguous __len__ __hash__ get_device "
-    "element_size ndimension itemsize nbytes names is_inference untyped_storage _assert"
+    "element_size ndimension itemsize nbytes names is_inference _base _assert"
 )
 """What may be asked of a tensor without touching its values."""
 
@@ -52,8 +52,14 @@ class Origin:
     """The trace's token, not the trace: a tensor that held its trace would be freed by the cycle collector only."""
     call: LayerCall | None = None
     early: Early | None = None
+    folded: bool = False
+    """Whether it is the output of a normalisation folded into ``call``, not that of the layer itself."""
     gate: str | None = None
+    nonnegative: bool = False
+    """Whether its values are known to be ≥ 0, by the operations that made it."""
     replaced: Tensor | None = None
+    overwritten: bool = False
+    """Whether an in-place operation has changed the memory it shares with its views."""
 
 
 @dataclass
@@ -67,6 +73,7 @@ class Call:
     kwargs: dict[str, Any]
     tracked: list[Tensor]
     carries: Literal["no", "natively", "elementwise"] = "no"
+    keeps_sign: bool = False
     origin: Origin | None = field(default=None)
 
     def native(self) -> Any:
@@ -102,7 +109,6 @@ class Trace(TorchFunctionMode):
         self.token = object()
         self.path: list[tuple[str, torch.nn.Module]] = []
         self.weighted = 0
-        self._overwritten: dict[int, Tensor] = {}
 
     # -- what is known about a tensor -----------------------------------------------------------------------------
 
@@ -131,16 +137,16 @@ class Trace(TorchFunctionMode):
         """The tensor that holds the values now, after in-place operations on it.
 
         Raises:
-            UnsupportedOperation: it shares memory with a tensor that an in-place operation has overwritten
-            since,
-                or it was made by an operation the trace could not see.
+            UnsupportedOperation: it shares memory with a tensor that was overwritten in place since, or it was made
+                by an operation the trace could not see.
         """
         origin = self.origin(tensor)
         while origin is not None and origin.replaced is not None:
             tensor = origin.replaced
             origin = self.origin(tensor)
         if origin is not None:
-            if self._overwritten and tensor.untyped_storage().data_ptr() in self._overwritten:
+            root = self.origin(_root(tensor))
+            if root is not None and root.overwritten:
                 raise UnsupportedOperation(
                     f"a tensor{self.place} shares memory with one that an in-place operation has overwritten "
                     "since. Relevance cannot follow views of overwritten tensors: write the in-place operation "
@@ -250,17 +256,18 @@ class Trace(TorchFunctionMode):
         out = map_tensors(lambda tensor: self._finish(call, tensor), out)
         if in_place:
             origin = self.origin(args[0])
-            if origin is not None and out is not args[0]:
+            root = self.origin(_root(args[0]))
+            if origin is not None and root is not None and out is not args[0]:
                 origin.replaced = out
-                self._overwritten[args[0].untyped_storage().data_ptr()] = args[0]
+                root.overwritten = True
         return out
 
     def consume(self, tracked: list[Tensor]) -> None:
-        """Tell the weighted layers whose outputs are used that a use other than a normalisation was seen."""
+        """Tell the weighted layers whose outputs are used that they are."""
         for tensor in tracked:
             origin = self.origin(tensor)
             if origin is not None and origin.call is not None:
-                origin.call.consumed(tensor)
+                origin.call.consumed(tensor, folded=origin.folded)
 
     def _finish(self, call: Call, out: Tensor) -> Tensor:
         """Mark an output of an operation on tracked tensors."""
@@ -277,8 +284,13 @@ class Trace(TorchFunctionMode):
         if early is not None and call.carries == "elementwise" and out.shape == call.tracked[0].shape:
             early.carries = True
             out = either(call.tracked[0], out, early)
-        _mark(out, Origin(self.token, early=early))
+        _mark(out, Origin(self.token, early=early, nonnegative=self._nonnegative(call)))
         return out
+
+    def _nonnegative(self, call: Call) -> bool:
+        """Whether the operation is a ReLU, or one that keeps signs on nothing but values ≥ 0."""
+        known = (origin.nonnegative for origin in map(self.origin, call.tracked) if origin is not None)
+        return call.name == "relu" or (call.keeps_sign and all(known))
 
     def early(self, call: Call, *, carries: bool) -> Early | None:
         """The output of an operation ahead of the first layer that carries c, None if it is not there."""
@@ -347,6 +359,11 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _freeze(tensor: Tensor) -> Tensor:
     """Parameters are constants of the explanation: no gradient is computed for them."""
     return tensor.detach() if tensor.requires_grad and tensor.is_leaf and not _marked(tensor) else tensor
+
+
+def _root(tensor: Tensor) -> Tensor:
+    """The tensor whose memory a view shows."""
+    return tensor if tensor._base is None else tensor._base
 
 
 def _marked(tensor: Tensor) -> bool:

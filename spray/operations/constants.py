@@ -36,6 +36,7 @@ def concatenate(call: Call) -> Tensor:
     pieces = call.args[0]
     out: Tensor = call.native()
     constants = [not call.trace.depends(piece) for piece in pieces]
+    call.keeps_sign = not any(constants)
     if any(constants):
         _refuse_gates(call, pieces)
         dim = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0)
@@ -81,7 +82,7 @@ def _sum(call: Call, sign: int) -> Tensor:
         factor = sign * call.kwargs.get("alpha", 1) if held[0] is second else 1
         _book(call, out, value * factor)
     else:
-        call.carries = "no"
+        call.carries, call.keeps_sign = "no", sign == 1
     return out
 
 

@@ -22,7 +22,7 @@ SHAPES = names(
 )
 """Values moved, copied or chosen: c and R both follow autograd's gradient. Of tied maxima the first takes all."""
 
-ELEMENTWISE = names("relu leaky_relu prelu neg positive abs hardshrink")
+ELEMENTWISE = names("leaky_relu prelu neg positive abs hardshrink")
 """Elementwise and homogeneous (hardshrink piecewise): R, where it is carried, passes unchanged."""
 
 LINEAR = names(
@@ -32,9 +32,20 @@ LINEAR = names(
 """Sums, averages and extrema over several values, which only c can pass."""
 
 
+def relu(call: Call) -> Tensor:
+    """max(x, 0), whose output can stand for that of the weighted layer before it."""
+    call.carries = "elementwise"
+    out: Tensor = call.native()
+    origin = call.trace.origin(call.tracked[0])
+    if origin is not None and origin.call is not None:
+        origin.call.rectify(out.detach(), folded=origin.folded)
+    return out
+
+
 def shape(call: Call) -> Any:
     """Shape operations and max-pooling."""
     call.carries = "natively"
+    call.keeps_sign = True
     return call.native()
 
 
@@ -46,6 +57,7 @@ def elementwise(call: Call) -> Any:
 
 def linear(call: Call) -> Any:
     """Sums and averages."""
+    call.keeps_sign = True
     return call.native()
 
 
@@ -85,6 +97,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(
         ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"), dropout
     ),
+    "relu": relu,
     "interpolate": interpolate,
     "pad": pad,
 }

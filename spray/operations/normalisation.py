@@ -68,7 +68,7 @@ def _affine(call: Call, x: Tensor, fold: Fold) -> Tensor:
     out: Tensor = _Affine.apply(x, fold, layer_call if foldable else None, early, trace.ledger)
     if foldable and layer_call is not None:
         layer_call.fold(fold, out.detach())
-    call.origin = Origin(trace.token, early=early)
+    call.origin = Origin(trace.token, call=layer_call if foldable else None, folded=foldable, early=early)
     return out
 
 

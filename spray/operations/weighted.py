@@ -46,8 +46,10 @@ def weighted(
         early = Early(f"{call.name} '{name}'", carries=True)
     elif origin.early is not None:
         origin.early.demand("quotient")
-    layer = Layer(geometry, weight, bias, derived=trace.derived, ledger=trace.ledger)
-    layer_call = LayerCall(layer, rule, early, name)
+    layer = Layer(
+        geometry, weight, bias, derived=trace.derived, ledger=trace.ledger, nonnegative=origin.nonnegative
+    )
+    layer_call = LayerCall(layer, rule, early)
     out = layer_call.run(x)
     call.origin = Origin(trace.token, call=layer_call, early=early)
     return out

@@ -61,7 +61,12 @@ class ZPlus(QuotientRule):
             plain = layer.adjoint(r if v is None else r + v, layer.weight, x)
             signed = layer.adjoint(r if v is None else r - v, layer.absolute_weight, x)
             return plain.add_(signed.mul_(torch.sign(x))).mul_(0.5)
-        p = layer.forward(x, layer.positive_weight, layer.positive_bias if self.bias else None)
+        bias = layer.positive_bias if self.bias else None
+        p = layer.forward(x, layer.positive_weight, bias)
+        if layer.rectified and self.bias and self.epsilon > 0:  # then p ≥ z > 0 wherever there is relevance
+            r = (c * z).div_(p.add_(self.epsilon))
+            layer.settle_stabilised(r, self.epsilon, bias)
+            return layer.adjoint(r, layer.positive_weight, x)
         out = layer.adjoint(self._share(layer, z, c, p), layer.positive_weight, x)
         v = self._alone(
             layer, z, c, p, z if self.bias or layer.bias is None else z - layer.broadcast(layer.bias)

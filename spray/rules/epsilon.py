@@ -45,6 +45,10 @@ class Epsilon(QuotientRule):
         self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
     ) -> Float[Tensor, "n ..."]:
         """Wᵀr with r = c·z/s(z) = c·|z| / (|z| + ε)."""
+        if layer.rectified and self.epsilon > 0 and not self.relative:
+            r = (c * z).div_(z + self.epsilon)
+            layer.settle_stabilised(r, self.epsilon, layer.bias)
+            return layer.adjoint(r, layer.weight, x)
         magnitude = z.abs()
         r = c * magnitude
         r = r.div_(magnitude.add_(self._stabiliser(z)))

@@ -48,13 +48,21 @@ class Gamma(QuotientRule):
 
     def _nonnegative(self, layer: Layer, x: Tensor, z: Tensor, c: Tensor) -> Tensor:
         p = layer.forward(x, layer.positive_weight, layer.positive_bias)
+        if layer.rectified and self.epsilon > 0:
+            r = (c * z).div_(p.mul_(self.gamma).add_(z).add_(self.epsilon))
+            bias = None if layer.bias is None else layer.bias + self.gamma * layer.bias.clamp(min=0)
+            layer.settle_stabilised(r, self.epsilon, bias)
+            return layer.adjoint(r, self._up(layer), x)
         d = torch.where(z > 0, z + self.gamma * p, (1 + self.gamma) * z - self.gamma * p)
         r = self._share(layer, z, c, d)
-        up = layer.derive(f"gamma {self.gamma} up", lambda W: W + self.gamma * W.clamp(min=0))
+        up = self._up(layer)
         if not ((z < 0) & (r != 0)).any():  # as ahead of a ReLU, which gives no relevance to negative outputs
             return layer.adjoint(r, up, x)
         down = layer.derive(f"gamma {self.gamma} down", lambda W: W + self.gamma * W.clamp(max=0))
         return layer.adjoint(r * (z > 0), up, x).add_(layer.adjoint(r * (z < 0), down, x))
+
+    def _up(self, layer: Layer) -> Tensor:
+        return layer.derive(f"gamma {self.gamma} up", lambda W: W + self.gamma * W.clamp(min=0))
 
     def _share(self, layer: Layer, z: Tensor, c: Tensor, d: Tensor) -> Tensor:
         """r = R / s(d), booked; d has the sign of z."""
