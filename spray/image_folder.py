@@ -18,6 +18,8 @@ from spray.data import Sample
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LARGEST = 2**26
+"""Pixels after resizing; above, an image of one by many thousand pixels would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,16 @@ class Preprocessing:
             raise ValueError("std must be positive, and crop positive and no larger than resize.")
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "c h w"]:
-        """The picture as the model's input."""
-        picture = image.convert("L" if len(self.mean) == 1 else "RGB")
+        """The picture as the model's input.
+
+        Raises:
+            ValueError: its values have no known range, or it is so narrow that resizing it would fill the memory.
+        """
+        picture = _eight_bit(image).convert("L" if len(self.mean) == 1 else "RGB")
         scale = self.resize / min(picture.size)
         width, height = (max(self.crop, round(side * scale)) for side in picture.size)
+        if width * height > LARGEST:
+            raise ValueError(f"{image.width}×{image.height} pixels would become {width}×{height}")
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - self.crop) // 2, (height - self.crop) // 2
         picture = picture.crop((left, top, left + self.crop, top + self.crop))
@@ -63,6 +71,7 @@ class ImageFolder:
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
+        ValueError: a folder is no class or several, or a link leads out of the root.
     """
 
     root: Path
@@ -73,19 +82,24 @@ class ImageFolder:
     labels: Sequence[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        files = list(_images(self.root))
-        folders = sorted({file.relative_to(self.root).parts[0] for file in files})
+        object.__setattr__(self, "root", Path(self.root))
+        files = _images(self.root)
+        folders = sorted({file.parts[0] for file in files})
         names = tuple(self.classes) or tuple(folders)
+        if repeated := [folder for folder in folders if names.count(folder) > 1]:
+            raise ValueError(
+                f"'{repeated[0]}' is the name of several classes, so the folder's label is not known. "
+                "Tell them apart in the list of classes and rename the folder."
+            )
         if unknown := [folder for folder in folders if folder not in names]:
             raise ValueError(
                 f"{self.root} has folders that are no class of the model: {', '.join(unknown[:5])}. "
-                f"The classes given are {', '.join(names[:5])}… : rename the folders, or give other classes."
+                f"The classes given begin {', '.join(names[:5])}: rename the folders, or give other classes."
             )
         object.__setattr__(self, "classes", names)
-        object.__setattr__(self, "ids", [file.relative_to(self.root).as_posix() for file in files])
-        object.__setattr__(
-            self, "labels", [names.index(file.relative_to(self.root).parts[0]) for file in files]
-        )
+        object.__setattr__(self, "ids", [file.as_posix() for file in files])
+        index = {name: number for number, name in enumerate(names)}
+        object.__setattr__(self, "labels", [index[file.parts[0]] for file in files])
 
     @property
     def metadata(self) -> Mapping[str, type]:
@@ -112,26 +126,46 @@ class ImageFolder:
                 facts: dict[str, str | int | float] = {"width": width, "height": height}
                 facts |= {"aspect": width / height, "format": image.format or ""}
                 values = self.preprocessing(image)
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"unreadable image: {type(error).__name__}") from error
+        except UnidentifiedImageError as error:
+            raise ValueError("unreadable image: no known format") from error
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            # The path in a system error's text would make the same data set's store differ from place to place.
+            reason = error.strerror if isinstance(error, OSError) and error.errno else str(error)
+            raise ValueError(f"unreadable image: {reason}") from error
         return Sample(values, self.labels[row], facts | {"bytes": path.stat().st_size})
 
 
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Images of 16 bits scaled (Pillow would clip them to white), palettes with transparency in their colours."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode '{image.mode}' have no known range; save them with 8 or 16 bits")
+    return image.convert("RGBA") if image.mode == "P" else image
+
+
 def _images(root: Path) -> list[Path]:
-    """Image files one class folder or more below root, sorted; links that lead out of the folder are refused."""
+    """Image files one class folder or more below root, relative to it, sorted.
+
+    Links to files may lead to other places in the folder; links that lead out of it, or to folders, are refused.
+    """
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root.resolve()}. Expected {root}/CLASS/NAME.jpg.")
     inside = root.resolve()
     files = []
     for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
+        for name in folders:
+            if Path(folder, name).is_symlink():
+                raise ValueError(
+                    f"{Path(folder, name)} is a link to a folder, which is not followed; move the folder itself here."
+                )
+        for name in names:
+            path = Path(folder, name)
             if path.suffix.lower() not in EXTENSIONS or path.parent == root:
                 continue
-            if not path.resolve().is_relative_to(inside):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise ValueError(f"{path} is a link that leads out of {root}; copy the file or leave it out.")
-            files.append(path)
+            files.append(path.relative_to(root))
     if not files:
         raise FileNotFoundError(
             f"{root} holds no image in a class folder. Expected {root}/CLASS/NAME with one of: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,25 @@ def load_callable(spec: str) -> Callable[..., Any]:
         names = ", ".join(sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_")))
         raise SpecError(f"'{spec}': {place} has no function '{function}'. It has: {names or 'none'}.")
     return found  # type: ignore[no-any-return]
+
+
+def call(spec: str) -> Any:
+    """What the function of a spec returns when called without arguments.
+
+    Raises:
+        SpecError: as ``load_callable``; also if the function needs arguments.
+    """
+    function = load_callable(spec)
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise SpecError(
+            f"'{spec}' is called without arguments, but: {error}. Name a function that needs none, such as "
+            "def load(): return MyModel(width=64)."
+        ) from None
+    except ValueError:  # a builtin without a signature; calling it tells
+        pass
+    return function()
 
 
 def _load_file(path: Path, spec: str) -> object:
@@ -63,6 +83,8 @@ def _load_module(name: str, spec: str) -> object:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # a module that the named one needs: its traceback says where
         raise SpecError(
             f"'{spec}': no module '{error.name}'. For a file, write its path with .py, such as ./{name}.py:…"
-        ) from error
+        ) from None

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import nn
 
-from spray.loading import SpecError, load_callable
+from spray.loading import SpecError, call
 
 TORCHVISION = "torchvision:"
+AUXILIARY = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
+"""Models with auxiliary heads, and the prefix of their names: a state dict has them or not."""
 
 
 def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     """The model that a spec names, in evaluation mode, on the CPU.
 
     Args:
-        spec: ``torchvision:NAME`` (random weights unless ``weights`` is given), ``FILE.py:FUNCTION`` or
-            ``PACKAGE.MODULE:FUNCTION``; the function takes no argument and returns an ``nn.Module``.
+        spec: ``torchvision:NAME`` (a classifier; with torchvision's own weights, downloaded, unless ``weights`` is
+            given), ``FILE.py:FUNCTION`` or ``PACKAGE.MODULE:FUNCTION``; the function takes no argument and
+            returns an ``nn.Module``.
         weights: a state dict written by ``torch.save``, read with ``weights_only=True``. Its shapes decide
             the number of classes of a torchvision model.
 
@@ -29,7 +36,7 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     if spec.startswith(TORCHVISION):
         model = _torchvision_model(spec.removeprefix(TORCHVISION), state)
     else:
-        model = load_callable(spec)()
+        model = call(spec)
         if not isinstance(model, nn.Module):
             raise SpecError(
                 f"'{spec}' returned {type(model).__name__}; expected a torch.nn.Module. "
@@ -39,36 +46,62 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
-            raise SpecError(f"The weights in {weights} do not fit the model '{spec}': {error}") from error
+            raise SpecError(
+                f"The weights in {weights} do not fit the model '{spec}': {str(error)[:1000]}"
+            ) from error
     return model.eval()
 
 
 def _torchvision_model(name: str, state: dict[str, torch.Tensor] | None) -> nn.Module:
-    from torchvision.models import get_model, list_models
+    import torchvision.models
 
-    if name not in list_models():
-        close = [known for known in list_models() if known.startswith(name[:4])]
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
         raise SpecError(
-            f"torchvision has no model '{name}'. Close: {', '.join(close) or 'see list_models()'}."
+            f"torchvision has no classifier '{name}'. "
+            f"Near names: {', '.join(get_close_matches(name, names)) or ', '.join(names[:5])}."
         )
-    options: dict[str, int] = {}
-    if state is not None:
-        matrices = [tensor for key, tensor in state.items() if key.endswith("weight") and tensor.ndim >= 2]
-        if matrices:
-            options["num_classes"] = matrices[-1].shape[0]
-    model = get_model(name, weights=None, **options)
+    if state is None:
+        try:
+            model = torchvision.models.get_model(name, weights="DEFAULT")
+        except (URLError, TimeoutError) as error:
+            raise SpecError(
+                f"The weights of torchvision's '{name}' cannot be downloaded ({error}). Give a state dict of your "
+                "own: --weights FILE.pt."
+            ) from error
+    else:
+        model = torchvision.models.get_model(name, weights=None, **_options(name, state))
     assert isinstance(model, nn.Module)
     return model
+
+
+def _options(name: str, state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What a state dict tells about its model: all of torchvision's classifiers define their last matrix last."""
+    options: dict[str, Any] = {}
+    matrices = [tensor for key, tensor in state.items() if key.endswith("weight") and tensor.ndim >= 2]
+    if matrices:
+        options["num_classes"] = matrices[-1].shape[0]
+    if name in AUXILIARY:
+        heads = any(key.startswith(AUXILIARY[name]) for key in state)
+        options |= {"aux_logits": heads, "init_weights": False}
+    return options
 
 
 def _load_state(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise SpecError(f"There are no weights at {path.resolve()}.")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise SpecError(
-            f"{path} holds {type(state).__name__}; expected a state dict (names to tensors), as "
-            "torch.save(model.state_dict(), path) writes it."
+            f"{path} cannot be read as a state dict: it is damaged, or holds more than tensors, which is never run. "
+            f"Write it with torch.save(model.state_dict(), path). ({str(error).partition('. ')[0][:300]})"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        entries = f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else ""
+        raise SpecError(
+            f"{path} holds {entries or type(state).__name__}; expected a state dict (names to tensors), as "
+            "torch.save(model.state_dict(), path) writes it. From a checkpoint, save the part that is one."
         )
     return state
 

@@ -65,7 +65,7 @@ class SampleRecord:
         if self.thumbnails and inputs.ndim == 4:
             columns["thumbnail"] = self.display.pictures(inputs, self.thumbnails)
         for name, kind in self.data.metadata.items():
-            values = [facts.get(name, ABSENT[kind]) for facts in block.metadata]
+            values = [kind(facts.get(name, ABSENT[kind])) for facts in block.metadata]
             columns[f"meta.{name}"] = values if kind is str else np.array(values, DTYPES[kind])
         return columns
 

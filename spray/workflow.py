@@ -32,7 +32,7 @@ from spray.findings import Findings, find
 from spray.graph import NearestNeighbours
 from spray.groups import GroupBy
 from spray.image_folder import ImageFolder, Preprocessing
-from spray.loading import SpecError, load_callable
+from spray.loading import SpecError, call
 from spray.models import load_model
 from spray.progress import Report, silent
 from spray.verification import Verification
@@ -58,12 +58,12 @@ class Audit:
         """Findings whose region the model was shown to use, by itself and strongly."""
         return [finding for finding in self.findings if finding.flagged]
 
-    def report(self, out: str | Path | None = None) -> Path:
+    def report(self, out: str | Path | None = None, *, title: str | None = None) -> Path:
         """Write the report, one offline HTML file, beside the store unless ``out`` says where."""
         import reports
 
         place = Path(out) if out is not None else Path(self.run.path).with_suffix(".html")
-        return reports.build(self.run.path, place, analysis=self.analysis.id)
+        return reports.build(self.run.path, place, analysis=self.analysis.id, title=title)
 
     def __repr__(self) -> str:
         return f"Audit({str(self.run.path)!r}, findings={len(self.findings)}, flagged={len(self.flagged)})"
@@ -166,7 +166,7 @@ def load_data(config: DataConfig) -> AuditData:
     if Path(config.spec).is_dir() or ":" not in config.spec:
         preprocessing = Preprocessing(config.resize, config.crop, config.mean, config.std)
         return ImageFolder(Path(config.spec), preprocessing, classes)
-    return as_audit_data(load_callable(config.spec)(), classes=classes or None)
+    return as_audit_data(call(config.spec), classes=classes or None)
 
 
 def _class_names(path: str) -> tuple[str, ...]:
