@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
@@ -15,8 +16,9 @@ from spray.data import AuditData, as_audit_data, input_digest
 from spray.models import model_digest
 from spray.progress import Report, silent
 from spray.regions import TopRegion, unit_maps
+from spray.scores import SCORES, Separability, Suspect
 from spray.strategies import Strategy, merge
-from spray.suspicion import Ranking, Separability, agreement, concentration
+from spray.suspicion import Ranking
 from spray.verification import Candidate, ClassMaps, Evidence, Verification
 from spray.words import summary
 from stores import AnalysisHandle, Finding, GroupAnalysis, Provenance, Run, describe
@@ -88,7 +90,7 @@ def find(
         report(done, len(groups), what)
         # One thread: the sums of a solver depend on how many there are, and the stored figures must not.
         with threadpool_limits(1, user_api="blas"):
-            members = _Class(run, analysis, group, step)
+            members = _ClassFindings(run, analysis, group, step)
             found.extend(members.findings(subject))
         sizes[group] = len(members.rows)
     report(len(groups), len(groups), what)
@@ -124,7 +126,7 @@ def _check_same(run: Run, subject: Subject) -> None:
         raise MismatchError("The data set at hand has other ids than the store: give the same data set.")
 
 
-class _Class:
+class _ClassFindings:
     """One class of an analysis: its maps and candidate strategies."""
 
     def __init__(self, run: Run, analysis: AnalysisHandle, group: int, step: Findings) -> None:
@@ -134,7 +136,6 @@ class _Class:
         relevance = run.table(str(analysis.facts["relevance"]))
         self.maps = relevance.read(str(analysis.facts["column"]), self.rows)
         self.units = unit_maps(self.maps) if self.maps.ndim == 3 else self.maps
-        self.separability = Separability(self.units.reshape(len(self.units), -1), step.seed)
         self.strategies = self._strategies()
 
     def findings(self, subject: Subject | None) -> list[Finding]:
@@ -172,7 +173,10 @@ class _Class:
 
     def _finding(self, index: int, strategy: Strategy, shown: Evidence | None) -> Finding:
         region, members = strategy.region, strategy.members
-        parts = self._parts(members, region, shown)
+        suspect = Suspect(
+            members, self.units, region, shown, self.result, self._separability, self._probability
+        )
+        parts = {name: score(suspect) for name, score in SCORES.items()}
         mean_map = self.units[members].mean(0) if self.units.ndim == 3 else None
         return Finding(
             name=f"c{self.group}.f{index}",
@@ -188,46 +192,19 @@ class _Class:
             evidence={} if shown is None else shown.to_json(self.step.seed),
         )
 
-    def _parts(
-        self, members: Bool[np.ndarray, " m"], region: Bool[np.ndarray, "y x"] | None, shown: Evidence | None
-    ) -> dict[str, float | None]:
-        placed = self.units.ndim == 3
-        inside, outside = self._confidence(members)
-        return {
-            "causal": None if shown is None else shown.score,
-            "necessity": None if shown is None else shown.removal.net,
-            "sufficiency": None if shown is None else shown.transplant.net,
-            "separation": self.separability.of(members),
-            "agreement": agreement(self.units[members]) if placed else None,
-            "concentration": concentration(self.units[members].mean(0), region)
-            if placed and region is not None
-            else None,
-            "gap_over_null": self._gap_over_null(),
-            "confidence": inside,
-            "confidence_of_rest": outside,
-            "share": float(members.mean()),
-        }
+    @cached_property
+    def _separability(self) -> Separability:
+        return Separability(self.units.reshape(len(self.units), -1), self.step.seed)
 
-    def _gap_over_null(self) -> float | None:
-        """The class's relative eigengap less the null's: how much clearer its groups are than those of noise."""
-        null = self.result.eigengap.get("null")
-        if not isinstance(null, Mapping):
-            return None
-        tested, expected = null.get("tested_gap"), null.get("gap")
-        if not isinstance(tested, int | float) or not isinstance(expected, int | float):
-            return None
-        return float(tested) - float(expected)
-
-    def _confidence(self, members: Bool[np.ndarray, " m"]) -> tuple[float | None, float | None]:
-        """Mean probability of the class inside and outside; None for a joint analysis or an empty side."""
+    @cached_property
+    def _probability(self) -> Float[np.ndarray, " m"] | None:
+        """P(class) of each analysed sample; None in a joint analysis."""
         if self.group < 0:
-            return None, None
+            return None
         logits = self.run.samples.read("logits", self.rows).astype(np.float64)
         odds = np.exp(logits - logits.max(1, keepdims=True))
-        probability = odds[:, self.group] / odds.sum(1)
-        sides = (probability[members], probability[~members])
-        inside, outside = (float(side.mean()) if len(side) else None for side in sides)
-        return inside, outside
+        probability: Float[np.ndarray, " m"] = odds[:, self.group] / odds.sum(1)
+        return probability
 
 
 def _hosts(run: Run, group: int) -> Int[np.ndarray, " h"]:

@@ -57,7 +57,9 @@ def coinciding(regions: Sequence[Bool[np.ndarray, "y x"]], least: float) -> list
     """Indices grouped so that regions overlapping by ``least`` (IoU), directly or in a chain, come together."""
     from scipy.sparse.csgraph import connected_components
 
-    close = np.array([[overlap(a, b) >= least for b in regions] for a in regions]).reshape(len(regions), -1)
+    if not regions:
+        return []
+    close = np.array([[overlap(a, b) >= least for b in regions] for a in regions])
     count, group = connected_components(close | np.eye(len(regions), dtype=bool), directed=False)
     return [[int(i) for i in np.flatnonzero(group == g)] for g in range(count)]
 

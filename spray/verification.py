@@ -172,7 +172,7 @@ class Verification:
             members=members,
             hosts=hosts,
             rest=read(rest_rows) if len(rest_rows) else members[:0],
-            rest_masks=torch.from_numpy(np.array(own).reshape(-1, 1, height, width)),
+            rest_masks=torch.from_numpy(np.array(own, bool).reshape(-1, 1, height, width)),
             rivals=[
                 (
                     _as_mask(pixel_mask(rival.region, height, width)),

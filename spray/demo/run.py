@@ -55,7 +55,7 @@ class Demo:
             model, train_seconds = self.trained(out / "model", case, case.images, report)
             found = audit(model, case.dataset(), out / "audit.zarr", report=report)
             started = time.perf_counter()
-            found.report(out / "report.html")
+            found.report(out / "report.html", title="Fashion-MNIST with a planted tag")
             report_seconds = time.perf_counter() - started
             report(0, 1, "control")
             compared = control()

@@ -1,0 +1,161 @@
+"""Findings of a small stored run: merged, tested, completed, ranked, flagged, worded, stored."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+import stores
+from spray.analysis import Analysis, analyze
+from spray.attribution import Attribution, attribute_dataset
+from spray.data import as_audit_data
+from spray.findings import Findings, MismatchError, find
+from spray.regions import TopRegion
+from spray.suspicion import Ranking
+from spray.verification import Verification
+from stores import AnalysisHandle, Finding, Run
+
+SIDE = 12
+REGION = TopRegion(share=9 / SIDE**2, smooth=1)
+STEP = Findings(region=REGION, verification=Verification(members=40, region=REGION))
+
+
+class TagReader(nn.Module):
+    """Class 1 has a bright object, but the tag in the corner counts as much; class 0 is dark."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.zeros(2, 1, SIDE, SIDE)
+        weight[1, 0, :3, :3] = 1.2
+        weight[1, 0, 6:10, 4:9] = 0.35
+        self.linear = nn.Linear(SIDE**2, 2)
+        with torch.no_grad():
+            self.linear.weight.copy_(weight.flatten(1))
+            self.linear.bias.copy_(torch.tensor([6.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1))
+
+
+def case() -> tuple[Tensor, Tensor]:
+    """50 tagged and 70 plain samples of class 1, 80 of class 0."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(200, 1, SIDE, SIDE, generator=generator) * 0.3
+    x[:120, :, 6:10, 4:9] += torch.rand(120, 1, 4, 5, generator=generator) * 0.9
+    x[:50, :, :3, :3] = 1
+    return x, (torch.arange(200) < 120).long()
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AnalysisHandle, nn.Module, TensorDataset]:
+    model, data = TagReader().eval(), TensorDataset(*case())
+    run = attribute_dataset(
+        model,
+        as_audit_data(data, classes=["dark <b>", "bright"]),
+        tmp_path_factory.mktemp("run") / "run.zarr",
+        Attribution(composite="gradient_x_input", block=40),
+    )
+    return run, analyze(run, Analysis(picture="none")), model, data
+
+
+@pytest.fixture(scope="module")
+def found(audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset]) -> list[Finding]:
+    run, handle, model, data = audited
+    return find(run, handle, STEP, model=model, dataset=as_audit_data(data, classes=["dark <b>", "bright"]))
+
+
+def test_the_planted_finding_comes_first_and_holds_exactly_the_tagged(found: list[Finding]) -> None:
+    first, *rest = found
+    assert first.group == 1 and first.flagged
+    assert first.rows.tolist() == list(range(50))
+    assert first.region is not None and first.region[:3, :3].all()
+    assert not any(finding.flagged for finding in rest)
+    assert all(first.score > finding.score for finding in rest)
+
+
+def test_the_words_tell_the_numbers(found: list[Finding]) -> None:
+    words = found[0].summary
+    assert words.startswith("50 of 120 'bright' samples.")
+    assert "top left" in words and "The model uses this region by itself" in words
+    removal = found[0].evidence["removal"]
+    assert f"{removal['mean']:.2f}" in words  # type: ignore[index]
+
+
+def test_findings_are_stored_as_returned_and_not_computed_twice(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], found: list[Finding]
+) -> None:
+    run, handle, model, data = audited
+    calls: list[str] = []
+    again = find(
+        run,
+        handle,
+        STEP,
+        model=model,
+        dataset=as_audit_data(data, classes=["dark <b>", "bright"]),
+        report=lambda done, total, what: calls.append(what),
+    )
+    assert not calls
+    for one, other in zip(found, again, strict=True):
+        assert (one.name, one.score, one.flagged, one.summary) == (
+            other.name,
+            other.score,
+            other.flagged,
+            other.summary,
+        )
+        assert np.array_equal(one.rows, other.rows)
+        assert dict(one.parts) == dict(other.parts)
+
+
+def test_without_the_model_nothing_is_flagged_but_all_is_ranked(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], tmp_path: Path
+) -> None:
+    run, handle, _, _ = audited
+    untested = find(run, handle, replace(STEP, seed=1))
+    assert untested and not any(finding.flagged for finding in untested)
+    assert all(finding.parts["causal"] is None for finding in untested)
+    assert "Not tested by intervention" in untested[0].summary
+    scores = [finding.score for finding in untested]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_at_most_so_many_flags_per_class(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset],
+) -> None:
+    run, handle, model, data = audited
+    strict = replace(STEP, ranking=Ranking(flags_per_class=0))
+    found = find(
+        run, handle, strict, model=model, dataset=as_audit_data(data, classes=["dark <b>", "bright"])
+    )
+    assert found[0].parts["causal"] is not None and found[0].parts["causal"] > 0.12
+    assert not any(finding.flagged for finding in found)
+
+
+def test_another_model_or_other_data_are_refused(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset],
+) -> None:
+    run, handle, model, data = audited
+    step = replace(STEP, seed=2)
+    other = TagReader().eval()
+    with torch.no_grad():
+        other.linear.bias += 1
+    names = ["dark <b>", "bright"]
+    with pytest.raises(MismatchError, match="digest"):
+        find(run, handle, step, model=other, dataset=as_audit_data(data, classes=names))
+    images, labels = data.tensors
+    fewer = as_audit_data(TensorDataset(images[1:], labels[1:]), classes=names)
+    with pytest.raises(MismatchError, match="ids"):
+        find(run, handle, step, model=model, dataset=fewer)
+    brighter = as_audit_data(TensorDataset(images + 0.01, labels), classes=names)
+    with pytest.raises(MismatchError, match="other pixels"):
+        find(run, handle, step, model=model, dataset=brighter)
+
+
+def test_findings_of_a_stored_run_read_back(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], found: list[Finding]
+) -> None:
+    run, handle, _, _ = audited
+    assert stores.open(run.path).analysis(handle.id).findings()

@@ -1,0 +1,69 @@
+"""Fills and transplants touch the region only, and put there what they say."""
+
+import pytest
+import torch
+
+from spray.interventions import FILLS, LocalMeanFill, NeighbourFill, transplant
+
+
+@pytest.fixture
+def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    images = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    others = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
+    mask[..., 2:5, 3:6] = True
+    return images, mask, others
+
+
+@pytest.mark.parametrize("name", sorted(FILLS))
+def test_every_fill_changes_the_region_and_nothing_else(name: str, case: tuple[torch.Tensor, ...]) -> None:
+    images, mask, others = case
+    before = images.clone()
+    filled = FILLS[name].apply(images, mask, others, torch.Generator().manual_seed(3))
+    outside = ~mask.expand_as(images)
+    assert torch.equal(filled[outside], images[outside])
+    assert not torch.isclose(filled[~outside], images[~outside]).all()
+    assert torch.equal(images, before)
+    assert torch.isfinite(filled).all()
+
+
+@pytest.mark.parametrize("name", sorted(FILLS))
+def test_masks_of_their_own_and_the_same_seed(name: str, case: tuple[torch.Tensor, ...]) -> None:
+    images, mask, others = case
+    masks = torch.stack([mask[0].roll(shift, -1) for shift in range(5)])
+    once = FILLS[name].apply(images, masks, others, torch.Generator().manual_seed(3))
+    again = FILLS[name].apply(images, masks, others, torch.Generator().manual_seed(3))
+    assert torch.equal(once, again)
+    assert torch.equal(once[~masks.expand_as(images)], images[~masks.expand_as(images)])
+
+
+def test_neighbour_takes_the_other_image(case: tuple[torch.Tensor, ...]) -> None:
+    images, mask, others = case
+    filled = NeighbourFill().apply(images, mask, others, torch.Generator())
+    assert torch.equal(filled[mask.expand_as(images)], others[mask.expand_as(images)])
+
+
+def test_local_mean_is_the_mean_of_the_ring() -> None:
+    image = torch.zeros(1, 1, 9, 9)
+    image[..., 2:7, 2:7] = torch.arange(25.0).view(5, 5)
+    image[..., 3:6, 3:6] = 100
+    mask = torch.zeros(1, 1, 9, 9, dtype=torch.bool)
+    mask[..., 3:6, 3:6] = True
+    ring = [v for i, v in enumerate(range(25)) if i not in (6, 7, 8, 11, 12, 13, 16, 17, 18)]
+    filled = LocalMeanFill(reach=0.1).apply(image, mask, image, torch.Generator())
+    assert filled[..., 3:6, 3:6].unique().item() == pytest.approx(sum(ring) / len(ring))
+
+
+def test_a_region_that_is_everything_is_filled_by_the_image_mean() -> None:
+    image = torch.rand(1, 2, 4, 4)
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    filled = LocalMeanFill().apply(image, mask, image, torch.Generator())
+    assert torch.allclose(filled, image.mean((2, 3), keepdim=True).expand_as(image))
+
+
+def test_transplant_in_place(case: tuple[torch.Tensor, ...]) -> None:
+    hosts, mask, donors = case
+    pasted = transplant(hosts, donors, mask)
+    inside = mask.expand_as(hosts)
+    assert torch.equal(pasted[inside], donors[inside])
+    assert torch.equal(pasted[~inside], hosts[~inside])

@@ -1,0 +1,42 @@
+"""Clusters that share a region are one strategy; noise belongs to none; relevance without place is left alone."""
+
+import numpy as np
+
+from spray.regions import TopRegion, unit_maps
+from spray.strategies import merge
+
+REGION = TopRegion(share=4 / 144, smooth=1)
+
+
+def pieces(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two pieces with the same tag but other backgrounds, one honest group, and two noise points."""
+    rng = np.random.default_rng(seed)
+    maps = rng.uniform(0, 0.2, (62, 12, 12))
+    maps[:20, :2, :2] += 2
+    maps[:10, 8, 8] += 1
+    maps[20:60, 5:7, 5:7] += 2
+    return np.repeat([1, 2, 0, -1], [10, 10, 40, 2]), unit_maps(maps)
+
+
+def test_pieces_with_one_region_become_one_strategy_and_the_largest_comes_first() -> None:
+    labels, units = pieces()
+    honest, tagged = merge(labels, units, REGION, 0.4)
+    assert honest.clusters == (0,) and honest.members.sum() == 40
+    assert tagged.clusters == (1, 2) and np.flatnonzero(tagged.members).tolist() == list(range(20))
+    assert tagged.region is not None and np.argwhere(tagged.region).max() == 1
+
+
+def test_no_overlap_no_merge() -> None:
+    labels, units = pieces()
+    assert [strategy.clusters for strategy in merge(labels, units, REGION, 1.01)] == [(0,), (1,), (2,)]
+
+
+def test_channel_relevance_keeps_its_clusters_and_has_no_region() -> None:
+    labels = np.array([0, 0, 0, 1, 1])
+    strategies = merge(labels, np.random.default_rng(0).normal(size=(5, 7)), REGION, 0.4)
+    assert [strategy.clusters for strategy in strategies] == [(0,), (1,)]
+    assert all(strategy.region is None for strategy in strategies)
+
+
+def test_all_noise_gives_no_strategy() -> None:
+    assert merge(np.full(5, -1), np.ones((5, 4, 4)), REGION, 0.4) == []
