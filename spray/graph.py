@@ -26,6 +26,8 @@ Method = Literal["auto", "exact", "approximate"]
 
 EXACT_LIMIT = 30_000
 """Rows up to which exact neighbours cost less than the start-up of the approximate ones."""
+_FOLD = 16
+"""Columns that are compared as one before they are looked at one by one."""
 _SPARE = 6
 """Candidates beyond k that the float32 product proposes, against rounding among near-duplicates."""
 
@@ -44,7 +46,7 @@ class NearestNeighbours:
     k: int | Literal["log"] = 10
     weights: Weights = "binary"
     method: Method = "auto"
-    block_bytes: int = field(default=32 << 20, metadata=TUNING)
+    block_bytes: int = field(default=64 << 20, metadata=TUNING)
     name: ClassVar[str] = "nearest_neighbours"
 
     def count(self, n: int) -> int:
@@ -108,31 +110,59 @@ def exact_neighbours(
     k: int,
     *,
     queries: Int[np.ndarray, " q"] | None = None,
-    block_bytes: int = 32 << 20,
+    block_bytes: int = 64 << 20,
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
     """Exact neighbours of all rows, or of those numbered in ``queries``, in blocks of bounded memory.
 
     Ties are broken by row number, so equal inputs give equal graphs.
     """
-    # Centred, the float32 product loses less; one scale for all keeps it far from under- and overflow.
-    centred = features - features.mean(axis=0, dtype=np.float64).astype(features.dtype)
-    peak = float(np.abs(centred).max(initial=0.0))
-    points = np.ascontiguousarray(centred / _positive(np.float64(peak)), dtype=np.float32)
-    squares = np.einsum("nd,nd->n", points, points)
     rows = np.arange(len(features)) if queries is None else np.asarray(queries)
     indices = np.empty((len(rows), k), dtype=np.int64)
     distances = np.empty((len(rows), k))
     candidates = min(k + _SPARE, len(features) - 1)
-    for block in _blocks(len(rows), len(features), block_bytes):
+    left, right = _factors(features)
+    for block in _blocks(len(rows), right.shape[1], block_bytes):
         chosen = rows[block]
-        near = points[chosen] @ points.T
-        near *= -2
-        near += squares
+        near = left[chosen] @ right
         near[np.arange(len(chosen)), chosen] = np.inf
-        proposed = np.argpartition(near, candidates - 1, axis=1)[:, :candidates]
-        proposed.sort(axis=1)
-        indices[block], distances[block] = _nearest(features, chosen, proposed, k)
+        indices[block], distances[block] = _nearest(features, chosen, _smallest(near, candidates), k)
     return indices, distances
+
+
+def _factors(features: Float[np.ndarray, "n d"]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """L and R with (L R)ᵢⱼ = |xⱼ|² − 2 xᵢ·xⱼ, the squared distance but for a number of row i's own.
+
+    Centred, the float32 product loses less, and one scale for all keeps it far from under- and overflow. R has
+    columns at infinity, to a multiple of ``_FOLD``.
+    """
+    centred = features - features.mean(axis=0, dtype=np.float64).astype(features.dtype)
+    points = (centred / _positive(float(np.abs(centred).max(initial=0.0)))).astype(np.float32)
+    ones = np.ones((len(points), 1), dtype=np.float32)
+    right = np.zeros((points.shape[1] + 1, -(-len(points) // _FOLD) * _FOLD), dtype=np.float32)
+    right[:-1, : len(points)] = points.T
+    right[-1] = np.inf
+    right[-1, : len(points)] = np.einsum("nd,nd->n", points, points)
+    return np.concatenate([-2 * points, ones], axis=1), right
+
+
+def _smallest(values: Float[np.ndarray, "b n"], count: int) -> Int[np.ndarray, "b c"]:
+    """Columns of each row's ``count`` smallest values, ascending.
+
+    Columns are folded into groups by their number modulo n / ``_FOLD``. The smallest values lie in the groups with
+    the smallest minima, so only those are looked at one by one: one pass over the block in place of a partition.
+    """
+    rows, width = values.shape
+    groups = width // _FOLD
+    if groups <= 4 * count:
+        columns = np.argpartition(values, count - 1, axis=1)[:, :count]
+    else:
+        least = values.reshape(rows, _FOLD, groups).min(axis=1)
+        best = np.argpartition(least, count - 1, axis=1)[:, :count]
+        within = (best[:, None] + groups * np.arange(_FOLD)[:, None]).reshape(rows, count * _FOLD)
+        chosen = np.argpartition(np.take_along_axis(values, within, axis=1), count - 1, axis=1)[:, :count]
+        columns = np.take_along_axis(within, chosen, axis=1)
+    columns.sort(axis=1)
+    return columns
 
 
 def _nearest(
@@ -150,8 +180,8 @@ def _nearest(
 
 
 def _blocks(rows: int, columns: int, block_bytes: int) -> Iterator[slice]:
-    """Slices over the rows whose float32 products and int64 indices fit ``block_bytes``."""
-    step = max(16, block_bytes // (12 * columns))
+    """Slices over the rows whose products fit ``block_bytes``."""
+    step = max(16, block_bytes // (4 * columns))
     return (slice(at, min(at + step, rows)) for at in range(0, rows, step))
 
 

@@ -16,9 +16,9 @@ def points(n=200, d=5, seed=0):
     return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
 
 
-@pytest.mark.parametrize("block_bytes", [1, 1 << 12, 32 << 20])
-def test_exact_neighbours_are_those_of_all_pairwise_distances(block_bytes):
-    features = points()
+@pytest.mark.parametrize(("n", "block_bytes"), [(200, 1), (200, 1 << 12), (200, 32 << 20), (1999, 1 << 20)])
+def test_exact_neighbours_are_those_of_all_pairwise_distances(n, block_bytes):
+    features = points(n)
     distances = plain_distances(features)
     np.fill_diagonal(distances, np.inf)
     indices, found = exact_neighbours(features, 7, block_bytes=block_bytes)

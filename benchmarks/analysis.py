@@ -1,0 +1,266 @@
+"""Spectral analysis at scale, side by side with CoRelAy and scikit-learn on the same maps.
+
+    python benchmarks/analysis.py                    # 1k to 20k maps, peers included
+    python benchmarks/analysis.py --sizes 100000 1000000 --methods spray
+    python benchmarks/analysis.py --classes 1000     # many classes of 1300 maps
+    python benchmarks/analysis.py --json
+
+Each measurement runs in a process of its own. Data: 14 × 14 maps of eight strategies (a blob in one of eight
+places) under noise, and a planted artifact (a corner) in 2 % of them. CPU seconds include compilation at run time
+but not imports or the making of data; memory is the peak of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+STRATEGIES, ARTIFACT, SIDE = 8, 0.02, 14
+VECTORS = 16
+PEER_LIMIT = {"corelay": 20_000, "sklearn": 20_000}
+
+
+def maps(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Maps [n, 14, 14] and the strategy of each; the artifact is the last one."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    means = np.zeros((STRATEGIES + 1, SIDE, SIDE), np.float32)
+    for strategy in range(STRATEGIES):
+        angle = 2 * np.pi * strategy / STRATEGIES
+        means[strategy] = np.exp(-((y - 4 * np.sin(angle)) ** 2 + (x - 4 * np.cos(angle)) ** 2) / 6)
+    means[-1, 1:3, 1:3] = 1
+    truth = rng.integers(STRATEGIES, size=n)
+    truth[rng.choice(n, round(ARTIFACT * n), replace=False)] = STRATEGIES
+    relevance = means[truth]
+    for at in range(0, n, 65536):
+        relevance[at : at + 65536] += 0.3 * rng.standard_normal(relevance[at : at + 65536].shape, np.float32)
+    return relevance, truth
+
+
+def spray(relevance: np.ndarray, full: bool) -> dict:
+    from spray.analysis import Analysis
+    from spray.null import GaussianNull
+    from spray.stability import Stability
+
+    bare = {} if full else {"null": GaussianNull(draws=0), "stability": Stability(draws=0)}
+    found = Analysis(eigenvectors=VECTORS, picture="none", **bare).group(relevance)
+    return {
+        "eigenvalues": found.eigenvalues.tolist(),
+        "strategies": found.strategies,
+        "recall": found.facts["recall"],
+        "labels": {name: clustering.labels for name, clustering in found.clusterings.items()},
+    }
+
+
+def corelay(relevance: np.ndarray) -> dict:
+    """Its own pipeline with its own defaults but for the number of eigenvectors and of clusters, given both."""
+    from corelay.pipeline.spectral import SpectralClustering
+    from corelay.processor.clustering import KMeans
+    from corelay.processor.embedding import EigenDecomposition
+
+    pipeline = SpectralClustering(
+        embedding=EigenDecomposition(n_eigval=VECTORS, is_output=True),
+        clustering=KMeans(n_clusters=STRATEGIES + 1, is_output=True),
+    )
+    flat = relevance.reshape(len(relevance), -1)
+    (values, _), labels = pipeline(flat / np.linalg.norm(flat, axis=1, keepdims=True))
+    return {"eigenvalues": sorted(values.tolist()), "labels": {"kmeans": labels}}
+
+
+def sklearn(relevance: np.ndarray) -> dict:
+    """kneighbors_graph, spectral_embedding with ARPACK, and k-means with the true number of clusters."""
+    from sklearn.cluster import KMeans
+    from sklearn.manifold import spectral_embedding
+    from sklearn.neighbors import kneighbors_graph
+
+    flat = relevance.reshape(len(relevance), -1)
+    graph = kneighbors_graph(flat / np.linalg.norm(flat, axis=1, keepdims=True), 10)
+    graph = (graph + graph.T) / 2
+    k = STRATEGIES + 1
+    vectors = spectral_embedding(
+        graph, n_components=VECTORS, eigen_solver="arpack", random_state=0, drop_first=False
+    )
+    return {"labels": {"kmeans": KMeans(k, n_init=10, random_state=0).fit_predict(vectors[:, :k])}}
+
+
+METHODS: dict[str, Callable[[np.ndarray], dict]] = {
+    "spray": lambda relevance: spray(relevance, full=False),
+    "spray, null and stability": lambda relevance: spray(relevance, full=True),
+    "corelay": corelay,
+    "sklearn": sklearn,
+}
+
+
+def cpu() -> float:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in usage)
+
+
+def quality(labels: np.ndarray, truth: np.ndarray) -> dict:
+    """Agreement with the truth, and the cluster that best matches the artifact."""
+    from spray.correspondence import adjusted_rand, contingency
+
+    artifact = truth == STRATEGIES
+    best = max(
+        (cluster for cluster in set(labels.tolist()) if cluster >= 0),
+        key=lambda cluster: (
+            (labels[artifact] == cluster).sum() / ((labels == cluster).sum() + artifact.sum())
+        ),
+    )
+    hits = (labels[artifact] == best).sum()
+    return {
+        "ari": round(adjusted_rand(contingency(labels, truth)), 3),
+        "precision": round(float(hits / (labels == best).sum()), 3),
+        "recall": round(float(hits / artifact.sum()), 3),
+    }
+
+
+def measure(method: str, n: int) -> dict:
+    """One measurement, in this process."""
+    warm_up(method)
+    relevance, truth = maps(n)
+    base, started = cpu(), time.perf_counter()
+    found = METHODS[method](relevance)
+    result = {
+        "method": method,
+        "n": n,
+        "cpu_seconds": round(cpu() - base, 2),
+        "wall_seconds": round(time.perf_counter() - started, 2),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "eigenvalues": found.get("eigenvalues"),
+        "strategies": found.get("strategies"),
+        "neighbour_recall": found.get("recall"),
+    }
+    return result | {name: quality(np.asarray(labels), truth) for name, labels in found["labels"].items()}
+
+
+def warm_up(method: str) -> None:
+    """Imports, which are no part of the measurement."""
+    if method == "corelay":
+        import corelay.pipeline.spectral
+        import corelay.processor.embedding  # noqa: F401
+    import hdbscan  # noqa: F401
+    import sklearn.cluster
+    import sklearn.covariance
+    import sklearn.manifold  # noqa: F401
+
+    import spray.analysis  # noqa: F401
+
+
+def classes(count: int, size: int, workers: int, full: bool) -> dict:
+    """Many classes, in processes: the maps are made ahead and lie in memory maps, as they do for a stored run."""
+    import tempfile
+    from pathlib import Path
+
+    from spray.analysis import Analysis
+    from spray.null import GaussianNull
+    from spray.parallel import in_processes
+    from spray.stability import Stability
+
+    bare = {} if full else {"null": GaussianNull(draws=0), "stability": Stability(draws=0)}
+    analysis = Analysis(picture="none", **bare)
+    with tempfile.TemporaryDirectory() as folder:
+        shape = (count * size, SIDE * SIDE)
+        stored = np.memmap(Path(folder) / "maps", np.float32, "w+", shape=shape)
+        for at in range(count):
+            stored[at * size : (at + 1) * size] = analysis.representation.transform(maps(size, seed=at)[0])
+        base, started = cpu(), time.perf_counter()
+        jobs = ((stored[at * size : (at + 1) * size], np.arange(size), at) for at in range(count))
+        strategies = [found.strategies for found in in_processes(analysis.features, jobs, workers)]
+    return {
+        "method": f"spray{', null and stability' if full else ''}, {count} classes of {size}",
+        "workers": workers,
+        "cpu_seconds": round(cpu() - base, 1),
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        "median_strategies": float(np.median(strategies)),
+    }
+
+
+def isolated(arguments: list[str], limit: float) -> dict:
+    """A measurement in a process of its own, given up after ``limit`` seconds."""
+    # -P: the scripts of this folder that are named like packages must not stand in for them.
+    command = [sys.executable, "-P", __file__, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        return {"measured": arguments[1:], "error": f"not done in {limit:.0f} s"}
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["killed"])[-1]
+        return {"measured": arguments[1:], "error": last}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def agreement(results: list[dict]) -> None:
+    """Adds how far the eigenvalues of each method are from ours at the same size."""
+    ours = {r["n"]: r["eigenvalues"] for r in results if r.get("method") == "spray"}
+    for result in results:
+        values = result.pop("eigenvalues", None)
+        if values and result.get("method") != "spray" and result["n"] in ours:
+            apart = np.abs(np.sort(values) - np.array(ours[result["n"]]))
+            result["eigenvalues_apart"] = float(f"{apart.max():.2g}")
+
+
+def exponents(results: list[dict]) -> dict[str, float]:
+    """Growth of CPU time with n, by least squares on the logarithms."""
+    found = {}
+    for method in METHODS:
+        points = [(r["n"], r["cpu_seconds"]) for r in results if r.get("method") == method]
+        if len(points) > 2:
+            n, seconds = np.log(np.array(points)).T
+            found[method] = round(float(np.polyfit(n, seconds, 1)[0]), 2)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 5000, 10_000, 20_000])
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--classes", type=int, default=0, help="also analyse so many classes of 1300 maps")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--limit", type=float, default=900, help="seconds allowed for each measurement")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--measure", nargs=2, metavar=("N", "METHOD"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure-classes", nargs=3, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure_classes:
+        count, workers, full = options.measure_classes
+        print(json.dumps(classes(count, 1300, workers, bool(full))))
+        return
+    if options.measure:
+        print(json.dumps(measure(options.measure[1], int(options.measure[0]))))
+        return
+    results = []
+    for n in options.sizes:
+        for method in options.methods:
+            if n <= PEER_LIMIT.get(method, n):
+                results.append(isolated(["--measure", str(n), method], options.limit))
+                if not options.json:
+                    print({k: v for k, v in results[-1].items() if k != "eigenvalues"}, flush=True)
+    for full in (False, True) if options.classes else ():
+        results.append(
+            isolated(
+                ["--measure-classes", str(options.classes), str(options.workers), str(int(full))],
+                options.limit,
+            )
+        )
+        if not options.json:
+            print(results[-1], flush=True)
+    agreement(results)
+    report = {"results": results, "exponents": exponents(results)}
+    if options.json:
+        print(json.dumps(report, indent=1))
+    else:
+        apart = {(r["method"], r["n"]): r["eigenvalues_apart"] for r in results if "eigenvalues_apart" in r}
+        print({"exponents": report["exponents"], "eigenvalues apart from ours": apart})
+
+
+if __name__ == "__main__":
+    main()
