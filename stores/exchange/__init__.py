@@ -1,0 +1,8 @@
+"""To and from other tools: ViRelAy and CoRelAy projects, maps computed elsewhere, plain tables."""
+
+from stores.exchange.corelay import import_virelay
+from stores.exchange.maps import import_maps, load_array
+from stores.exchange.sheets import SHEETS, export_sheets
+from stores.exchange.virelay import export_virelay
+
+__all__ = ["SHEETS", "export_sheets", "export_virelay", "import_maps", "import_virelay", "load_array"]

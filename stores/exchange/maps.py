@@ -1,0 +1,225 @@
+"""Relevance maps computed elsewhere, as arrays, into a run."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from stores.errors import StoreError
+from stores.provenance import Provenance
+from stores.run import Location, Run, create
+from stores.schema import Column, sample_columns
+from stores.tables import Table
+
+_SHARD_BYTES = 64 * 2**20
+
+
+def import_maps(
+    out: Location,
+    maps: Any,
+    *,
+    ids: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
+    classes: Sequence[str],
+    logits: Any = None,
+    thumbnails: Any = None,
+    method: str = "imported",
+    grid: int = 28,
+    full: bool = True,
+    source: Mapping[str, Any] | None = None,
+    missing: Mapping[int, str] | None = None,
+    metadata: Mapping[str, Sequence[str]] | None = None,
+) -> Run:
+    """Write a run from maps, read block by block: a memory map or Zarr array never fills memory.
+
+    Args:
+        out: path or URL of the run; one that is there and was made from the same is completed.
+        maps: (n, channel, y, x) or (n, y, x), anything that slices like an array; a row with a NaN is a
+            failed row.
+        ids: names of the samples.
+        labels: class indices, −1 where unknown.
+        classes: names of the classes.
+        logits: (n, class), if known; the prediction is their largest.
+        thumbnails: (n, y, x, channel) uint8, if there are any.
+        method: the table is called "relevance/<method>".
+        grid: pooled maps have at most this many cells a side.
+        full: whether to keep the maps themselves too.
+        source: where the maps come from, for the provenance.
+        missing: rows that have no map, with the reason.
+        metadata: further columns of text.
+
+    Raises:
+        StoreError: lengths, shapes or types do not fit together.
+    """
+    n, shape = _shape(maps)
+    labels = _labels(labels, len(classes))
+    per_sample = {"ids": ids, "labels": labels, "logits": logits, "thumbnails": thumbnails}
+    _check_lengths(n, per_sample | {f"metadata {name}": column for name, column in (metadata or {}).items()})
+    run = create(
+        out, classes=classes, samples=n, provenance={"imported": dict(source or {}), "method": method}
+    )
+    cells = (min(grid, shape[1]), min(grid, shape[2]))
+    provenance = Provenance(({"name": "import", "method": method, "grid": list(cells), **(source or {})},))
+    rows = max(1, _SHARD_BYTES // (4 * int(np.prod(shape))))
+
+    columns = sample_columns(
+        len(classes),
+        thumbnail=None if thumbnails is None else _three(thumbnails.shape[1:]),
+        metadata=dict.fromkeys(metadata or {}, "str"),
+    )
+    if logits is None:
+        unknown = Column("logits", "float32", (len(classes),), ("class",), missing=True)
+        columns = [unknown if column.name == "logits" else column for column in columns]
+    samples = run.create_table("samples", columns, rows_per_shard=rows, provenance=provenance)
+
+    def of_samples(low: int, high: int) -> dict[str, Any]:
+        scores = (
+            np.full((high - low, len(classes)), np.nan) if logits is None else np.asarray(logits[low:high])
+        )
+        values: dict[str, Any] = {
+            "id": list(ids[low:high]),
+            "label": labels[low:high],
+            "prediction": np.full(high - low, -1) if logits is None else scores.argmax(axis=1),
+            "logits": scores,
+        }
+        if thumbnails is not None:
+            values["thumbnail"] = np.asarray(thumbnails[low:high])
+        return values | {f"meta.{name}": list(column[low:high]) for name, column in (metadata or {}).items()}
+
+    def of_maps(low: int, high: int) -> dict[str, Any]:
+        return _relevance(_block(maps, low, high, shape), labels[low:high], cells, full)
+
+    fill(samples, of_samples, {})
+    table = run.create_table(
+        f"relevance/{method}",
+        _relevance_columns(shape, cells, full),
+        rows_per_shard=rows,
+        provenance=provenance,
+    )
+    fill(table, of_maps, missing or {})
+    return run
+
+
+def load_array(path: str | Path, key: str | None = None) -> Any:
+    """A ``.npy`` (memory-mapped), one array of a ``.npz``, or a Zarr array; nothing is ever unpickled.
+
+    Raises:
+        StoreError: the file cannot be read as such, holds objects, or ``key`` does not say which array.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                if key is None and len(archive.files) == 1:
+                    key = archive.files[0]
+                if key not in archive.files:
+                    raise StoreError(f"{path} holds {', '.join(archive.files)}; say which of them is meant.")
+                return np.asarray(archive[key])
+        if path.suffix == ".npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        import zarr
+
+        array: Any = zarr.open_array(str(path), path=key or "", mode="r")
+        return array
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise StoreError(
+            f"{path} cannot be read as an array ({error}). Expected .npy, .npz or a Zarr array of numbers; "
+            "arrays of objects are not taken, save them as numbers or text."
+        ) from error
+
+
+def pooled(maps: Float[np.ndarray, "n c y x"], cells: tuple[int, int]) -> Float[np.ndarray, "n h w"]:
+    """Sums over channels and over equal cells, pixels at a border shared by their overlap: ΣR is kept."""
+    vertical, horizontal = (_shares(size, count) for size, count in zip(maps.shape[2:], cells, strict=True))
+    return np.asarray(vertical @ maps.sum(axis=1) @ horizontal.T)
+
+
+def fill(table: Table, values: Callable[[int, int], dict[str, Any]], failed: Mapping[int, str]) -> None:
+    """Write the shards that are missing, each from ``values(first row, one past the last)``."""
+    for shard in table.missing():
+        rows = table.shards[shard]
+        table.write(
+            shard, values(rows.start, rows.stop), {row: why for row, why in failed.items() if row in rows}
+        )
+
+
+def _shares(size: int, cells: int) -> Float[np.ndarray, "cells size"]:
+    edges = np.linspace(0, size, cells + 1)
+    pixels = np.arange(size)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.asarray(np.clip(overlap, 0, None))
+
+
+def _relevance(
+    maps: Float[np.ndarray, "n c y x"], labels: np.ndarray, cells: tuple[int, int], full: bool
+) -> dict[str, Any]:
+    n = len(maps)
+    exact = maps.astype(np.float64)
+    values: dict[str, Any] = {
+        "input.place": pooled(exact, cells),
+        "start": np.full(n, np.nan),
+        "sum": exact.sum(axis=(1, 2, 3)),
+        "absolute": np.abs(exact).sum(axis=(1, 2, 3)),
+        "absorbed": np.full(n, np.nan),
+        "target": labels,
+    }
+    return values | ({"input.full": maps} if full else {})
+
+
+def _relevance_columns(shape: tuple[int, int, int], cells: tuple[int, int], full: bool) -> list[Column]:
+    columns = [Column("input.place", "float32", cells, ("y", "x"))]
+    if full:
+        columns.append(Column("input.full", "float32", shape, ("channel", "y", "x"), "scaled_float16"))
+    unknown = [Column(name, "float64", missing=True) for name in ("start", "absorbed")]
+    return [
+        *columns,
+        *unknown,
+        Column("sum", "float64"),
+        Column("absolute", "float64"),
+        Column("target", "int64"),
+    ]
+
+
+def _shape(maps: Any) -> tuple[int, tuple[int, int, int]]:
+    shape, dtype = tuple(maps.shape), np.dtype(maps.dtype)
+    if len(shape) not in (3, 4) or dtype.kind not in "fiu":
+        raise StoreError(
+            f"maps: expected numbers of shape (n, channel, y, x) or (n, y, x), got {dtype} of shape {shape}."
+        )
+    return shape[0], _three(shape[1:] if len(shape) == 4 else (1, *shape[1:]))
+
+
+def _three(shape: Sequence[int]) -> tuple[int, int, int]:
+    one, two, three = (int(length) for length in shape)
+    return one, two, three
+
+
+def _block(maps: Any, low: int, high: int, shape: tuple[int, int, int]) -> Float[np.ndarray, "n c y x"]:
+    return np.asarray(maps[low:high], np.float32).reshape(-1, *shape)
+
+
+def _labels(labels: Any, classes: int) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise StoreError(
+            f"labels: expected one class index per sample, got {array.dtype} of shape {array.shape}."
+        )
+    array = array.astype(np.int64)
+    wrong = np.flatnonzero((array < -1) | (array >= classes))
+    if len(wrong):
+        raise StoreError(
+            f"labels: {len(wrong)} are not among the {classes} classes (first: {array[wrong[0]]} at row "
+            f"{wrong[0]}); use -1 for an unknown class, or name all classes."
+        )
+    return array
+
+
+def _check_lengths(n: int, columns: Mapping[str, Any]) -> None:
+    wrong = {name: len(column) for name, column in columns.items() if column is not None and len(column) != n}
+    if wrong:
+        raise StoreError(f"there are {n} maps, but of {wrong}; give one of each per map, in the same order.")

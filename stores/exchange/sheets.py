@@ -1,0 +1,168 @@
+"""Samples, clusters, findings and verdicts as plain tables: CSV, Parquet or NumPy archives."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stores.analyses import AnalysisHandle
+from stores.errors import StoreError, Uncommitted
+from stores.run import Run
+from stores.verdicts import Verdict
+
+Columns = dict[str, list[Any]]
+
+
+def export_sheets(
+    run: Run, folder: str | Path, to: str = "csv", *, analysis: str | None = None
+) -> list[Path]:
+    """Write samples, clusters, findings and verdicts, one file each; their paths.
+
+    Args:
+        to: one of ``SHEETS``.
+        analysis: which analysis; the newest otherwise. Without any, only samples and verdicts are written.
+
+    Raises:
+        StoreError: the format is unknown, or needs a package that is not installed.
+        Uncommitted: the samples are not all written yet.
+    """
+    if to not in SHEETS:
+        raise StoreError(f"cannot export to {to!r}; choose one of {', '.join(SHEETS)}.")
+    try:
+        handle = run.analysis(analysis)
+    except Uncommitted:
+        handle = None
+    sheets = {"samples": _samples(run), "verdicts": _verdicts(run.verdicts())}
+    if handle is not None:
+        sheets |= {"clusters": _clusters(run, handle), "findings": _findings(run, handle)}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, columns in sheets.items():
+        path = folder / f"{name}.{to}"
+        SHEETS[to](path, columns)
+        paths.append(path)
+    return paths
+
+
+def _samples(run: Run) -> Columns:
+    table = run.samples
+    failures = table.failures
+    logits = table.read("logits").astype(np.float64)
+    likely = np.exp(logits - logits.max(axis=1, initial=-np.inf, keepdims=True))
+    confidence = likely.max(axis=1, initial=0) / np.maximum(likely.sum(axis=1), 1e-300)
+    labels, predictions = table.read("label").tolist(), table.read("prediction").tolist()
+    columns: Columns = {
+        "row": list(range(run.n)),
+        "id": table.read("id").tolist(),
+        "label": labels,
+        "label_name": [_class_name(run, label) for label in labels],
+        "prediction": predictions,
+        "prediction_name": [_class_name(run, label) for label in predictions],
+        "confidence": confidence.tolist(),
+        "failed": [failures.get(row, "") for row in range(run.n)],
+    }
+    for name in table.columns:
+        if name.startswith("meta."):
+            columns[name] = table.read(name).tolist()
+    return columns
+
+
+def _clusters(run: Run, handle: AnalysisHandle) -> Columns:
+    ids = run.samples.read("id")
+    names = ("analysis", "group", "row", "id", "clustering", "cluster", "outlier")
+    columns: Columns = {name: [] for name in names}
+    for group in map(handle.read, handle.groups):
+        for name, clustering in group.clusterings.items():
+            m = len(group.rows)
+            outlier = np.full(m, np.nan) if clustering.outlier is None else clustering.outlier
+            values: tuple[list[Any], ...] = (
+                [handle.id] * m, [group.group] * m, group.rows.tolist(), ids[group.rows].tolist(), [name] * m,
+                clustering.labels.tolist(), outlier.tolist(),
+            )  # fmt: skip
+            for column, part in zip(names, values, strict=True):
+                columns[column] += part
+    return columns
+
+
+def _findings(run: Run, handle: AnalysisHandle) -> Columns:
+    findings = handle.findings()
+    parts = dict.fromkeys(part for finding in findings for part in finding.parts)
+    columns: Columns = {
+        "rank": list(range(1, len(findings) + 1)),
+        "analysis": [handle.id] * len(findings),
+        "name": [finding.name for finding in findings],
+        "group": [finding.group for finding in findings],
+        "class": [_class_name(run, finding.group) for finding in findings],
+        "samples": [len(finding.rows) for finding in findings],
+        "score": [finding.score for finding in findings],
+        "flagged": [finding.flagged for finding in findings],
+        "summary": [finding.summary for finding in findings],
+    }
+    for part in parts:
+        values = [finding.parts.get(part) for finding in findings]
+        columns[f"part.{part}"] = [float("nan") if value is None else float(value) for value in values]
+    return columns
+
+
+def _verdicts(verdicts: list[Verdict]) -> Columns:
+    names = ("subject", "analysis", "key", "verdict", "note", "annotator", "time", "digest")
+    columns: Columns = {name: [getattr(verdict, name) for verdict in verdicts] for name in names}
+    columns["members"] = [len(verdict.members) for verdict in verdicts]
+    return columns
+
+
+def _class_name(run: Run, label: int) -> str:
+    return run.classes[label] if 0 <= label < len(run.classes) else ""
+
+
+def _write_csv(path: Path, columns: Columns) -> None:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def _write_parquet(path: Path, columns: Columns) -> None:
+    try:
+        pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise StoreError(
+            "Parquet needs pyarrow; install it with `pip install 'spray-audit[exchange]'`."
+        ) from error
+    parquet.write_table(pyarrow.table({name: _writable(values) for name, values in columns.items()}), path)
+
+
+def _write_npz(path: Path, columns: Columns) -> None:
+    arrays = {
+        name: np.array(values, dtype=str if _is_text(values) else None) for name, values in columns.items()
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:  # savez takes no array called "file"
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, values, allow_pickle=False)
+
+
+def _writable(values: list[Any]) -> list[Any]:
+    """Text with lone surrogates (undecodable file names) spelt out: Arrow holds UTF-8 only."""
+    if not _is_text(values):
+        return values
+    return [value.encode("utf-8", "backslashreplace").decode("utf-8") for value in values]
+
+
+def _is_text(values: list[Any]) -> bool:
+    return any(isinstance(value, str) for value in values)
+
+
+SHEETS: dict[str, Callable[[Path, Columns], None]] = {
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+    "npz": _write_npz,
+}
+"""The formats by name."""

@@ -1,0 +1,187 @@
+"""A run as a ViRelAy project: HDF5 files, a label map, and the project file that names them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from stores.analyses import AnalysisHandle
+from stores.analysis import GroupAnalysis
+from stores.errors import StoreError
+from stores.groups import group_key
+from stores.names import safe_key
+from stores.run import Run
+
+UNKNOWN = "unknown"
+"""Name of the class of samples without a label; its number is the first after the others'."""
+
+
+def export_virelay(run: Run, folder: str | Path, *, analysis: str | None = None) -> Path:
+    """Write a project that ViRelAy opens; the path of its ``project.yaml``.
+
+    Thumbnails become the data set, full maps the attributions (pooled ones, repeated to the size of the
+    thumbnails, where no full maps are kept). Rows that failed have no attribution. Eigenvalues are those of
+    the normalised Laplacian, in ViRelAy's descending order. Classes are named after their number,
+    ``f"{class:08d}"``.
+
+    Raises:
+        StoreError: the run keeps no thumbnails, h5py is missing, or the folder is not empty.
+        Uncommitted: there is no analysis yet.
+    """
+    h5 = h5py_module()
+    handle = run.analysis(analysis)
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(f"{folder} is not an empty folder; name one that is free.")
+    if "thumbnail" not in run.samples.columns:
+        raise StoreError(
+            f"{run.path} keeps no thumbnails, and ViRelAy shows nothing without; attribute with them."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    relevance = run.table(handle.facts["relevance"])
+    rows = np.flatnonzero(run.samples.ok & relevance.ok)
+    labels = _label_numbers(run)
+    with h5.File(folder / "input.h5", "w") as file:
+        _write_inputs(file, run, labels)
+    with h5.File(folder / "attribution.h5", "w") as file:
+        _write_attributions(file, run, handle, rows, labels)
+    with h5.File(folder / "analysis.h5", "w") as file:
+        _write_analyses(file, handle)
+    strategy = (
+        "true_label" if np.array_equal(relevance.read("target", rows), labels[rows]) else "predicted_label"
+    )
+    _write_text(folder / "label-map.json", _label_map(run))
+    _write_text(folder / "project.yaml", _project(run, handle, strategy))
+    return folder / "project.yaml"
+
+
+def h5py_module() -> Any:
+    """The h5py package.
+
+    Raises:
+        StoreError: it is not installed.
+    """
+    try:
+        return import_module("h5py")
+    except ImportError as error:
+        raise StoreError("HDF5 needs h5py; install it with `pip install 'spray-audit[exchange]'`.") from error
+
+
+def _write_inputs(file: Any, run: Run, labels: Int[np.ndarray, " n"]) -> None:
+    height, width, channels = run.samples.columns["thumbnail"].shape
+    data = file.create_dataset("data", (run.n, channels, height, width), np.uint8)
+    for rows, pictures in run.samples.iterate("thumbnail"):
+        data[rows[0] : rows[-1] + 1] = pictures.transpose(0, 3, 1, 2)
+    file["label"] = labels
+
+
+def _write_attributions(
+    file: Any,
+    run: Run,
+    handle: AnalysisHandle,
+    rows: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " n"],
+) -> None:
+    table = run.table(handle.facts["relevance"])
+    full = "input.full" in table.columns
+    column = "input.full" if full else "input.place"
+    height, width, _ = run.samples.columns["thumbnail"].shape
+    shape = table.columns[column].shape if full else (1, height, width)
+    data = file.create_dataset("attribution", (len(rows), *shape), np.float32)
+    done = 0
+    for _, maps in table.iterate(column, rows):
+        data[done : done + len(maps)] = maps if full else _stretched(maps, height, width)[:, None]
+        done += len(maps)
+    file["index"] = rows.astype(np.uint32)
+    file["label"] = labels[rows]
+    file["prediction"] = run.samples.read("logits", rows)
+
+
+def _stretched(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Maps with every cell repeated, so that they lie over the picture."""
+    y = np.arange(height) * maps.shape[1] // height
+    x = np.arange(width) * maps.shape[2] // width
+    return np.asarray(maps[:, y][:, :, x])
+
+
+def _write_analyses(file: Any, handle: AnalysisHandle) -> None:
+    groups = [group for group in map(handle.read, handle.groups) if group.status == "ok"]
+    if not groups:
+        raise StoreError(
+            f"analysis {handle.id} has no class with enough samples, so there is nothing to export."
+        )
+    # ViRelAy takes the first category's names for those of all.
+    clusterings = [name for name in groups[0].clusterings if all(name in it.clusterings for it in groups)]
+    pictures = [name for name in groups[0].pictures if all(name in it.pictures for it in groups)]
+    for group in groups:
+        _write_category(file.create_group(_category(group.group)), group, clusterings, pictures)
+
+
+def _write_category(category: Any, group: GroupAnalysis, clusterings: list[str], pictures: list[str]) -> None:
+    category["index"] = group.rows.astype(np.uint32)
+    embedding = category.create_group("embedding")
+    spectral = embedding.create_dataset("spectral", data=group.vectors[:, ::-1].astype(np.float32))
+    spectral.attrs["eigenvalue"] = group.eigenvalues[::-1].astype(np.float32)
+    for name in pictures:
+        picture = embedding.create_dataset(safe_key(name), data=group.pictures[name].astype(np.float32))
+        picture.attrs["embedding"] = "spectral"
+        picture.attrs["index"] = np.array([0, 1])
+    cluster = category.create_group("cluster")
+    for name in clusterings:
+        labels = group.clusterings[name].labels
+        written = cluster.create_dataset(safe_key(name), data=labels)
+        written.attrs["embedding"] = "spectral"
+        written.attrs["k"] = int(labels.max(initial=-1)) + 1
+        written.attrs["index"] = np.arange(group.vectors.shape[1])
+
+
+def _category(group: int) -> str:
+    return f"{group:08d}" if group >= 0 else group_key(group)
+
+
+def _label_numbers(run: Run) -> Int[np.ndarray, " n"]:
+    """Labels as ViRelAy knows them: unknown is a class of its own, after the others."""
+    labels = run.samples.read("label")
+    return np.where(labels < 0, len(run.classes), labels).astype(np.uint16)
+
+
+def _label_map(run: Run) -> list[dict[str, Any]]:
+    names = [*run.classes, UNKNOWN]
+    return [{"index": i, "word_net_id": f"{i:08d}", "name": name} for i, name in enumerate(names)]
+
+
+def _project(run: Run, handle: AnalysisHandle, strategy: str) -> Mapping[str, Any]:
+    height, width, _ = run.samples.columns["thumbnail"].shape
+    return {
+        "project": {
+            "name": f"SpRAy {handle.id}",
+            "model": "model",
+            "label_map": "label-map.json",
+            "dataset": {
+                "name": "data",
+                "type": "hdf5",
+                "path": "input.h5",
+                "input_width": width,
+                "input_height": height,
+                "up_sampling_method": "none",
+                "down_sampling_method": "none",
+            },
+            "attributions": {
+                "attribution_method": handle.facts["relevance"].partition("/")[2],
+                "attribution_strategy": strategy,
+                "sources": ["attribution.h5"],
+            },
+            "analyses": [{"analysis_method": "spectral", "sources": ["analysis.h5"]}],
+        }
+    }
+
+
+def _write_text(path: Path, content: Any) -> None:
+    """JSON, which is YAML too."""
+    path.write_text(json.dumps(content, indent=1), encoding="ascii")

@@ -1,0 +1,282 @@
+"""To other tools and back: ViRelAy itself opens what is exported, and nothing is unpickled on the way in."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import stores
+from stores import exchange
+from stores.exchange.maps import pooled
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> stores.Run:
+    path = tmp_path_factory.mktemp("exchange") / "run.zarr"
+    names = ["</script>", "名", "shape"]
+    ids = [f"{row}\\\udc80,\n" for row in range(60)]
+    made = stores.synthetic.make(path, samples=60, size=16, channels=3, failures=2, names=names, ids=ids)
+    made.add_verdict(
+        stores.Verdict(
+            "cluster", made.analysis().id, "c0.kmeans.1", "valid", "=1+1", "me", "2026-01-01", ("a",)
+        )
+    )
+    return made
+
+
+@pytest.fixture(scope="module")
+def project(run: stores.Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("h5py")
+    return exchange.export_virelay(run, tmp_path_factory.mktemp("virelay") / "project")
+
+
+def test_virelay_opens_the_project(run: stores.Run, project: Path) -> None:
+    model = pytest.importorskip("virelay.model", reason="virelay is not installed")
+    opened = model.Project(str(project))
+    try:
+        good = np.flatnonzero(run.samples.ok)
+        row = int(good[7])
+        sample = opened.get_sample(row)
+        assert np.array_equal(sample.data, run.samples.read("thumbnail", [row])[0])
+        assert [label.name for label in sample.labels] == [run.classes[row % 3]]
+        attribution = opened.get_attribution(row)
+        table = run.table(stores.synthetic.RELEVANCE)
+        assert np.allclose(attribution.data, table.read("input.full", [row])[0].transpose(1, 2, 0))
+        assert np.array_equal(attribution.prediction, run.samples.read("logits", [row])[0])
+        with pytest.raises(LookupError):
+            opened.get_attribution(int(np.flatnonzero(~run.samples.ok)[0]))
+        categories = opened.get_analysis_categories("spectral")
+        assert [it.name for it in categories] == ["00000000", "00000001", "00000002"]
+        assert [it.human_readable_name for it in categories] == list(run.classes)
+        assert opened.get_analysis_clustering_names("spectral") == ["hdbscan", "kmeans"]
+        for name in ("spectral", "umap"):
+            analysis = opened.get_analysis("spectral", "00000002", "kmeans", name)
+            group = run.analysis().read(2)
+            assert np.array_equal(analysis.attribution_indices, group.rows)
+            assert np.array_equal(analysis.clustering, group.clusterings["kmeans"].labels)
+        assert np.allclose(
+            opened.get_analysis("spectral", "00000002", "kmeans", "umap").embedding, group.pictures["umap"]
+        )
+    finally:
+        opened.close()
+
+
+def test_virelay_serves_the_project(run: stores.Run, project: Path) -> None:
+    model = pytest.importorskip("virelay.model", reason="virelay is not installed")
+    server = pytest.importorskip("virelay.server", reason="virelay's server cannot be imported")
+    workspace = model.Workspace()
+    workspace.add_project(str(project))
+    app = server.Server(workspace).app
+    client = app.test_client()
+    assert client.get("/api/projects").status_code == 200
+    row = int(np.flatnonzero(run.samples.ok)[0])
+    for address in (
+        f"dataset/{row}/image",
+        f"attributions/{row}",
+        "analyses/spectral?category=00000000&clustering=kmeans&embedding=umap",
+    ):
+        assert client.get(f"/api/projects/0/{address}").status_code == 200, address
+
+
+def test_there_and_back(run: stores.Run, project: Path, tmp_path: Path) -> None:
+    folder = project.parent
+    again = exchange.import_virelay(
+        tmp_path / "again",
+        folder / "attribution.h5",
+        inputs=folder / "input.h5",
+        analyses=[folder / "analysis.h5"],
+        label_map=folder / "label-map.json",
+        grid=8,
+    )
+    assert again.classes[:3] == run.classes
+    ours, theirs = run.table(stores.synthetic.RELEVANCE), again.table("relevance/imported")
+    good = np.flatnonzero(ours.ok)
+    assert np.array_equal(np.flatnonzero(theirs.ok), good)
+    assert set(theirs.failures.values()) == {"no attribution in the file"}
+    assert np.array_equal(theirs.read("input.full", good), ours.read("input.full", good))
+    assert np.allclose(theirs.read("input.place", good), ours.read("input.place", good), rtol=1e-2, atol=1e-3)
+    assert np.array_equal(again.samples.read("label", good), run.samples.read("label", good))
+    assert np.array_equal(again.samples.read("thumbnail", good), run.samples.read("thumbnail", good))
+    for number in range(3):
+        one, other = run.analysis().read(number), again.analysis().read(number)
+        assert np.array_equal(one.rows, other.rows)
+        assert np.allclose(one.eigenvalues, other.eigenvalues, atol=1e-6)
+        assert np.allclose(one.vectors[:, 4:], other.vectors[:, 4:], atol=1e-6)
+        assert {name: it.labels.tolist() for name, it in one.clusterings.items()} == {
+            name: it.labels.tolist() for name, it in other.clusterings.items()
+        }
+    assert stores.check(again.path) == []
+
+
+def test_grouped_and_multi_label_files(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(4, 3, 8, 8)).astype(np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for row in range(4):
+            file[f"attribution/{row:04d}"] = maps[row]
+            file[f"label/{row:04d}"] = np.array([row == 0, row == 1, row in (1, 2)])
+            file[f"prediction/{row:04d}"] = rng.normal(size=3).astype(np.float32)
+        file["index"] = np.array([10, 30, 20, 40])
+    with h5py.File(tmp_path / "analysis.h5", "w") as file:
+        file["n0001/index"] = np.array([40, 10, 20], np.uint32)
+        file["n0001/embedding/spectral"] = np.arange(6.0).reshape(3, 2)
+        file["n0001/embedding/spectral"].attrs["eigenvalue"] = np.array([0.5, 0.1])
+        file["n0001/embedding/t-sne"] = np.ones((3, 2))
+        file["n0001/cluster/k-means"] = np.array([1, 0, -1])
+    (tmp_path / "map.json").write_text(json.dumps([{"index": 2, "word_net_id": "n0001", "name": "cat"}]))
+    run = exchange.import_virelay(
+        tmp_path / "run",
+        tmp_path / "a.h5",
+        analyses=[tmp_path / "analysis.h5"],
+        label_map=tmp_path / "map.json",
+    )
+    assert run.samples.read("id").tolist() == ["10", "30", "20", "40"]
+    assert run.samples.read("label").tolist() == [0, -1, 2, -1]
+    assert run.samples.read("meta.labels").tolist() == ["0", "1, 2", "2", ""]
+    assert np.allclose(run.table("relevance/imported").read("sum"), maps.sum(axis=(1, 2, 3)), atol=1e-4)
+    group = run.analysis().read(2)
+    assert group.rows.tolist() == [0, 2, 3] and group.eigenvalues.tolist() == [0.1, 0.5]
+    assert group.vectors.tolist() == [[3.0, 2.0], [5.0, 4.0], [1.0, 0.0]]
+    assert group.clusterings["k-means"].labels.tolist() == [0, -1, 1] and list(group.pictures) == ["t-sne"]
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "zarr"])
+def test_maps_computed_elsewhere(tmp_path: Path, kind: str) -> None:
+    maps = np.random.default_rng(0).normal(size=(5, 12, 12)).astype(np.float32)
+    maps[3, 0, 0] = np.nan
+    path = tmp_path / f"maps.{kind}"
+    if kind == "npy":
+        np.save(path, maps)
+    elif kind == "npz":
+        np.savez(path, maps=maps)
+    else:
+        zarr.create_array(str(path), data=maps)
+    ids = ["a", "a", "../b", "", "ü"]
+    run = exchange.import_maps(
+        tmp_path / "run",
+        exchange.load_array(path),
+        ids=ids,
+        labels=[0, 1, -1, 0, 0],
+        classes=["x", "y"],
+        grid=5,
+    )
+    table = run.table("relevance/imported")
+    assert run.samples.read("id").tolist() == ids and run.samples.ok.all()
+    assert table.failures == {3: "input.place is not finite"}
+    assert np.allclose(table.read("input.place", [0]).sum(), maps[0].sum(), atol=1e-4)
+    assert table.read("target").tolist() == [0, 1, -1, -1, 0]
+    assert np.isnan(run.samples.read("logits")).all() and (run.samples.read("prediction") == -1).all()
+
+
+def test_pooling_keeps_the_sum_whatever_the_grid() -> None:
+    maps = np.random.default_rng(0).normal(size=(2, 3, 10, 7))
+    for cells in ((10, 7), (5, 3), (4, 4), (1, 1)):
+        assert pooled(maps, cells).shape == (2, *cells)
+        assert np.allclose(pooled(maps, cells).sum(axis=(1, 2)), maps.sum(axis=(1, 2, 3)))
+    assert np.allclose(pooled(maps, (5, 7)), maps.sum(axis=1).reshape(2, 5, 2, 7).sum(axis=2))
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "too few ids": ({"ids": ["a"]}, "of .'ids': 1."),
+    "a label out of range": ({"labels": [0, 1, 2]}, "not among the 2 classes .first: 2 at row 2"),
+    "labels that are numbers": ({"labels": [0.0, 1.0, 1.0]}, "class index per sample, got float64"),
+    "maps of text": ({"maps": np.array(["a", "b", "c"])}, "expected numbers"),
+    "objects": ({"maps": np.array([None] * 3, object)}, "expected numbers"),
+    "flat maps": ({"maps": np.zeros((3, 4))}, "of shape .3, 4"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_maps_are_told(tmp_path: Path, case: str) -> None:
+    changes, message = BAD[case]
+    given: dict[str, Any] = {
+        "maps": np.zeros((3, 2, 2)),
+        "ids": ["a", "b", "c"],
+        "labels": [0, 1, 0],
+        **changes,
+    }
+    with pytest.raises(stores.StoreError, match=message):
+        exchange.import_maps(tmp_path / "run", given.pop("maps"), classes=["x", "y"], **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_objects_are_never_unpickled(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (pytest.fail, ("unpickled",))
+
+    np.save(tmp_path / "a.npy", np.array([Trap()], object), allow_pickle=True)
+    np.savez(tmp_path / "a.npz", maps=np.array([Trap()], object))
+    (tmp_path / "b.npz").write_bytes(b"PK not a zip")
+    (tmp_path / "c.npy").write_bytes(b"")
+    for name in ("a.npy", "a.npz", "b.npz", "c.npy", "nothing.npy", "nothing.zarr"):
+        with pytest.raises(stores.StoreError, match="cannot be read as an array"):
+            exchange.load_array(tmp_path / name)
+
+
+def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "text.h5").write_text("no HDF5")
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    with h5py.File(tmp_path / "ragged.h5", "w") as file:
+        file["attribution/0"], file["attribution/1"] = np.zeros((1, 2, 2)), np.zeros((1, 3, 3))
+        file["label"] = np.array([0, 0])
+    for name, message in {
+        "text.h5": "cannot be opened as HDF5",
+        "none.h5": "cannot be opened as HDF5",
+        "empty.h5": "has no 'attribution'; it has nothing",
+        "ragged.h5": "different shapes",
+    }.items():
+        with pytest.raises(stores.StoreError, match=message):
+            exchange.import_virelay(tmp_path / "run", tmp_path / name)
+    assert not (tmp_path / "run").exists()
+
+
+def test_export_needs_thumbnails_an_analysis_and_a_free_folder(run: stores.Run, tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    bare = exchange.import_maps(
+        tmp_path / "bare", np.ones((2, 4, 4)), ids=["a", "b"], labels=[0, 0], classes=["x"]
+    )
+    with pytest.raises(stores.Uncommitted):
+        exchange.export_virelay(bare, tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("precious")
+    with pytest.raises(stores.StoreError, match="not an empty folder"):
+        exchange.export_virelay(run, tmp_path / "full")
+
+
+def test_csv(run: stores.Run, tmp_path: Path) -> None:
+    paths = exchange.export_sheets(run, tmp_path / "sheets")
+    assert [path.name for path in paths] == ["samples.csv", "verdicts.csv", "clusters.csv", "findings.csv"]
+    with (tmp_path / "sheets/samples.csv").open(encoding="utf-8", newline="") as file:
+        samples = list(csv.DictReader(file))
+    assert len(samples) == 60 and samples[5]["id"] == "5\\\\udc80,\n" and samples[4]["label_name"] == "名"
+    assert sum(bool(row["failed"]) for row in samples) == 2
+    with (tmp_path / "sheets/findings.csv").open(encoding="utf-8", newline="") as file:
+        findings = list(csv.DictReader(file))
+    assert [row["name"] for row in findings] == [it.name for it in run.analysis().findings()]
+    assert float(findings[0]["part.causal"]) == run.analysis().findings()[0].parts["causal"]
+
+
+def test_parquet_and_npz(run: stores.Run, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    exchange.export_sheets(run, tmp_path, "parquet")
+    exchange.export_sheets(run, tmp_path, "npz")
+    clusters = parquet.read_table(tmp_path / "clusters.parquet").to_pydict()
+    with np.load(tmp_path / "clusters.npz", allow_pickle=False) as archive:
+        assert archive["cluster"].tolist() == clusters["cluster"]
+        assert archive["id"].tolist()[0] == run.samples.read("id")[clusters["row"][0]]
+    assert set(clusters["clustering"]) == {"kmeans", "hdbscan"}
+
+
+def test_unknown_formats_are_told(run: stores.Run, tmp_path: Path) -> None:
+    with pytest.raises(stores.StoreError, match="choose one of csv, parquet, npz"):
+        exchange.export_sheets(run, tmp_path, "xlsx")
