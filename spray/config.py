@@ -43,7 +43,7 @@ class AttributionConfig:
     """What is computed and kept for each sample; see ``spray.attribution.Attribution``."""
 
     composite: str = "epsilon_plus_flat"
-    target: str = "label"
+    target: str | int = "label"
     start: str = "logit"
     layers: tuple[str, ...] = ()
     grid: int = 28
@@ -96,7 +96,7 @@ def load_config(path: Path) -> AuditConfig:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise ConfigError(f"There is no configuration at {path.resolve()}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no valid TOML: {error}.") from error
@@ -131,8 +131,10 @@ def _checked(value: Any, expected: Any, where: str) -> Any:
         return tuple(_checked(part, entry, where) for part in value)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if type(value) is not expected:
-        raise ConfigError(f"{where}: got {value!r}, expected {expected.__name__}.")
+    choices = typing.get_args(expected) or (expected,)
+    if type(value) not in choices:
+        names = " or ".join(choice.__name__ for choice in choices)
+        raise ConfigError(f"{where}: got {value!r}, expected {names}.")
     return value
 
 
@@ -140,7 +142,7 @@ def _anchored(config: AuditConfig, folder: Path) -> AuditConfig:
     """The same configuration with relative paths resolved against the folder of its file."""
 
     def at(path: str) -> str:
-        return str(folder / path) if path and "://" not in path else path
+        return str(folder / Path(path).expanduser()) if path and "://" not in path else path
 
     def spec(text: str) -> str:
         place, separator, function = text.rpartition(":")
@@ -155,3 +157,14 @@ def _anchored(config: AuditConfig, folder: Path) -> AuditConfig:
         out=at(config.out),
         report=at(config.report),
     )
+
+
+def report_beside(store: str | Path) -> Path:
+    """Where the report of a store goes unless told otherwise.
+
+    Raises:
+        ConfigError: the store is remote.
+    """
+    if "://" in str(store):
+        raise ConfigError(f"{store} is remote: say where the report goes, with --out or out=.")
+    return Path(store).with_suffix(".html")

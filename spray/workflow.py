@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
-from typing import cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from torch import nn
 import stores
 from spray.analysis import Analysis, analyze
 from spray.attribution import Attribution, attribute_dataset
+from spray.clustering import CLUSTERINGS
 from spray.config import (
     AnalysisConfig,
     AttributionConfig,
@@ -26,8 +27,10 @@ from spray.config import (
     DataConfig,
     ModelConfig,
     VerifyConfig,
+    report_beside,
 )
 from spray.data import AuditData, as_audit_data
+from spray.features import Channels, Pooled
 from spray.findings import Findings, find
 from spray.graph import NearestNeighbours
 from spray.groups import GroupBy
@@ -35,8 +38,12 @@ from spray.image_folder import ImageFolder, Preprocessing
 from spray.loading import SpecError, call
 from spray.models import load_model
 from spray.progress import Report, silent
+from spray.records import Layer
 from spray.verification import Verification
 from stores import AnalysisHandle, Finding, Run
+
+if TYPE_CHECKING:
+    from reports import Inline
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,32 @@ class Audit:
         """Write the report, one offline HTML file, beside the store unless ``out`` says where."""
         import reports
 
-        place = Path(out) if out is not None else Path(self.run.path).with_suffix(".html")
+        place = out or report_beside(self.run.path)
         return reports.build(self.run.path, place, analysis=self.analysis.id, title=title)
+
+    def inline(self, height: int = 900) -> Inline:
+        """The whole report in a notebook's output, written beside the store first."""
+        import reports
+
+        return reports.Inline(self.report(), height)
+
+    def plot_embedding(self, group: int, **options: Any) -> Any:
+        """The picture of a class as a Bokeh figure; see ``reports.plot_embedding``."""
+        import reports
+
+        return reports.plot_embedding(self.run, group, analysis=self.analysis.id, **options)
+
+    def plot_spectrum(self, group: int) -> Any:
+        """The spectrum of a class as a Bokeh figure; see ``reports.plot_spectrum``."""
+        import reports
+
+        return reports.plot_spectrum(self.run, group, analysis=self.analysis.id)
+
+    def plot_cluster(self, key: str, **options: Any) -> Any:
+        """A finding or cluster as a Bokeh figure; see ``reports.plot_cluster``."""
+        import reports
+
+        return reports.plot_cluster(self.run, key, analysis=self.analysis.id, **options)
 
     def __repr__(self) -> str:
         return f"Audit({str(self.run.path)!r}, findings={len(self.findings)}, flagged={len(self.flagged)})"
@@ -101,6 +132,8 @@ def audit(
 ) -> Audit:
     """Attribute, analyse and verify; resumes what an interrupted call with the same arguments began.
 
+    Relevance by channel, of tokens or of signals has no two axes of place: it is analysed as it is.
+
     Args:
         model: in evaluation mode.
         dataset: map-style torch data set of ``(input, label)``, or ``spray.data.AuditData``.
@@ -108,17 +141,20 @@ def audit(
         column: which stored relevance is analysed ("input.place", or "LAYER.channel", …).
         group_by: classes by "label" or "prediction", or "all" together.
 
+    Raises:
+        ConfigError: the column is none that the attribution keeps.
+
     Returns:
         The audit; ``.findings`` are ranked, ``.report()`` writes the page, a notebook shows a table.
     """
     data = as_audit_data(dataset)
     step = attribution or Attribution()
+    _check_column(column, step)
     clock = [time.perf_counter()]
     run = attribute_dataset(model, data, out, step, device=device, report=report)
     clock.append(time.perf_counter())
-    handle = analyze(
-        run, analysis or Analysis(), relevance=step.table, column=column, group_by=group_by, progress=report
-    )
+    suited = suited_to(run, step.table, column, analysis or Analysis())
+    handle = analyze(run, suited, relevance=step.table, column=column, group_by=group_by, progress=report)
     clock.append(time.perf_counter())
     find(run, handle, findings, model=model, dataset=data, device=device, report=report)
     clock.append(time.perf_counter())
@@ -132,13 +168,42 @@ def open_audit(path: str | Path, analysis: str | None = None) -> Audit:
     return Audit(run, run.analysis(analysis))
 
 
+def _check_column(column: str, step: Attribution) -> None:
+    """Refuse a column before the long work, not after it."""
+    kept = [f"{Layer.parse(layer).name}.{kind}" for layer in step.layers for kind in ("channel", "place")]
+    kept += ["input.place", *(["input.full"] if step.full else [])]
+    if column not in kept:
+        raise ConfigError(
+            f"analysis: column: '{column}' is not kept; there will be {', '.join(sorted(kept))}. "
+            "Name its module among the layers."
+        )
+
+
+def suited_to(run: Run, table: str, column: str, analysis: Analysis) -> Analysis:
+    """The same analysis, without pooling over places where the stored relevance has no two axes of place."""
+    known = run.table(table).columns
+    pooled = analysis.representation
+    if column not in known or len(known[column].shape) > 1 or not isinstance(pooled, Pooled):
+        return analysis
+    return replace(analysis, representation=Channels(pooled.sign, pooled.norm))
+
+
 def choose_device(name: str) -> torch.device:
-    """The device of this name; "auto" takes CUDA, then MPS, then the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device of this name; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: there is no such device on this machine.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, found in there.items() if found))
+    kind, _, number = name.partition(":")
+    if not there.get(kind, False) or not (number or "0").isdigit():
+        raise ConfigError(
+            f"device: got '{name}', and this machine has "
+            f"{', '.join(sorted(kind for kind, found in there.items() if found))}."
+        )
+    return torch.device(name)
 
 
 def model_of(config: ModelConfig) -> nn.Module:
@@ -166,7 +231,11 @@ def load_data(config: DataConfig) -> AuditData:
     if Path(config.spec).is_dir() or ":" not in config.spec:
         preprocessing = Preprocessing(config.resize, config.crop, config.mean, config.std)
         return ImageFolder(Path(config.spec), preprocessing, classes)
-    return as_audit_data(call(config.spec), classes=classes or None)
+    dataset = call(config.spec)
+    try:
+        return as_audit_data(dataset, classes=classes or None)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"What '{config.spec}' returned cannot be audited: {error}") from error
 
 
 def _class_names(path: str) -> tuple[str, ...]:
@@ -174,13 +243,14 @@ def _class_names(path: str) -> tuple[str, ...]:
         return ()
     if not Path(path).is_file():
         raise SpecError(f"There is no file of class names at {Path(path).resolve()}.")
-    return tuple(line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
+    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def attribution_step(config: AttributionConfig) -> Attribution:
     """The step that a configuration describes."""
-    values = {name: getattr(config, name) for name in AttributionConfig.__dataclass_fields__}
-    target = config.target
+    values = {entry.name: getattr(config, entry.name) for entry in fields(config)}
+    target = str(config.target)
     return Attribution(**{**values, "target": int(target) if target.lstrip("-").isdigit() else target})
 
 
@@ -204,7 +274,15 @@ def group_by_of(name: str) -> GroupBy:
 
 
 def findings_step(config: VerifyConfig) -> Findings:
-    """The step that a configuration describes."""
+    """The step that a configuration describes.
+
+    Raises:
+        ConfigError: there is no such clustering.
+    """
+    if config.clustering not in CLUSTERINGS:
+        raise ConfigError(
+            f"verify: clustering: got '{config.clustering}', expected one of {', '.join(CLUSTERINGS)}."
+        )
     verification = Verification(members=config.members, seed=config.seed)
     return Findings(clustering=config.clustering, verification=verification, seed=config.seed)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,10 +22,13 @@ from spray.cli.options import (
     settings,
 )
 from spray.cli.output import reporting, show_audit, show_demo, show_run
-from spray.config import ConfigError
+from spray.config import ConfigError, report_beside
+
+if TYPE_CHECKING:
+    from stores import AnalysisHandle, Run
 
 FAILED, INTERRUPTED = 1, 130
-STORE = click.Path(path_type=Path)
+OURS = frozenset({"spray", "stores", "reports"})
 
 
 class Group(click.Group):
@@ -50,14 +55,15 @@ class Group(click.Group):
 
 
 def _for_the_user(error: Exception) -> bool:
-    """Whether an error is about what was asked for, not a defect of ours."""
-    from spray.errors import AttributionError
-    from spray.loading import SpecError
-    from stores import StoreError
-
-    if isinstance(error, AttributionError | SpecError | StoreError | ConfigError | FileNotFoundError):
+    """Whether an error is about what was asked for: of our own types, a refusal that our code raised, or the disk's."""
+    if type(error).__module__.partition(".")[0] in OURS or isinstance(error, OSError):
         return True
-    return type(error).__name__ in ("MismatchError", "ReportError")
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return isinstance(error, ValueError) and _package(frames[-1][0].f_globals) in OURS
+
+
+def _package(names: Mapping[str, Any]) -> str:
+    return str(names.get("__name__", "")).partition(".")[0]
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -163,12 +169,12 @@ def attribute(config: Path | None, quiet: bool, as_json: bool, **flags: Any) -> 
 
 
 @main.command()
-@click.argument("store", type=STORE)
+@click.argument("store", type=str)
 @click.option("--relevance", help="Relevance table, where there are several.")
 @analysis_options
 @quiet_option
 @json_option
-def analyze(store: Path, relevance: str | None, quiet: bool, as_json: bool, **flags: Any) -> None:
+def analyze(store: str, relevance: str | None, quiet: bool, as_json: bool, **flags: Any) -> None:
     """Group the stored relevance of every class into strategies, and rank them (untested).
 
     \b
@@ -177,15 +183,17 @@ def analyze(store: Path, relevance: str | None, quiet: bool, as_json: bool, **fl
     """
     import stores
     from spray import analysis, findings
-    from spray.workflow import Audit, analysis_step, group_by_of
+    from spray.groups import choose_table
+    from spray.workflow import Audit, analysis_step, group_by_of, suited_to
 
     chosen = settings(None, flags).analysis
     run = stores.open(store, "r+")
+    table = choose_table(run, relevance)
     with reporting(quiet) as report:
         handle = analysis.analyze(
             run,
-            analysis_step(chosen),
-            relevance=relevance,
+            suited_to(run, table, chosen.column, analysis_step(chosen)),
+            relevance=table,
             column=chosen.column,
             group_by=group_by_of(chosen.group_by),
             progress=report,
@@ -196,27 +204,33 @@ def analyze(store: Path, relevance: str | None, quiet: bool, as_json: bool, **fl
 
 
 @main.command()
-@click.argument("store", type=STORE)
+@click.argument("store", type=str)
 @click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), help="The audit.toml of the audit."
+)
 @model_options
 @data_options
 @device_option
 @quiet_option
 @json_option
-def verify(store: Path, analysis_id: str | None, quiet: bool, as_json: bool, **flags: Any) -> None:
+def verify(
+    store: str, analysis_id: str | None, config: Path | None, quiet: bool, as_json: bool, **flags: Any
+) -> None:
     """Test the findings by intervention: remove each shared region, transplant it, compare with controls.
 
     \b
-    Example:
+    Examples:
       spray verify run.zarr --model model.py:load --data images/
+      spray verify run.zarr --config audit.toml
     """
     import stores
     from spray.findings import find
     from spray.workflow import Audit, choose_device, findings_step, load_data, model_of
 
-    chosen = settings(None, flags)
+    chosen = settings(config, flags)
     run = stores.open(store, "r+")
-    handle = run.analysis(analysis_id)
+    handle = _analysis(run, analysis_id)
     with reporting(quiet) as report:
         find(
             run,
@@ -231,14 +245,14 @@ def verify(store: Path, analysis_id: str | None, quiet: bool, as_json: bool, **f
 
 
 @main.command()
-@click.argument("store", type=STORE)
+@click.argument("store", type=str)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="The page; beside the store if left out."
 )
 @click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
 @click.option("--title", help="Title of the report.")
 @json_option
-def report(store: Path, out: Path | None, analysis_id: str | None, title: str | None, as_json: bool) -> None:
+def report(store: str, out: Path | None, analysis_id: str | None, title: str | None, as_json: bool) -> None:
     """Write the report: one HTML file that needs no network and no server.
 
     \b
@@ -246,8 +260,10 @@ def report(store: Path, out: Path | None, analysis_id: str | None, title: str | 
       spray report run.zarr --out report.html
     """
     import reports
+    import stores
 
-    page = reports.build(store, out or store.with_suffix(".html"), analysis=analysis_id, title=title)
+    chosen = _analysis(stores.open(store), analysis_id).id
+    page = reports.build(store, out or report_beside(store), analysis=chosen, title=title)
     if as_json:
         click.echo(json.dumps({"report": str(page), "bytes": page.stat().st_size}))
     else:
@@ -255,9 +271,9 @@ def report(store: Path, out: Path | None, analysis_id: str | None, title: str | 
 
 
 @main.command()
-@click.argument("store", type=STORE)
+@click.argument("store", type=str)
 @json_option
-def info(store: Path, as_json: bool) -> None:
+def info(store: str, as_json: bool) -> None:
     """What a store holds: samples, failures, relevance, analyses, findings, verdicts."""
     import stores
 
@@ -265,12 +281,12 @@ def info(store: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("store", type=STORE)
+@click.argument("store", type=str)
 @click.option(
     "--repair", is_flag=True, help="Take back damaged shards, so that the next run redoes just those."
 )
 @json_option
-def check(store: Path, repair: bool, as_json: bool) -> None:
+def check(store: str, repair: bool, as_json: bool) -> None:
     """Compare every committed byte of a store with its checksum. Exit code 1 if anything is wrong."""
     import stores
 
@@ -284,3 +300,10 @@ def check(store: Path, repair: bool, as_json: bool) -> None:
             click.echo("Sound: every committed byte is as it was written.")
     if any(not problem.repaired for problem in problems):
         sys.exit(FAILED)
+
+
+def _analysis(run: Run, id: str | None) -> AnalysisHandle:
+    try:
+        return run.analysis(id)
+    except KeyError as error:
+        raise ConfigError(f"--analysis: {error.args[0]}.") from None

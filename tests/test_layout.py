@@ -1,0 +1,110 @@
+"""The frame: who may import whom, who owns the packages, and that nothing is ever unpickled."""
+
+import ast
+import json
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("spray", "stores", "reports")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+HEAVY = ("torch", "torchvision", "bokeh", "sklearn", "umap", "hdbscan", "numba", "scipy", "PIL")
+
+
+def test_imports_go_one_way():
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command; lint_imports_command()",
+            "--no-cache",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "0 broken" in found.stdout
+
+
+def test_presentation_and_compute_meet_at_the_top_only():
+    """What import-linter's contracts leave open: below the top, compute does not import presentation either."""
+    top = ("spray/workflow.py", "spray/cli/", "spray/demo/")
+    for path in SOURCES:
+        place = path.relative_to(ROOT).as_posix()
+        if place.startswith("spray/") and not place.startswith(top):
+            assert not {name for name in _imported(path) if name.split(".")[0] == "reports"}, place
+
+
+def _imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def test_importing_loads_no_more_than_it_needs():
+    code = f"""
+import importlib, json, sys
+loaded = {{}}
+for name in ("stores", "spray", "spray.cli", "reports"):
+    importlib.import_module(name)
+    loaded[name] = [heavy for heavy in {HEAVY} if heavy in sys.modules]
+print(json.dumps(loaded))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = json.loads(found.stdout)
+    assert loaded["stores"] == loaded["spray"] == loaded["spray.cli"] == []
+    assert not {"torch", "torchvision", "sklearn", "umap", "hdbscan"} & set(loaded["reports"])
+
+
+def test_the_public_names_exist():
+    import spray
+
+    assert set(spray.__all__) <= set(dir(spray))
+    for name in spray.__all__:
+        assert getattr(spray, name).__module__.startswith("spray.")
+    with pytest.raises(AttributeError, match="has no attribute 'atribute'; it has"):
+        spray.atribute
+
+
+def test_one_distribution_owns_the_three_packages():
+    owner = distribution("spray-audit")
+    assert owner.entry_points.select(group="console_scripts")["spray"].value == "spray.cli:main"
+    for package in PACKAGES:
+        __import__(package)
+        assert Path(sys.modules[package].__file__).is_relative_to(ROOT)
+
+
+def test_tests_are_flat():
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+    assert {path.parent for path in (ROOT / "tests").rglob("test_*.py")} == {ROOT / "tests"}
+
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_nothing_is_unpickled(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if called.startswith("torch.") and called.endswith("load"):
+            assert keywords.get("weights_only") == "True", f"line {node.lineno}: {called}"
+        assert keywords.get("allow_pickle", "False") == "False", f"line {node.lineno}: {called}"
+        module, _, function = called.rpartition(".")
+        if module in FORBIDDEN_MODULES:
+            assert function not in ("load", "loads", "Unpickler", "open"), f"line {node.lineno}: {called}"
+        assert called not in ("eval", "exec", "__import__"), f"line {node.lineno}: {called}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in FORBIDDEN_MODULES:
+            names = {alias.name for alias in node.names}
+            assert not names & {"load", "loads", "Unpickler", "open"}, f"line {node.lineno}"
