@@ -26,7 +26,8 @@ def merge(
 ) -> list[Strategy]:
     """Clusters whose shared regions coincide (IoU) become one strategy; largest first.
 
-    ``units`` are unit maps; noise (−1) belongs to none. Relevance without two place axes has no region: each cluster stays by itself.
+    ``units`` are unit maps; noise (−1) belongs to none. Relevance without two place axes has no region: each of its
+    clusters stays by itself.
     """
     names = [int(name) for name in np.unique(labels) if name != NOISE]
     if units.ndim != 3:
