@@ -15,6 +15,7 @@ from typing import Literal
 
 from torch import nn
 
+from spray.methods import Foreign
 from spray.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Rule, WSquare, Zero, ZPlus
 
 EPSILON = Epsilon()
@@ -113,13 +114,13 @@ COMPOSITES: dict[str, Method] = {
 }
 
 
-def composite(name: str | Method) -> Method:
-    """The composite of that name, or the composite itself.
+def composite(name: str | Method | Foreign) -> Method | Foreign:
+    """The composite of that name, or the composite or foreign method itself.
 
     Raises:
         ValueError: no composite has that name; the message lists those there are.
     """
-    if isinstance(name, Composite | Gradient):
+    if not isinstance(name, str):
         return name
     if name not in COMPOSITES:
         raise ValueError(f"there is no composite {name!r}. There are: {', '.join(sorted(COMPOSITES))}.")

@@ -6,11 +6,11 @@ behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,11 +20,17 @@ from spray import preflight
 from spray.backprop import ChangedReLU
 from spray.composites import Composite, Gradient, Method, composite
 from spray.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
+from spray.methods import Foreign
 from spray.operations import HANDLERS
+from spray.preflight import Ranked
+from spray.start import Start as StartStep
+from spray.start import start
 from spray.trace import Trace
 from spray.weights import DerivedWeights
 
-Start = Literal["logit", "unit"]
+Start = str | StartStep
+Target = Int[Tensor, " n"] | int | Ranked | None
+Seed = Callable[[Tensor, Tensor], Tensor]
 
 __all__ = [
     "AttributionError",
@@ -32,6 +38,8 @@ __all__ = [
     "BadModel",
     "Explainer",
     "Explanation",
+    "Ranked",
+    "Start",
     "UnsupportedOperation",
     "attribute",
     "explain",
@@ -61,12 +69,21 @@ class Explanation:
     checks: dict[str, Float[Tensor, " n"]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """A forward pass ready for backward passes: the input (under the empty name) and the outputs of named modules."""
+
+    logits: Tensor
+    values: dict[str, Tensor]
+    trace: Trace | None
+
+
 class Explainer:
     """A model ready to be explained batch after batch, with the weights its rules derive kept in between.
 
     Args:
         model: any module that returns logits (n, classes), in evaluation mode.
-        composite: a name of ``spray.composites.COMPOSITES``, or a composite.
+        composite: a name of ``spray.composites.COMPOSITES``, a composite, or a method of ``spray.methods``.
         layers: names of modules (as in ``model.named_modules()``) whose outputs' relevance is wanted too.
 
     Raises:
@@ -76,7 +93,10 @@ class Explainer:
     """
 
     def __init__(
-        self, model: nn.Module, composite: str | Method = "epsilon_plus_flat", layers: Sequence[str] = ()
+        self,
+        model: nn.Module,
+        composite: str | Method | Foreign = "epsilon_plus_flat",
+        layers: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.composite = _composite(composite)
@@ -89,25 +109,39 @@ class Explainer:
     def explain(
         self,
         inputs: Float[Tensor, "n ..."],
-        targets: Int[Tensor, " n"] | int | None = None,
+        targets: Target = None,
         start: Start = "logit",
     ) -> Explanation:
-        """Relevance of one target per sample (None: the predicted class).
+        """Relevance of one target per sample: classes, one class for all, ``Ranked``, or None for the predicted.
 
-        ``start`` is ``"logit"`` (R = the target's logit) or ``"unit"`` (R = 1, which turns the map of a
-        negative logit around).
+        ``start`` is a name of ``spray.start.STARTS`` or a start: where the relevance is put in, and how much.
 
         Raises:
             BadInput: inputs or targets do not fit the model (``rows`` lists the samples).
             BadModel: see the class.
             UnsupportedOperation: the model uses an operation that no rule covers.
         """
+        return self.explain_each(inputs, [targets], start)[0]
+
+    def explain_each(
+        self, inputs: Float[Tensor, "n ..."], targets: Sequence[Target], start: Start = "logit"
+    ) -> list[Explanation]:
+        """Relevance of several targets per sample from one forward pass: one explanation per entry of ``targets``.
+
+        For the true, the predicted and the second class: ``explain_each(inputs, [labels, None, Ranked(1)])``.
+        """
         self._check_model()
         preflight.check_inputs(inputs, self.model)
+        seed = _start(start).seed
         with _computing(inputs.device.type):
-            return self._explain(inputs, targets, start)
+            if isinstance(self.composite, Foreign):
+                return [self._foreign(self.composite, inputs, each, seed) for each in targets]
+            run = self._forward(inputs)
+            return [
+                self._backward(run, each, seed, keep=i + 1 < len(targets)) for i, each in enumerate(targets)
+            ]
 
-    def _explain(self, inputs: Tensor, targets: Tensor | int | None, start: Start) -> Explanation:
+    def _forward(self, inputs: Tensor) -> _Pass:
         x = (inputs.clone() if inputs.is_inference() else inputs.detach()).requires_grad_()
         method, trace = self.composite, None
         if isinstance(method, Composite):
@@ -125,21 +159,44 @@ class Explainer:
         if trace is not None and isinstance(output, Tensor):
             output = trace.finish(output)
         logits = preflight.check_logits(output, len(x))
-        chosen = preflight.check_targets(targets, logits)
         for name in self.layers:
             if name not in captured:
                 raise BadInput(f"module '{name}' did not run in the model's forward, so it has no relevance.")
-        values = {"": x, **captured}
-        seed = _seed(logits.detach(), chosen, start)
-        carried = _gradients(logits, list(values.values()), seed)
+        return _Pass(logits, {"": x, **{name: captured[name] for name in self.layers}}, trace)
+
+    def _backward(self, run: _Pass, targets: Target, seed: Seed, *, keep: bool) -> Explanation:
+        logits = run.logits.detach()
+        chosen = preflight.check_targets(targets, logits)
+        seeded = seed(logits, chosen)
+        if run.trace is not None:
+            run.trace.ledger.clear()
+        carried = _gradients(run.logits, list(run.values.values()), seeded, keep)
         relevance = {
-            name: self._relevance(name, value, c, trace)
-            for (name, value), c in zip(values.items(), carried, strict=True)
+            name: self._relevance(name, value, c, run.trace)
+            for (name, value), c in zip(run.values.items(), carried, strict=True)
         }
         total = relevance.pop("")
-        checks = _checks(total, (seed * logits.detach()).sum(1), trace)
-        layers = {name: relevance[name] for name in self.layers}
-        return Explanation(total, logits.detach(), chosen, layers, checks)
+        checks = _checks(total, (seeded * logits).sum(1), run.trace)
+        return Explanation(total, logits, chosen, relevance, checks)
+
+    def _foreign(self, method: Foreign, inputs: Tensor, targets: Target, seed: Seed) -> Explanation:
+        """A method that is not the engine's own: its map, with the checks that hold for any map."""
+        if self.layers:
+            raise BadInput(
+                f"{method.name} gives relevance to inputs only. Leave layers out, or use a composite."
+            )
+        with torch.no_grad():
+            logits = preflight.check_logits(self.model(inputs), len(inputs))
+        chosen = preflight.check_targets(targets, logits)
+        relevance = method.relevance(self.model, inputs, chosen)
+        preflight.check_relevance(relevance, inputs, method.name)
+        return Explanation(
+            relevance.detach(),
+            logits,
+            chosen,
+            {},
+            _checks(relevance, (seed(logits, chosen) * logits).sum(1), None),
+        )
 
     def _relevance(self, name: str, value: Tensor, carried: Tensor | None, trace: Trace | None) -> Tensor:
         if carried is None:
@@ -167,8 +224,8 @@ class Explainer:
 def explain(
     model: nn.Module,
     inputs: Float[Tensor, "n ..."],
-    targets: Int[Tensor, " n"] | int | None = None,
-    composite: str | Method = "epsilon_plus_flat",
+    targets: Target = None,
+    composite: str | Method | Foreign = "epsilon_plus_flat",
     layers: Sequence[str] = (),
     start: Start = "logit",
 ) -> Explanation:
@@ -179,43 +236,30 @@ def explain(
 def attribute(
     model: nn.Module,
     inputs: Float[Tensor, "n ..."],
-    targets: Int[Tensor, " n"] | int | None = None,
-    composite: str | Method = "epsilon_plus_flat",
+    targets: Target = None,
+    composite: str | Method | Foreign = "epsilon_plus_flat",
     start: Start = "logit",
 ) -> Float[Tensor, "n ..."]:
     """The relevance of every input value for the target class (None: the predicted one), shaped like the inputs."""
     return explain(model, inputs, targets, composite, start=start).relevance
 
 
-_composite = composite
+_composite, _start = composite, start
 
 
-def _mode(method: Method, trace: Trace | None) -> AbstractContextManager[object]:
+def _mode(method: Method | Foreign, trace: Trace | None) -> AbstractContextManager[object]:
     """What has to be entered while the model runs."""
     if isinstance(method, Gradient) and method.relu != "gradient":
         return ChangedReLU(method.relu)
     return trace or nullcontext()
 
 
-def _seed(logits: Float[Tensor, "n classes"], targets: Int[Tensor, " n"], start: Start) -> Tensor:
-    """c at the logits: R / logit."""
-    seed = torch.zeros_like(logits)
-    chosen = targets[:, None]
-    if start == "logit":
-        return seed.scatter_(1, chosen, 1.0)
-    if start == "unit":
-        logit = logits.gather(1, chosen)
-        rows = tuple(torch.nonzero(logit.flatten() == 0).flatten().tolist())
-        if rows:
-            raise BadInput(f"start='unit' divides by the logit, which is 0 in rows {rows}.", rows)
-        return seed.scatter_(1, chosen, logit.reciprocal())
-    raise BadInput(f"there is no start {start!r}. There are: 'logit', 'unit'.")
-
-
-def _gradients(logits: Tensor, values: list[Tensor], seed: Tensor) -> Sequence[Tensor | None]:
+def _gradients(logits: Tensor, values: list[Tensor], seed: Tensor, keep: bool) -> Sequence[Tensor | None]:
     if not logits.requires_grad:
         return [None] * len(values)
-    gradients: Sequence[Tensor | None] = torch.autograd.grad(logits, values, seed, allow_unused=True)
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(
+        logits, values, seed, retain_graph=keep, allow_unused=True
+    )
     return gradients
 
 

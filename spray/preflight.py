@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from spray.errors import BadInput, BadModel
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A target: the class at this rank of each sample's logits, 0 for the predicted one."""
+
+    rank: int
+
 
 _RANDOM = ("Dropout", "StochasticDepth", "DropPath", "DropBlock")
 
@@ -123,7 +133,7 @@ def check_logits(logits: object, samples: int) -> Tensor:
     return logits
 
 
-def check_targets(targets: Tensor | int | None, logits: Float[Tensor, "n classes"]) -> Tensor:
+def check_targets(targets: Tensor | int | Ranked | None, logits: Float[Tensor, "n classes"]) -> Tensor:
     """One class per sample, int64; None means the predicted ones.
 
     Raises:
@@ -132,6 +142,12 @@ def check_targets(targets: Tensor | int | None, logits: Float[Tensor, "n classes
     samples, classes = logits.shape
     if targets is None:
         return logits.detach().argmax(1)
+    if isinstance(targets, Ranked):
+        if not 0 <= targets.rank < classes:
+            raise BadInput(
+                f"rank {targets.rank} is not among the ranks 0 to {classes - 1} of {classes} classes."
+            )
+        return logits.detach().argsort(dim=1, descending=True, stable=True)[:, targets.rank]
     if isinstance(targets, int):
         chosen = torch.full((samples,), targets, device=logits.device)
     else:
@@ -150,6 +166,24 @@ def check_targets(targets: Tensor | int | None, logits: Float[Tensor, "n classes
             rows,
         )
     return chosen.long()
+
+
+def check_relevance(relevance: object, inputs: Tensor, method: str) -> None:
+    """Refuse what a foreign method returns unless it is a map of the inputs.
+
+    Raises:
+        BadInput: not a finite tensor shaped like the inputs (``rows`` lists the samples that are not finite).
+    """
+    if not isinstance(relevance, Tensor) or relevance.shape != inputs.shape:
+        got = f"shape {tuple(relevance.shape)}" if isinstance(relevance, Tensor) else type(relevance).__name__
+        raise BadInput(
+            f"{method} returned {got}, but a map shaped like the inputs {tuple(inputs.shape)} is needed."
+        )
+    rows = tuple(torch.nonzero(~torch.isfinite(relevance).flatten(1).all(1)).flatten().tolist())
+    if rows:
+        raise BadInput(
+            f"{method} returned NaN or infinity for {len(rows)} samples (rows {_few(rows)}).", rows
+        )
 
 
 def check_layers(layers: tuple[str, ...], model: nn.Module) -> None:

@@ -1,0 +1,151 @@
+"""Where relevance starts, several targets from one pass, and methods that are not the engine's own."""
+
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from spray.engine import (
+    AttributionError,
+    BadInput,
+    Explainer,
+    Ranked,
+    UnsupportedOperation,
+    attribute,
+    explain,
+)
+from spray.methods import Captum, Function
+from spray.start import Difference
+from stores.provenance import describe
+
+
+def small_cnn(bias=True):
+    torch.manual_seed(0)
+    return (
+        nn.Sequential(
+            nn.Conv2d(2, 4, 3, bias=bias),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(36, 5, bias=bias),
+        )
+        .double()
+        .eval()
+    )
+
+
+def images():
+    torch.manual_seed(1)
+    return torch.randn(3, 2, 8, 8, dtype=torch.float64)
+
+
+def test_several_targets_come_from_one_forward_pass():
+    model, x = small_cnn(), images()
+    passes = []
+    model[4].register_forward_hook(lambda *_: passes.append(1))
+    explainer = Explainer(model, "epsilon_plus", layers=["2"])
+    labels = torch.tensor([0, 1, 2])
+    several = explainer.explain_each(x, [labels, None, Ranked(1), 4])
+    assert len(passes) == 1
+    order = several[0].logits.argsort(1, descending=True)
+    for explanation, targets in zip(
+        several, [labels, order[:, 0], order[:, 1], torch.full((3,), 4)], strict=True
+    ):
+        alone = explain(model, x, targets, "epsilon_plus", layers=["2"])
+        assert torch.equal(explanation.targets, targets)
+        assert torch.equal(explanation.relevance, alone.relevance)
+        assert torch.equal(explanation.layers["2"], alone.layers["2"])
+        assert all(torch.equal(explanation.checks[key], value) for key, value in alone.checks.items())
+
+
+def test_a_difference_of_logits_is_the_difference_of_two_maps():
+    model, x = small_cnn(bias=False), images()
+    contrast = explain(model, x, 1, "lrp_0", start=Difference(against=3))
+    expected = attribute(model, x, 1, "lrp_0") - attribute(model, x, 3, "lrp_0")
+    torch.testing.assert_close(contrast.relevance, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(contrast.checks["start"], contrast.logits[:, 1] - contrast.logits[:, 3])
+    runner_up = explain(model, x, None, "lrp_0", start="difference")
+    best = runner_up.logits.sort(1, descending=True).values
+    torch.testing.assert_close(runner_up.checks["start"], best[:, 0] - best[:, 1])
+    assert describe(Difference(3)) == {"name": "difference", "against": 3}
+
+
+@pytest.mark.parametrize(
+    ("targets", "start", "message"),
+    [
+        (1, Difference(1), "rows"),
+        (1, Difference(9), "not among 0 to 4"),
+        (Ranked(5), "logit", "rank 5"),
+        (1, "softmax", "'difference'"),
+    ],
+)
+def test_starts_and_ranks_that_do_not_fit_are_refused(targets, start, message):
+    with pytest.raises(BadInput, match=message):
+        attribute(small_cnn(), images(), targets, start=start)
+
+
+def test_a_unit_start_from_a_logit_of_zero_is_refused():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False)).double().eval()
+    with pytest.raises(BadInput, match="which is 0"):
+        attribute(model, torch.zeros(1, 2, dtype=torch.float64), 0, start="unit")
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+@pytest.mark.parametrize("kind", ["guided_backprop", "deconvnet"])
+def test_guided_backprop_and_deconvnet_change_what_relus_hand_back(kind, inplace):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(4, 6), nn.ReLU(inplace), nn.Linear(6, 6), nn.ReLU(inplace), nn.Linear(6, 2)
+    )
+    model, x = model.double().eval(), torch.randn(5, 4, dtype=torch.float64)
+    first = F.relu(model[0](x))
+    second = F.relu(model[2](first))
+    g = model[4].weight[1].expand(5, 6)
+    for layer, active in ((model[2], second), (model[0], first)):
+        g = g.clamp(min=0) * ((active > 0) if kind == "guided_backprop" else 1)
+        g = g @ layer.weight
+    torch.testing.assert_close(attribute(model, x, 1, kind), g.detach())
+
+
+def test_guided_backprop_is_refused_where_activations_are_no_relus():
+    with pytest.raises(UnsupportedOperation, match=r"gelu.*ReLU networks only"):
+        attribute(nn.Sequential(nn.Linear(4, 4), nn.GELU()).eval(), torch.randn(1, 4), 0, "guided_backprop")
+
+
+def test_any_function_comes_through_the_same_door():
+    def occlusion(model, inputs, targets):
+        with torch.no_grad():
+            drop = model(inputs) - model(inputs * 0)
+        share = drop.gather(1, targets[:, None]) / inputs[0].numel()
+        return share.view(-1, 1, 1, 1).expand_as(inputs)
+
+    model, x = small_cnn(), images()
+    explanation = explain(model, x, 2, Function("occlusion", occlusion, version="1"))
+    assert torch.equal(explanation.relevance, occlusion(model, x, torch.full((3,), 2)))
+    torch.testing.assert_close(explanation.checks["sum"], explanation.relevance.flatten(1).sum(1))
+    assert describe(Function("occlusion", occlusion, "1")) == {"name": "occlusion", "version": "1"}
+    with pytest.raises(BadInput, match=r"shape \(3,\)"):
+        explain(model, x, 2, Function("wrong", lambda model, inputs, targets: inputs[:, 0, 0, 0]))
+    with pytest.raises(BadInput, match="NaN or infinity for 3 samples"):
+        explain(model, x, 2, Function("wrong", lambda model, inputs, targets: inputs / 0))
+    with pytest.raises(BadInput, match="inputs only"):
+        explain(model, x, 2, Function("occlusion", occlusion), layers=["3"])
+
+
+def test_captum_is_an_optional_extra():
+    model, x = small_cnn(), images()
+    method = Captum("IntegratedGradients", {"n_steps": 8})
+    assert describe(method) == {
+        "name": "captum.IntegratedGradients",
+        "attributor": "IntegratedGradients",
+        "settings": {"n_steps": 8},
+    }
+    if importlib.util.find_spec("captum") is None:
+        with pytest.raises(AttributionError, match=r"spray-audit\[captum\]"):
+            attribute(model, x, 0, method)
+    else:
+        assert attribute(model, x, 0, method).shape == x.shape
+        with pytest.raises(AttributionError, match="no attributor"):
+            attribute(model, x, 0, Captum("Nothing"))
