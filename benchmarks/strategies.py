@@ -13,12 +13,14 @@ clusters, CoRelAy's pipeline with its documented defaults, k-means on the raw ma
 
 from __future__ import annotations
 
+import sys
+
+sys.path.pop(0)  # scripts of this folder that are named like packages would hide those
+
 import argparse
 import gzip
 import hashlib
-import importlib
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,11 +31,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The scripts of this folder that are named like packages must not stand in for them.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-spray = importlib.import_module("spray")
-network = importlib.import_module("spray.demo.network")
-CornerTag = importlib.import_module("spray.demo.plant").CornerTag
+import spray
+from spray.demo import network
+from spray.demo.plant import CornerTag
 
 FLIP_MARGIN = 0.10
 OTHERS = 500

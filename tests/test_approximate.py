@@ -1,0 +1,84 @@
+"""Approximate neighbours and how many of the exact ones they find."""
+
+import numpy as np
+import pytest
+
+from spray.analysis import Analysis
+from spray.approximate import probed_recall
+from spray.clustering import HDBSCAN, KMeans
+from spray.features import PCA
+from spray.graph import NearestNeighbours, exact_neighbours
+from spray.null import GaussianNull
+from spray.spectral import spectrum
+from spray.stability import Stability
+
+
+def points(n=600, d=6, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+def test_recall_of_the_exact_neighbours_is_one():
+    features = points()
+    assert probed_recall(features, exact_neighbours(features, 5)[0], probe=100) == 1
+
+
+def test_recall_counts_what_was_missed():
+    features = points()
+    indices, _ = exact_neighbours(features, 10)
+    indices[:, 5:] = exact_neighbours(features, 60)[0][:, 50:55]
+    assert probed_recall(features, indices) == 0.5
+
+
+def test_ties_are_no_misses():
+    features = np.repeat(points(3), 40, axis=0)
+    indices, _ = exact_neighbours(features, 5)
+    other = np.arange(120)[:, None] // 40 * 40 + (np.arange(120)[:, None] + np.arange(1, 6)) % 40
+    assert (indices != other).any()
+    assert probed_recall(features, other) == 1
+
+
+@pytest.mark.parametrize("step", [KMeans(), HDBSCAN()])
+def test_very_large_groups_are_clustered_by_a_part_of_them(step, monkeypatch):
+    features = np.concatenate([points(150, seed=seed) + 12 * seed for seed in range(3)])
+    graph = NearestNeighbours().affinity(features)
+    vectors = spectrum(graph, 6).vectors
+    whole = step.cluster(vectors, graph, 3, 0).labels
+    monkeypatch.setattr("spray.clustering.FITTED", 200)
+    part = step.cluster(vectors, graph, 3, 0)
+    assert part.parameters["fitted_rows"] == 200
+    np.testing.assert_array_equal(part.labels, whole)
+
+
+@pytest.mark.slow
+def test_nn_descent_finds_most_neighbours_and_never_the_row_itself():
+    features = np.concatenate([points(3000, 20), np.zeros((40, 20), np.float32)])
+    step = NearestNeighbours(method="approximate")
+    indices, distances = step.neighbours(features)
+    assert (indices != np.arange(len(features))[:, None]).all()
+    assert (np.diff(distances, axis=1) >= -1e-6).all()
+    assert (distances[-40:] == 0).all()
+    assert probed_recall(features, indices) > 0.9
+    again, _ = step.neighbours(features)
+    np.testing.assert_array_equal(indices, again)
+
+
+@pytest.mark.slow
+def test_an_analysis_on_approximate_neighbours_reports_their_recall_and_finds_the_same_groups():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(3, size=2000)
+    maps = 0.2 * rng.standard_normal((2000, 8, 8))
+    for group in range(3):
+        maps[truth == group, 2 * group + 1] += 1
+    analysis = Analysis(
+        neighbours=NearestNeighbours(method="approximate"),
+        reduction=PCA(),
+        null=GaussianNull(draws=0),
+        stability=Stability(draws=0),
+        picture="none",
+    )
+    found = analysis.group(maps)
+    assert not found.facts["exact_neighbours"]
+    assert 0.3 < found.facts["recall"] <= 1
+    assert found.strategies == 3
+    tables = [np.bincount(truth[found.clusterings["kmeans"].labels == label]) for label in range(3)]
+    assert all(table.max() == table.sum() for table in tables)
