@@ -1,0 +1,138 @@
+"""Commands around a finished audit: serve its report, gather verdicts, exchange with other tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from spray.cli.options import json_option
+
+STORE = click.Path(path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FORMATS = ("virelay", "csv", "parquet", "npz")
+
+
+@click.command()
+@click.argument("store", type=STORE)
+@click.option("--analysis", "analysis_id", help="Id of the analysis shown first; the newest if left out.")
+@click.option("--port", type=int, default=5006, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--address", default="127.0.0.1", show_default=True, help="Whom to listen to. There is no login."
+)
+@click.option("--origin", "origins", multiple=True, help="A further HOST:PORT that browsers may come by.")
+def serve(store: Path, analysis_id: str | None, port: int, address: str, origins: tuple[str, ...]) -> None:
+    """Show the report from the store itself; verdicts go straight into it. Ctrl-C ends it.
+
+    \b
+    Example:
+      spray serve run.zarr --port 8080
+    """
+    import reports
+
+    reports.serve(store, analysis=analysis_id, port=port, address=address, origins=origins, ready=click.echo)
+
+
+@click.group()
+def verdicts() -> None:
+    """Verdicts that reports exported: merge them, write them into the store."""
+
+
+@verdicts.command()
+@click.argument("files", type=FILE, nargs=-1, required=True)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The merged file."
+)
+@json_option
+def merge(files: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Put the verdicts of several people together, and show where they disagree.
+
+    \b
+    Example:
+      spray verdicts merge ada.json grace.json --out all.json
+    """
+    import reports
+
+    merged, disagreements = reports.merge([reports.read_file(file) for file in files])
+    reports.write_file(out, merged)
+    if as_json:
+        conflicts = [str(conflict) for conflict in disagreements]
+        click.echo(json.dumps({"verdicts": len(merged.verdicts), "conflicts": conflicts}))
+        return
+    for conflict in disagreements:
+        click.echo(f"conflict: {conflict}")
+    click.echo(f"{out}: {len(merged.verdicts)} verdicts, {len(disagreements)} conflicts")
+
+
+@verdicts.command()
+@click.argument("store", type=STORE)
+@click.argument("files", type=FILE, nargs=-1, required=True)
+def add(store: Path, files: tuple[Path, ...]) -> None:
+    """Write exported verdicts into the store they are about; those it has already are left out.
+
+    \b
+    Example:
+      spray verdicts add run.zarr all.json
+    """
+    import reports
+    import stores
+
+    merged, _ = reports.merge([reports.read_file(file) for file in files])
+    added = reports.add_to_store(stores.open(store, "r+"), merged)
+    click.echo(f"{added} verdicts added to {store}")
+
+
+@click.command()
+@click.argument("store", type=STORE)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--to", type=click.Choice(FORMATS), default="csv", show_default=True, help="Format.")
+@click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
+def export(store: Path, folder: Path, to: str, analysis_id: str | None) -> None:
+    """Write samples, clusters, findings and verdicts as tables, or a project that ViRelAy opens.
+
+    \b
+    Example:
+      spray export run.zarr tables/ --to parquet
+    """
+    import stores
+    from stores.exchange import export_sheets, export_virelay
+
+    run = stores.open(store)
+    if to == "virelay":
+        click.echo(export_virelay(run, folder, analysis=analysis_id))
+        return
+    for path in export_sheets(run, folder, to, analysis=analysis_id):
+        click.echo(path)
+
+
+@click.command("import")
+@click.argument("attribution", type=FILE)
+@click.option("--out", type=STORE, required=True, help="The store to write.")
+@click.option("--inputs", type=FILE, help="HDF5 with the images, for thumbnails.")
+@click.option("--analyses", type=FILE, multiple=True, help="HDF5 with analyses (repeatable).")
+@click.option("--label-map", type=FILE, help="JSON with the names of the classes.")
+@click.option("--method", default="imported", show_default=True, help="What the relevance table is called.")
+def import_store(
+    attribution: Path,
+    out: Path,
+    inputs: Path | None,
+    analyses: tuple[Path, ...],
+    label_map: Path | None,
+    method: str,
+) -> None:
+    """Make a store from relevance that CoRelAy or ViRelAy hold in HDF5.
+
+    \b
+    Example:
+      spray import attribution.h5 --inputs input.h5 --analyses analysis.h5 --out run.zarr
+    """
+    from stores.exchange import import_virelay
+
+    run = import_virelay(
+        out, attribution, inputs=inputs, analyses=analyses, label_map=label_map, method=method
+    )
+    click.echo(f"{run.path}: {run.n} samples. Go on with: spray analyze {run.path}")
+
+
+COMMANDS = (serve, verdicts, export, import_store)

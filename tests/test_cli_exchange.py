@@ -1,0 +1,94 @@
+"""Commands around a finished audit: verdicts merged and stored, tables written, other tools' files read."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import stores
+import stores.synthetic
+from reports import VerdictFile, write_file
+from reports.verdicts import store_identity
+from spray.cli import main
+from stores import Run, Verdict
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return stores.synthetic.make(tmp_path / "run.zarr", samples=90)
+
+
+def verdict(run: Run, word: str, annotator: str, second: int) -> Verdict:
+    handle = run.analysis()
+    finding = handle.findings()[0]
+    ids = run.samples.read("id", finding.rows)
+    return Verdict(
+        subject="finding",
+        analysis=handle.id,
+        key=finding.name,
+        verdict=word,
+        note="",
+        annotator=annotator,
+        time=f"2026-01-01T00:00:{second:02d}Z",
+        members=tuple(str(name) for name in ids),
+    )
+
+
+def invoke(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_verdicts_of_two_people_are_merged_shown_and_stored(run: Run, tmp_path: Path) -> None:
+    files = []
+    for second, (name, word) in enumerate({"ada": "clever_hans", "grace": "valid"}.items()):
+        file = VerdictFile(store_identity(run), "", (verdict(run, word, name, second),))
+        files.append(write_file(tmp_path / f"{name}.json", file))
+    out = tmp_path / "all.json"
+    assert "2 verdicts, 1 conflicts" in invoke("verdicts", "merge", *files, "--out", out)
+    told = json.loads(invoke("verdicts", "merge", *files, "--out", out, "--json"))
+    assert told["verdicts"] == 2 and "ada" in told["conflicts"][0] and "grace" in told["conflicts"][0]
+    before = len(run.verdicts())
+    assert "2 verdicts added" in invoke("verdicts", "add", run.path, out)
+    assert "0 verdicts added" in invoke("verdicts", "add", run.path, out)
+    assert len(stores.open(run.path).verdicts()) == before + 2
+
+
+def test_verdicts_about_another_store_are_refused(run: Run, tmp_path: Path) -> None:
+    other = stores.synthetic.make(tmp_path / "other.zarr", samples=90, seed=1)
+    file = write_file(
+        tmp_path / "a.json", VerdictFile(store_identity(other), "", (verdict(other, "valid", "a", 0),))
+    )
+    result = CliRunner().invoke(main, ["verdicts", "add", str(run.path), str(file)])
+    assert result.exit_code == 1 and "another store" in result.output
+
+
+def test_export_of_tables(run: Run, tmp_path: Path) -> None:
+    printed = invoke("export", run.path, tmp_path / "tables", "--to", "csv").split()
+    assert {Path(path).name for path in printed} == {
+        "samples.csv",
+        "verdicts.csv",
+        "clusters.csv",
+        "findings.csv",
+    }
+    with (tmp_path / "tables" / "samples.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [str(name) for name in run.samples.read("id")]
+
+
+def test_to_virelay_and_back(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    project = Path(invoke("export", run.path, tmp_path / "project", "--to", "virelay").strip())
+    folder = project.parent
+    files = {path.stem: path for path in folder.glob("**/*.h5")}
+    attribution = next(path for name, path in files.items() if "attribution" in name)
+    analysis = next(path for name, path in files.items() if "analysis" in name)
+    inputs = next(path for name, path in files.items() if "input" in name)
+    out = tmp_path / "back.zarr"
+    invoke("import", attribution, "--out", out, "--inputs", inputs, "--analyses", analysis)
+    back = stores.open(out)
+    assert back.n == run.n
+    assert (back.samples.read("label") == run.samples.read("label")).all()
