@@ -73,7 +73,8 @@ def hardtanh(call: Call) -> Tensor:
     Raises:
         UnsupportedOperation: 0 lies outside the bounds, so φ(0) ≠ 0.
     """
-    bounds = dict(zip(("min", "max"), call.args[1:3], strict=False))
+    ends = ("max",) if call.name == "clamp_max" else ("min", "max")
+    bounds = dict(zip(ends, call.args[1:3], strict=False))
     bounds |= {key.removesuffix("_val"): value for key, value in call.kwargs.items() if key.startswith("m")}
     default = 1.0 if call.name == "hardtanh" else None
     low = bounds.get("min", None if default is None else -default)

@@ -15,7 +15,7 @@ SHAPES = names(
     "view view_as reshape reshape_as flatten unflatten permute transpose t T mT adjoint swapaxes swapdims movedim "
     "moveaxis squeeze unsqueeze expand expand_as broadcast_to repeat repeat_interleave tile contiguous clone to float "
     "double type_as chunk split tensor_split unsafe_chunk unsafe_split unbind narrow select __getitem__ index_select "
-    "gather take_along_dim roll flip unfold pixel_shuffle pixel_unshuffle channel_shuffle diagonal ravel alias "
+    "gather take_along_dim roll flip unfold pixel_shuffle pixel_unshuffle channel_shuffle diagonal ravel "
     "max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices "
     "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d adaptive_max_pool1d_with_indices "
     "adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices"
@@ -27,7 +27,7 @@ ELEMENTWISE = names("leaky_relu prelu neg positive abs hardshrink")
 
 LINEAR = names(
     "sum mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "cumsum max min amax amin maximum minimum upsample fold"
+    "cumsum max min amax amin maximum minimum fold"
 )
 """Sums, averages and extrema over several values, which only c can pass."""
 

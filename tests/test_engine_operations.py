@@ -1,0 +1,421 @@
+"""Every operation on the allow-list: homogeneous ones by Euler's identity, the others against a plain writing."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from spray.composites import Composite
+from spray.engine import UnsupportedOperation, explain
+from spray.operations import HANDLERS, activations, homogeneous
+from spray.rules import Zero
+
+ZERO = Composite("zero", Zero(), Zero())
+X = torch.randn(2, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+
+class Apply(nn.Module):
+    """A model of one operation, its output flattened to logits."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x).flatten(1)
+
+
+def relevance(function, x=X, target=0, composite=ZERO, **options):
+    return explain(Apply(function).eval(), x, target, composite, **options)
+
+
+EXAMPLES = {
+    "view": lambda x: x.view(2, 64),
+    "view_as": lambda x: x.view_as(torch.zeros(2, 64)),
+    "reshape": lambda x: x.reshape(2, 8, 8),
+    "reshape_as": lambda x: x.reshape_as(torch.zeros(2, 64)),
+    "flatten": lambda x: torch.flatten(x, 2),
+    "unflatten": lambda x: x.unflatten(1, (2, 2)),
+    "permute": lambda x: x.permute(0, 3, 1, 2),
+    "transpose": lambda x: x.transpose(1, 2),
+    "t": lambda x: torch.stack([x[0, 0].t(), x[1, 0].t()]),
+    "T": lambda x: torch.stack([x[0, 0].T, x[1, 0].T]),
+    "mT": lambda x: x.mT,
+    "adjoint": lambda x: x.adjoint(),
+    "swapaxes": lambda x: x.swapaxes(1, 2),
+    "swapdims": lambda x: x.swapdims(1, 2),
+    "movedim": lambda x: x.movedim(1, 3),
+    "moveaxis": lambda x: x.moveaxis(1, 3),
+    "squeeze": lambda x: x[:, :1].squeeze(1),
+    "unsqueeze": lambda x: x.unsqueeze(1),
+    "expand": lambda x: x[:, :1].expand(2, 3, 4, 4),
+    "expand_as": lambda x: x[:, :1].expand_as(x),
+    "broadcast_to": lambda x: x[:, :1].broadcast_to(2, 3, 4, 4),
+    "repeat": lambda x: x.repeat(1, 2, 1, 1),
+    "repeat_interleave": lambda x: x.repeat_interleave(2, dim=1),
+    "tile": lambda x: x.tile(1, 2, 1, 1),
+    "contiguous": lambda x: x.transpose(1, 2).contiguous(),
+    "clone": lambda x: x.clone(),
+    "to": lambda x: x.to(torch.float64),
+    "float": lambda x: x.float().double(),
+    "double": lambda x: x.double(),
+    "type_as": lambda x: x.type_as(torch.zeros(1, dtype=torch.float64)),
+    "chunk": lambda x: x.chunk(2, 1)[1],
+    "split": lambda x: x.split(3, 1)[0],
+    "tensor_split": lambda x: x.tensor_split(2, 1)[0],
+    "unsafe_chunk": lambda x: x.unsafe_chunk(2, 1)[0],
+    "unsafe_split": lambda x: x.unsafe_split(2, 1)[0],
+    "unbind": lambda x: x.unbind(1)[2],
+    "narrow": lambda x: x.narrow(1, 1, 2),
+    "select": lambda x: x.select(1, 1),
+    "__getitem__": lambda x: x[:, 1:, ::2],
+    "index_select": lambda x: x.index_select(1, torch.tensor([2, 0])),
+    "gather": lambda x: x.gather(1, torch.ones(2, 1, 4, 4, dtype=torch.int64)),
+    "take_along_dim": lambda x: x.take_along_dim(torch.ones(2, 1, 4, 4, dtype=torch.int64), 1),
+    "roll": lambda x: x.roll(1, 2),
+    "flip": lambda x: x.flip(2),
+    "unfold": lambda x: F.unfold(x, 2),
+    "pixel_shuffle": lambda x: F.pixel_shuffle(x, 2),
+    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2),
+    "channel_shuffle": lambda x: F.channel_shuffle(x, 2),
+    "diagonal": lambda x: x.diagonal(dim1=2, dim2=3),
+    "ravel": lambda x: torch.stack([x[0].ravel(), x[1].ravel()]),
+    "max_pool1d": lambda x: F.max_pool1d(x.flatten(2), 2),
+    "max_pool2d": lambda x: F.max_pool2d(x, 2),
+    "max_pool3d": lambda x: F.max_pool3d(x, 2),
+    "max_pool1d_with_indices": lambda x: F.max_pool1d(x.flatten(2), 2, return_indices=True)[0],
+    "max_pool2d_with_indices": lambda x: F.max_pool2d(x, 2, return_indices=True)[0],
+    "max_pool3d_with_indices": lambda x: F.max_pool3d(x, 2, return_indices=True)[0],
+    "adaptive_max_pool1d": lambda x: F.adaptive_max_pool1d(x.flatten(2), 2),
+    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, 2),
+    "adaptive_max_pool3d": lambda x: F.adaptive_max_pool3d(x, 2),
+    "adaptive_max_pool1d_with_indices": lambda x: F.adaptive_max_pool1d(x.flatten(2), 2, True)[0],
+    "adaptive_max_pool2d_with_indices": lambda x: F.adaptive_max_pool2d(x, 2, True)[0],
+    "adaptive_max_pool3d_with_indices": lambda x: F.adaptive_max_pool3d(x, 2, True)[0],
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "prelu": lambda x: F.prelu(x, torch.tensor([0.3], dtype=torch.float64)),
+    "neg": lambda x: -x,
+    "positive": lambda x: +x,
+    "abs": lambda x: x.abs(),
+    "hardshrink": F.hardshrink,
+    "sum": lambda x: x.sum((2, 3)),
+    "mean": lambda x: x.mean((2, 3)),
+    "avg_pool1d": lambda x: F.avg_pool1d(x.flatten(2), 2),
+    "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
+    "avg_pool3d": lambda x: F.avg_pool3d(x, 2),
+    "adaptive_avg_pool1d": lambda x: F.adaptive_avg_pool1d(x.flatten(2), 2),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 2),
+    "adaptive_avg_pool3d": lambda x: F.adaptive_avg_pool3d(x, 2),
+    "cumsum": lambda x: x.cumsum(1),
+    "max": lambda x: x.max(1).values,
+    "min": lambda x: x.min(1)[0],
+    "amax": lambda x: x.amax(1),
+    "amin": lambda x: x.amin(1),
+    "maximum": lambda x: torch.maximum(x, -2 * x),
+    "minimum": lambda x: torch.minimum(x, 3 * x),
+    "fold": lambda x: F.fold(x.flatten(2), (5, 5), 2),
+    "interpolate": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "pad": lambda x: F.pad(x, (1, 1, 0, 0), mode="reflect"),
+    "dropout": lambda x: F.dropout(x, 0.5, training=False),
+    "cat": lambda x: torch.cat([x, 2 * x], 1),
+    "stack": lambda x: torch.stack([x, 2 * x], 1),
+    "add": lambda x: x + 2 * x,
+    "sub": lambda x: x - 3 * x,
+    "mul": lambda x: 3 * x * 2,
+    "div": lambda x: x / 4,
+    "masked_fill": lambda x: x.masked_fill(x > 0, 0.0),
+    "where": lambda x: torch.where(x > 0, x, 2 * x),
+}
+
+
+def test_every_homogeneous_operation_has_its_example():
+    named = homogeneous.SHAPES | homogeneous.ELEMENTWISE | homogeneous.LINEAR
+    assert named <= set(EXAMPLES), named - set(EXAMPLES)
+    assert set(EXAMPLES) <= set(HANDLERS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_homogeneous_operations_satisfy_eulers_identity(name):
+    function = EXAMPLES[name]
+    expected = function(X).flatten(1)
+    for target in {0, expected.shape[1] // 2, expected.shape[1] - 1}:
+        explanation = relevance(function, target=target)
+        torch.testing.assert_close(explanation.checks["sum"], expected[:, target], rtol=1e-6, atol=1e-9)
+
+
+ACTIVATIONS = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu, tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "hardswish": F.hardswish,
+    "mish": F.mish,
+    "softsign": lambda x: x / (1 + x.abs()) if isinstance(x, float) else F.softsign(x),
+    "tanh": torch.tanh,
+    "relu6": F.relu6,
+    "hardtanh": F.hardtanh,
+    "hardtanh, bounds": lambda x: F.hardtanh(x, -0.2, 0.7),
+    "clamp": lambda x: x.clamp(-0.5, 0.5),
+    "clip": lambda x: torch.clip(x, min=-0.5),
+    "clamp_min": lambda x: x.clamp_min(-0.5),
+    "clamp_max": lambda x: x.clamp_max(0.5),
+    "selu": F.selu,
+    "elu": F.elu,
+    "celu": F.celu,
+    "tanhshrink": F.tanhshrink,
+    "softshrink": F.softshrink,
+    "erf": torch.erf,
+    "sin": torch.sin,
+    "atan": torch.atan,
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_pass_relevance_unchanged(name):
+    x = X.flatten(1)
+    expected = ACTIVATIONS[name](x)
+    for target in (0, 17):
+        got = relevance(ACTIVATIONS[name], x, target).relevance
+        torch.testing.assert_close(got[:, target], expected[:, target], rtol=1e-9, atol=1e-12)
+        assert int((got != 0).sum()) <= 2
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_hand_on_the_slope_at_zero(name):
+    """x·w with x = 0 behind a layer z = a − b: R_a = c·a needs c = φ'(0), not 0/0."""
+    function = ACTIVATIONS[name]
+    slope = torch.func.grad(lambda x: function(x[None])[0])(torch.tensor(1e-9, dtype=torch.float64))
+    x = torch.tensor([[2.0, 2.0]], dtype=torch.float64)
+    got = relevance(lambda x: function(x[:, :1] - x[:, 1:]), x).relevance
+    torch.testing.assert_close(
+        got, torch.tensor([[2.0, -2.0]], dtype=torch.float64) * slope, rtol=1e-6, atol=1e-8
+    )
+
+
+def test_every_activation_has_its_example():
+    assert set(activations.HANDLERS) - {"glu"} <= set(ACTIVATIONS)
+
+
+def test_glu_holds_its_gate_constant():
+    got = relevance(lambda x: F.glu(x, 1), X, 5).relevance
+    assert not got[:, 2:].any()
+    torch.testing.assert_close(got.flatten(1).sum(1), F.glu(X, 1).flatten(1)[:, 5])
+
+
+# -- normalisations: σ constant, centring linear, the bias takes its share -----------------------------------------
+
+WEIGHT = torch.rand(4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.5
+BIAS = torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+SHAPED = {"last": (4,), "channels": (4, 1, 1)}
+NORMALISATIONS = {
+    "layer_norm": (lambda x: F.layer_norm(x, (4,), WEIGHT, BIAS), (-1,), "last", True),
+    "rms_norm": (lambda x: F.rms_norm(x, (4,), WEIGHT, 1e-5), (-1,), "last", False),
+    "group_norm": (lambda x: F.group_norm(x, 1, WEIGHT, BIAS), (1, 2, 3), "channels", True),
+    "instance_norm": (lambda x: F.instance_norm(x, weight=WEIGHT, bias=BIAS), (2, 3), "channels", True),
+}
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_normalisations_hold_sigma_constant(name):
+    function, dims, shaped, centred = NORMALISATIONS[name]
+    weight = WEIGHT.view(SHAPED[shaped])
+    leaf = X.clone().requires_grad_()
+    centre = leaf - leaf.mean(dims, keepdim=True) if centred else leaf
+    sigma = (centre.square().mean(dims, keepdim=True) + 1e-5).sqrt().detach()
+    plain = (centre / sigma * weight).flatten(1)
+    (gradient,) = torch.autograd.grad(plain[:, 21].sum(), leaf)
+    explanation = relevance(function, X, 21)
+    torch.testing.assert_close(explanation.relevance, leaf.detach() * gradient)
+    torch.testing.assert_close(
+        explanation.checks["sum"] + explanation.checks["absorbed_bias"], function(X).flatten(1)[:, 21]
+    )
+
+
+def test_groups_are_normalised_apart():
+    got = relevance(lambda x: F.group_norm(x, 2, WEIGHT, BIAS), X, 0).relevance
+    assert got[:, :2].any()
+    assert not got[:, 2:].any()
+
+
+def test_normalize_holds_the_norm_constant():
+    got = relevance(lambda x: F.normalize(x, dim=1), X, 3).relevance
+    torch.testing.assert_close(got.flatten(1).sum(1), F.normalize(X, dim=1).flatten(1)[:, 3])
+    assert int((got != 0).sum()) == 2
+
+
+# -- products and constants ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x: x[:, :2] * x[:, 2:],
+        lambda x: x[:, :2].mul(x[:, 2:]),
+        lambda x: x[:, :2] @ x[:, 2:],
+        lambda x: torch.matmul(x[:, :2], x[:, 2:]),
+        lambda x: torch.einsum("nijk,nikl->nijl", x[:, :2], x[:, 2:]),
+        lambda x: torch.bmm(x[:, 0], x[:, 2]),
+    ],
+)
+def test_a_true_product_is_split_in_halves(product):
+    explanation = relevance(product, X, 1)
+    expected = product(X).flatten(1)[:, 1]
+    torch.testing.assert_close(explanation.relevance[:, :2].flatten(1).sum(1), expected / 2)
+    torch.testing.assert_close(explanation.relevance[:, 2:].flatten(1).sum(1), expected / 2)
+
+
+@pytest.mark.parametrize("square", [torch.square, lambda x: x**2, lambda x: x * x, lambda x: x.pow(2)])
+def test_a_square_is_a_product(square):
+    torch.testing.assert_close(relevance(square, X, 7).relevance.flatten(1)[:, 7], X.flatten(1)[:, 7] ** 2)
+
+
+@pytest.mark.parametrize(
+    "gate", [torch.sigmoid, F.hardsigmoid, lambda x: x.softmax(1), lambda x: (x > 0).double()]
+)
+def test_gates_are_held_constant(gate):
+    got = relevance(lambda x: x[:, :2] * gate(x[:, 2:]), X, 3).relevance
+    expected = X[:, :2] * gate(X[:, 2:])
+    torch.testing.assert_close(got[:, :2].flatten(1)[:, 3], expected.flatten(1)[:, 3])
+    assert not got[:, 2:].any()
+
+
+@pytest.mark.parametrize("name", ["sum", "cat", "weighted layer"])
+def test_a_gate_that_does_not_multiply_is_refused(name):
+    gate = torch.sigmoid
+    function = {
+        "sum": lambda x: x + gate(x),
+        "cat": lambda x: torch.cat([x, gate(x)], 1),
+        "weighted layer": lambda x: x[:, :1] + F.linear(gate(x), torch.eye(4, dtype=x.dtype)),
+    }[name]
+    with pytest.raises(UnsupportedOperation, match="sigmoid"):
+        relevance(function, X)
+
+
+@pytest.mark.parametrize(
+    ("function", "taken"),
+    [
+        (lambda x: x + 3.0, 3.0),
+        (lambda x: 3.0 + x, 3.0),
+        (lambda x: x - 3.0, -3.0),
+        (lambda x: 3.0 - x, 3.0),
+        (lambda x: torch.add(x, torch.full((4, 4), 2.0, dtype=x.dtype), alpha=2), 4.0),
+        (lambda x: torch.cat([torch.full((2, 1, 4, 4), 5.0, dtype=x.dtype), x], 1), 5.0),
+        (lambda x: x.masked_fill(torch.ones(4, 4, dtype=torch.bool), 6.0), 6.0),
+        (lambda x: torch.where(torch.zeros(4, 4, dtype=torch.bool), x, 7.0), 7.0),
+    ],
+)
+def test_constants_take_their_own_share(function, taken):
+    checks = relevance(function, X, 0).checks
+    torch.testing.assert_close(checks["tokens"], torch.full((2,), taken, dtype=torch.float64))
+    torch.testing.assert_close(checks["sum"] + checks["tokens"], checks["start"])
+
+
+def test_a_product_with_a_constant_matrix_is_a_linear_layer():
+    W = torch.randn(4, 3, dtype=torch.float64)
+    x = X.flatten(2)[:, :, :4]
+    got = relevance(lambda x: x @ W, x, 2, Composite("z", linear=Zero()))
+    torch.testing.assert_close(got.relevance[:, 0], x[:, 0] * W[:, 2])
+
+
+# -- attention ----------------------------------------------------------------------------------------------------
+
+TOKENS = torch.randn(2, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+
+
+def written_out(x):
+    q, k, v = x[..., :2], x[..., 2:4], x[..., 4:]
+    return torch.softmax(q @ k.transpose(1, 2) / math.sqrt(2), -1) @ v
+
+
+def fused(x):
+    q, k, v = (part[:, None] for part in (x[..., :2], x[..., 2:4], x[..., 4:]))
+    return F.scaled_dot_product_attention(q, k, v)[:, 0]
+
+
+@pytest.mark.parametrize("attention", [written_out, fused])
+def test_cp_lrp_holds_attention_weights_constant_and_conserves(attention):
+    explanation = relevance(attention, TOKENS, 6, "cp_lrp")
+    q, k, v = TOKENS[..., :2], TOKENS[..., 2:4], TOKENS[..., 4:]
+    weights = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(2), -1)
+    expected = torch.zeros_like(TOKENS)
+    expected[:, :, 6] = weights[:, 1] * v[:, :, 2]  # output 6 is token 1, feature 2
+    torch.testing.assert_close(explanation.relevance, expected)
+    torch.testing.assert_close(explanation.checks["sum"], explanation.checks["start"])
+
+
+@pytest.mark.parametrize("attention", [written_out, fused])
+def test_attn_lrp_follows_its_published_formulas(attention):
+    """Achtibat et al. 2024: eq. 15 for the products (with 1/2 each), eq. 13 for softmax, token by token."""
+    got = relevance(attention, TOKENS, 6, "attn_lrp").relevance
+    for n in range(2):
+        q, k, v = TOKENS[n, :, :2], TOKENS[n, :, 2:4], TOKENS[n, :, 4:]
+        z = q @ k.T / math.sqrt(2)
+        s = torch.softmax(z, -1)
+        expected = torch.zeros(5, 8, dtype=torch.float64)
+        R_weights = s[1] * v[:, 2] / 2
+        expected[:, 6] = R_weights
+        R_scores = z[1] * (R_weights - s[1] * R_weights.sum())
+        for j in range(5):
+            contributions = q[1] * k[j] / math.sqrt(2)
+            expected[1, :2] += contributions / z[1, j] * R_scores[j] / 2
+            expected[j, 2:4] += contributions / z[1, j] * R_scores[j] / 2
+        torch.testing.assert_close(got[n], expected)
+
+
+@pytest.mark.parametrize("composite", ["cp_lrp", "attn_lrp"])
+@pytest.mark.parametrize(
+    "options", [{}, {"need_weights": False}, {"attn_mask": "bool"}, {"attn_mask": "float"}]
+)
+def test_multi_head_attention_equals_its_plain_parts(options, composite):
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(8, 2, batch_first=True).double().eval()
+    nn.init.normal_(layer.in_proj_bias)
+    forbidden = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    additive = torch.zeros(5, 5, dtype=torch.float64).masked_fill(forbidden, float("-inf"))
+    mask = {"bool": forbidden, "float": additive}.get(options.get("attn_mask"))
+    options = {**options, "attn_mask": mask}
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x, x, x, **options)[0].flatten(1)
+
+    class Parts(Whole):
+        def forward(self, x):
+            parts = zip(layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3), strict=True)
+            q, k, v = (F.linear(x, W, b).unflatten(-1, (2, 4)).transpose(1, 2) for W, b in parts)
+            scores = q @ k.transpose(2, 3) / 2
+            weights = (scores if mask is None else scores + additive).softmax(-1)
+            return F.linear(
+                (weights @ v).transpose(1, 2).flatten(2), layer.out_proj.weight, layer.out_proj.bias
+            ).flatten(1)
+
+    whole, parts = (explain(model().eval(), TOKENS, 11, composite) for model in (Whole, Parts))
+    torch.testing.assert_close(whole.logits, layer(TOKENS, TOKENS, TOKENS, **options)[0].flatten(1).detach())
+    torch.testing.assert_close(whole.relevance, parts.relevance)
+    if composite == "cp_lrp":
+        assert whole.checks["unaccounted"].abs().max() < 1e-9
+
+
+def test_a_transformer_encoder_is_followed_through_its_layers():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True, norm_first=True)
+    model = (
+        nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Flatten())
+        .double()
+        .eval()
+    )
+    checks = explain(model, TOKENS, 0, "cp_lrp").checks
+    assert checks["unaccounted"].abs().max() < 1e-9
+
+
+def test_padding_masks_of_multi_head_attention_are_refused():
+    layer = nn.MultiheadAttention(8, 2, batch_first=True).double().eval()
+    padded = torch.zeros(2, 5, dtype=torch.bool)
+    with pytest.raises(UnsupportedOperation, match="key padding"):
+        relevance(lambda x: layer(x, x, x, key_padding_mask=padded)[0], TOKENS)
