@@ -192,6 +192,7 @@ def served(store: Path) -> Iterator[str]:
         assert server.stdout is not None
         yield server.stdout.readline().strip()
         server.terminate()
+        server.wait(20)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import secrets
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -245,10 +246,27 @@ def serve(
     ready: Callable[[str], None] = print,
     **options: Any,
 ) -> None:
-    """Serve the report of a store until interrupted. ``ready`` is told the address; options as of ``start``."""
+    """Serve the report of a store until it is interrupted or terminated.
+
+    To be called from the main thread, which alone hears signals.
+
+    Args:
+        run_path: The store.
+        ready: Is told the address once the server answers.
+        options: As of ``start``.
+    """
     server = start(run_path, **options)
-    ready(f"http://{server.address or LOCAL}:{server.port}/")
+    # Bokeh's own handler prints before it stops, and so never stops where nobody reads what it prints any more.
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        server.run_until_shutdown()
+        ready(f"http://{server.address or LOCAL}:{server.port}/")
+        server.io_loop.start()
     except KeyboardInterrupt:
+        pass  # the usual way to end it
+    finally:
+        signal.signal(signal.SIGTERM, before)
         server.stop()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -387,6 +387,9 @@ def test_hostile_names_are_text_and_nothing_else(browser, hostile):
     for page in ("overview", "summary", "about"):
         v.page.click(f"#pages a[data-page={page}]")
         v.settled(f"spray.state.page === '{page}'")
+    v.state("spray.router.go({page: 'cluster', group: 2, subject: 'c2.f2', other: 'c2.f0'}).then(() => null)")
+    v.settled("spray.state.page === 'cluster'")
+    assert HOSTILE in v.page.inner_text("#cluster-columns")
     assert v.page.locator("img").count() == 0
     v.close()  # fails on any dialog, error or request
 
@@ -604,3 +607,19 @@ def test_many_dots_are_thinned_and_selected_through(visit):
     drag(v, "#figure-embedding", [(0.03, 0.05), (0.88, 0.05), (0.88, 0.95), (0.03, 0.95), (0.03, 0.06)])
     v.settled("spray.state.origin === 'brush'")
     assert set(v.state("Array.from(spray.state.selection)")) <= set(shown)
+
+
+def test_a_folder_with_a_block_missing_says_so_and_goes_on(browser, run, tmp_path):
+    written = reports.write(run.path, tmp_path / "report.html", carrier="folder")
+    v = Visit(browser, written.path.as_uri())
+    index = v.state("spray.report.groups[1].index")
+    (written.path.parent / "blocks" / f"chunk-{run.analysis().id}-{index}.js").unlink()
+    v.page.locator("#class-list .class").nth(1).click()
+    v.settled("!document.getElementById('trouble').hidden")
+    assert "keep the page and its folder together" in v.page.inner_text("#trouble")
+    v.page.locator("#class-list .class").nth(2).click()
+    v.settled("spray.state.group === spray.report.groups[2]")
+    assert v.page.locator("#trouble").is_hidden()
+    assert [text for text in v.problems if "ERR_FILE_NOT_FOUND" not in text] == []
+    v.problems.clear()
+    v.close()

@@ -154,6 +154,13 @@ spray.options = (select, pairs, chosen) => {
   );
 };
 
+/** Tell the reader what went wrong, or that nothing does any more. */
+spray.trouble = (text) => {
+  const place = document.getElementById("trouble");
+  place.hidden = text === null;
+  place.textContent = text ?? "";
+};
+
 /** Offer a file for saving. */
 spray.save = (name, content, type) => {
   const blob = content instanceof Blob ? content : new Blob([content], { type });

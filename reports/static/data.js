@@ -90,6 +90,7 @@ spray.pictures = (chunk, position) => {
       asked.delete(at);
       if (chunk === spray.state.chunk) spray.set({ arrived: spray.state.arrived + 1 });
     });
+    coming.catch((error) => spray.trouble(`Pictures are missing: ${error.message}`));
     asked.set(at, coming);
   }
   return loaded.get(at) ?? null;

@@ -27,6 +27,19 @@ spray.router = (() => {
   /** The first subject worth a look: the class's top finding, else its largest cluster. */
   const opening = (group) => group.subjects[0] ?? null;
 
+  /** The samples of a class, pictures too where they are few; null, with a word to the reader, where they cannot be had. */
+  async function open(group) {
+    try {
+      const chunk = await spray.chunk(group.index);
+      if (chunk.pages.names.length === 1) await spray.awaitPictures(chunk, [0]);
+      spray.trouble(null);
+      return chunk;
+    } catch (error) {
+      spray.trouble(`“${group.name}” cannot be shown: ${error.message}`);
+      return null;
+    }
+  }
+
   /** Show what the address says; what it does not say is the most suspicious. */
   async function follow() {
     const turn = (latest += 1);
@@ -41,10 +54,10 @@ spray.router = (() => {
       return;
     }
     document.body.classList.add("loading");
-    const chunk = await spray.chunk(group.index);
-    if (chunk.pages.names.length === 1) await spray.awaitPictures(chunk, [0]);
+    const chunk = await open(group);
     if (turn !== latest) return; // a later address has overtaken this one
     document.body.classList.remove("loading");
+    if (!chunk) return; // what is shown stays, and the reader was told
     spray.verdicts.match(group, chunk);
     const sample = asked.has("sample") ? chunk.rows.indexOf(Number(asked.get("sample"))) : -1;
     const named = group.subjects.find((entry) => entry.key === asked.get("subject"));
