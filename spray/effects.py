@@ -67,7 +67,9 @@ class Effect:
             "images": len(self.images[way]),
             "way": way,
             "ways": {name: float(values.mean()) for name, values in self.images.items()},
-            "controls": {name: float(ways[way].mean()) for name, ways in self.controls.items()},
+            "controls": {
+                name: float(ways[way].mean()) for name, ways in self.controls.items() if len(ways[way])
+            },
         }
 
     def _strongest(self, way: str) -> Float[np.ndarray, " k"]:

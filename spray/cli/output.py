@@ -91,7 +91,7 @@ def show_run(run: Run, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts))
         return
-    console = Console()
+    console = Console(soft_wrap=True)  # a path is one word also where no terminal tells how wide it is
     console.print(Text(f"{facts['store']}: {facts['samples']} samples, {len(facts['classes'])} classes"))
     table = Table(title="tables", title_justify="left")
     for name in ("table", "shards", "failed rows", "columns"):

@@ -1,0 +1,326 @@
+"""The command line: from a folder of images to a report, from flags or a file, interrupted and resumed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from audit_tools import contents
+from click.testing import CliRunner
+from PIL import Image
+
+import stores
+from spray.cli import main
+
+MODEL = """
+import torch
+from torch import nn
+
+def load():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 2)
+    ).eval()
+"""
+DATA = """
+import os, signal, torch
+from pathlib import Path
+
+FLAG = Path(__file__).parent / "interrupt"
+
+class Noise:
+    classes = ["cat", "dog"]
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, row):
+        if row == 13 and FLAG.exists():
+            FLAG.unlink()
+            os.killpg(os.getpgid(0), signal.SIGINT)
+        return torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(row)), row % 2
+
+def load():
+    return Noise()
+
+def stream():
+    return iter([])
+"""
+TOML = """
+device = "cpu"
+[model]
+spec = "model.py:load"
+[data]
+spec = "images"
+resize = 8
+crop = 8
+mean = [0.5]
+std = [0.25]
+[attribution]
+composite = "epsilon_plus"
+layers = ["0"]
+block = 8
+thumbnails = 8
+[analysis]
+neighbours = 3
+picture = "none"
+[verify]
+members = 10
+"""
+
+
+def spray(*arguments):
+    """Exit code, standard output, standard error."""
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result.exit_code, result.stdout, result.stderr
+
+
+def spray_json(*arguments):
+    quiet = [] if arguments[0] in ("info", "check", "report") else ["--quiet"]
+    code, out, err = spray(*arguments, "--json", *quiet)
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A model, a configuration, a data module, and a folder of 2 × 16 images, one of which is torn."""
+    folder = tmp_path_factory.mktemp("project")
+    for name, text in (("model.py", MODEL), ("data.py", DATA), ("audit.toml", TOML)):
+        (folder / name).write_text(text)
+    rng = np.random.default_rng(0)
+    for number in range(32):
+        path = folder / "images" / ("cat", "[bold]dog")[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(256, size=(8, 8), dtype=np.uint8)).save(path)
+    (folder / "images" / "cat" / "04.png").write_bytes(b"torn")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def audited(project):
+    """What `spray audit audit.toml --json` printed."""
+    return spray_json("audit", project / "audit.toml")
+
+
+@pytest.fixture
+def store(audited, tmp_path):
+    """A copy of the audit's store."""
+    return shutil.copytree(audited["store"], tmp_path / "run.zarr")
+
+
+def test_an_audit_from_a_file_ends_in_a_report(project, audited):
+    assert audited["store"] == str(project / "audit.zarr")
+    assert audited["report"] == str(project / "report.html")
+    page = Path(audited["report"]).read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>") or page.lstrip().lower().startswith("<!doctype html>")
+    run = stores.open(audited["store"])
+    assert run.classes == ("[bold]dog", "cat")
+    assert list(run.samples.failures.values()) == ["ValueError: unreadable image: no known format"]
+    assert run.analyses() == [audited["analysis"]]
+    assert audited["findings"] == [
+        {
+            "name": finding.name,
+            "class": run.classes[finding.group],
+            "samples": len(finding.rows),
+            "score": finding.score,
+            "flagged": finding.flagged,
+            "parts": dict(finding.parts),
+            "summary": finding.summary,
+        }
+        for finding in run.analysis().findings()
+    ]
+
+
+def test_the_same_audit_from_flags_and_again(project, audited, tmp_path, monkeypatch):
+    monkeypatch.chdir(project)
+    flags = [
+        *("--model", "model.py:load", "--data", "images", "--resize", 8, "--crop", 8, "--mean", "0.5"),
+        *("--std", "0.25", "--composite", "epsilon_plus", "--layer", "0", "--block", 8, "--device", "cpu"),
+        *(
+            "--neighbours",
+            3,
+            "--picture",
+            "none",
+            "--out",
+            tmp_path / "a.zarr",
+            "--report",
+            tmp_path / "r.html",
+        ),
+    ]
+    code, out, err = spray("audit", *flags)
+    assert code == 0
+    assert "attribute: 32 of 32" in err
+    assert "findings" in out
+    assert f"Open {tmp_path / 'r.html'} in a browser." in out.replace("\n", "")
+    relevance = [
+        stores.open(path).table("relevance/epsilon_plus") for path in (tmp_path / "a.zarr", audited["store"])
+    ]
+    np.testing.assert_array_equal(relevance[0].read("input.place"), relevance[1].read("input.place"))
+    before = contents(tmp_path / "a.zarr")
+    code, out, err = spray("audit", *flags)
+    assert code == 0
+    assert "attribute: 0 of" not in err  # nothing is computed again
+    assert contents(tmp_path / "a.zarr") == before
+
+
+def test_info_tells_what_a_store_holds(store):
+    facts = spray_json("info", store)
+    assert (facts["samples"], facts["classes"]) == (32, ["[bold]dog", "cat"])
+    table = next(table for table in facts["tables"] if table["name"] == "relevance/epsilon_plus")
+    assert (table["committed"], table["shards"], table["failed"]) == (4, 4, 1)
+    assert list(table["failures"].values()) == ["ValueError: unreadable image: no known format"]
+    code, out, _ = spray("info", store)
+    assert code == 0
+    assert "32 samples, 2 classes" in out
+    assert "failed: ValueError: unreadable image: no known format" in out
+
+
+def test_check_finds_a_changed_byte_and_a_run_mends_it(project, store):
+    assert spray_json("check", store) == []
+    assert "Sound" in spray("check", store)[1]
+    shard = max((store / "relevance").rglob("c/*"), key=lambda path: path.is_file() and path.stat().st_size)
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(bytes(data))
+    code, out, _ = spray("check", store, "--json")
+    assert code == 1
+    assert [problem["kind"] for problem in json.loads(out)] == ["bytes"]
+    assert spray("check", store, "--repair")[0] == 0
+    assert spray("attribute", project / "audit.toml", "--out", store, "--quiet")[0] == 0
+    assert spray_json("check", store) == []
+
+
+def test_analyze_another_column_verify_and_report(project, store, tmp_path):
+    found = spray_json("analyze", store, "--column", "0.channel", "--neighbours", 3, "--picture", "none")
+    assert found["analysis"] in stores.open(store).analyses()
+    assert stores.open(store).analysis(found["analysis"]).facts["column"] == "0.channel"
+    place = spray_json("analyze", store, "--column", "0.place", "--neighbours", 3, "--picture", "none")
+    verified = spray_json(
+        "verify", store, "--config", project / "audit.toml", "--analysis", place["analysis"]
+    )
+    assert verified["analysis"] == place["analysis"]
+    page = spray_json("report", store, "--analysis", found["analysis"], "--title", "<b>Title</b>")
+    assert page["report"] == str(tmp_path / "run.html")
+    assert page["bytes"] == Path(page["report"]).stat().st_size
+    assert "<b>Title</b>" not in Path(page["report"]).read_text(encoding="utf-8")
+
+
+def test_mistakes_end_with_code_1_one_message_and_nothing_written(project, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(project)
+    before = contents(store)
+    out = ("--out", tmp_path / "new.zarr")
+    model, data = (
+        ("--model", "model.py:load"),
+        ("--data", "images", "--mean", "0.5", "--std", "0.25", "--crop", "8"),
+    )
+    for arguments, words in (
+        (("audit", *out), "No model given"),
+        (("audit", *model, *out), "No data set given"),
+        (("audit", *model, "--data", "absent", *out), "There is no folder"),
+        (("audit", *model, "--data", "data.py:stream", *out), "data.py:stream' returned cannot be audited"),
+        (("audit", *model, "--data", "images", "--classes", "absent.txt", *out), "no file of class names"),
+        (("audit", *model, "--data", "images", "--crop", "900", *out), "no larger than resize"),
+        (("audit", *model, "--data", "images", "--mean", "1,x", *out), "expected numbers"),
+        (("audit", *model, *data, "--column", "3.channel", *out), "is not kept; there will be input.place"),
+        (("audit", *model, *data, "--layer", "9", *out), "no module '9'"),
+        (("audit", *model, *data, "--composite", "lrp", *out), "there is no composite 'lrp'"),
+        (("audit", *model, *data, "--group-by", "class", *out), "expected one of label, prediction, all"),
+        (("audit", *model, *data, "--picture", "pca", *out), "unknown picture 'pca'"),
+        (("audit", *model, *data, "--device", "tpu", *out), "this machine has"),
+        (("audit", *model, *data, "--device", "cpu:x", *out), "this machine has"),
+        (("audit", "absent.toml"), "There is no configuration"),
+        (("info", tmp_path / "absent.zarr"), "is no run store"),
+        (("report", project), "is no run store"),
+        (("report", store, "--analysis", "zz"), "0 analyses whose id begins 'zz'"),
+        (("analyze", store, "--column", "9.place"), "has no column '9.place'"),
+        (("analyze", store, "--relevance", "lrp"), "no relevance 'lrp'"),
+        (
+            ("verify", store, "--model", "torchvision:resnet81", "--data", "images"),
+            "no classifier 'resnet81'",
+        ),
+        (("verify", store, "--model", "data.py:load", *data), "expected a torch.nn.Module"),
+        (("attribute", "audit.toml", "--grid", 4, "--out", store), "differs in"),
+    ):
+        quiet = [] if arguments[0] in ("info", "report") else ["--quiet"]
+        code, printed, message = spray(*arguments, *quiet)
+        assert (code, printed) == (1, ""), arguments
+        assert message.startswith("Error: ")
+        assert words in message
+        assert "Traceback" not in message
+    assert contents(store) == before
+    assert not (tmp_path / "new.zarr").exists()
+
+
+def test_another_model_cannot_verify(project, store, tmp_path):
+    (tmp_path / "other.py").write_text(MODEL.replace("manual_seed(0)", "manual_seed(1)"))
+    model = ("--model", f"{tmp_path}/other.py:load")
+    code, _, message = spray("verify", store, "--config", project / "audit.toml", *model, "--quiet")
+    assert code == 1
+    assert "give the same model and weights" in message
+
+
+def test_wrong_usage_ends_with_code_2(tmp_path):
+    for arguments in (("frobnicate",), ("info",), ("audit", "--frobnicate"), ("audit", "--block", "many")):
+        code, _, message = spray(*arguments)
+        assert code == 2
+        assert "Usage: " in message
+
+
+def test_defects_keep_their_traceback(monkeypatch, project):
+    monkeypatch.setattr("spray.workflow.run_config", lambda *_: np.zeros(3).reshape(2, 2))
+    result = CliRunner().invoke(main, ["audit", str(project / "audit.toml")])
+    assert isinstance(result.exception, ValueError)
+    assert "Error:" not in result.stderr
+
+
+def test_help_of_every_command_loads_nothing_heavy():
+    code = """
+import json, sys
+from click.testing import CliRunner
+from spray.cli import main
+texts = {"": CliRunner().invoke(main, ["--help"]).stdout}
+for name in main.commands:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0
+    texts[name] = result.stdout
+heavy = [name for name in ("torch", "torchvision", "bokeh", "sklearn", "umap", "hdbscan", "numba", "scipy", "numpy",
+                           "zarr", "PIL") if name in sys.modules]
+print(json.dumps([texts, heavy]))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    texts, heavy = json.loads(found.stdout)
+    assert heavy == []
+    assert list(texts)[1:] == ["demo", "audit", "attribute", "analyze", "verify", "report", "info", "check"]
+    assert all(text.startswith("Usage: ") for text in texts.values())
+    for name in ("audit", "attribute", "analyze", "verify", "report"):
+        assert f"spray {name} " in texts[name].partition("Example")[2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_leaves_a_store_that_the_same_command_completes(project, tmp_path, workers):
+    (project / "interrupt").touch()
+    arguments = ["attribute", "--model", f"{project}/model.py:load", "--data", f"{project}/data.py:load"]
+    arguments += ["--block", "6", "--device", "cpu", "--workers", str(workers)]
+    code = "from spray.cli import main; main(prog_name='spray')"
+    found = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--out", tmp_path / "a.zarr"],
+        capture_output=True,
+        text=True,
+        start_new_session=True,  # the signal reaches the whole group, as from a terminal, but not the tests
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert found.returncode == 130, found.stderr
+    assert "the same command goes on from there" in found.stderr
+    assert "Traceback" not in found.stderr
+    if not workers:
+        committed = [table["committed"] for table in spray_json("info", tmp_path / "a.zarr")["tables"]]
+        assert committed == [2, 2]  # rows 0 to 11 of 24
+    assert spray(*arguments, "--out", tmp_path / "a.zarr")[0] == 0
+    assert spray(*arguments, "--out", tmp_path / "b.zarr")[0] == 0
+    assert contents(tmp_path / "a.zarr") == contents(tmp_path / "b.zarr")
