@@ -71,10 +71,11 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Pass:
-    """A forward pass ready for backward passes: the input (under the empty name) and the outputs of named modules."""
+    """A forward pass ready for backward passes: where input relevance is read off, and the outputs of named modules."""
 
     logits: Tensor
-    values: dict[str, Tensor]
+    places: list[Tensor]
+    layers: dict[str, Tensor]
     trace: Trace | None
 
 
@@ -142,7 +143,8 @@ class Explainer:
             ]
 
     def _forward(self, inputs: Tensor) -> _Pass:
-        x = (inputs.clone() if inputs.is_inference() else inputs.detach()).requires_grad_()
+        x = inputs.clone() if inputs.is_inference() else inputs.detach()
+        x.requires_grad_(x.is_floating_point())
         method, trace = self.composite, None
         if isinstance(method, Composite):
             trace = Trace(
@@ -162,7 +164,23 @@ class Explainer:
         for name in self.layers:
             if name not in captured:
                 raise BadInput(f"module '{name}' did not run in the model's forward, so it has no relevance.")
-        return _Pass(logits, {"": x, **{name: captured[name] for name in self.layers}}, trace)
+        layers = {name: captured[name] for name in self.layers}
+        return _Pass(logits, self._places(x, trace), layers, trace)
+
+    def _places(self, x: Tensor, trace: Trace | None) -> list[Tensor]:
+        """Where the relevance of the input is read off: the input itself, or the vectors of its tokens."""
+        if x.is_floating_point():
+            return [x]
+        if trace is None:
+            raise BadInput(
+                f"{self.composite.name} needs numbers as inputs, not tokens. Use an LRP composite."
+            )
+        if not trace.embedded or any(tokens.shape != x.shape for tokens, _ in trace.embedded):
+            raise UnsupportedOperation(
+                f"inputs are {x.dtype} of shape {tuple(x.shape)}: tokens, which an embedding has to look up as they "
+                "are. Explain the part of the model after its embedding, with the embedded inputs."
+            )
+        return [vectors for _, vectors in trace.embedded]
 
     def _backward(self, run: _Pass, targets: Target, seed: Seed, *, keep: bool) -> Explanation:
         logits = run.logits.detach()
@@ -170,12 +188,12 @@ class Explainer:
         seeded = seed(logits, chosen)
         if run.trace is not None:
             run.trace.ledger.clear()
-        carried = _gradients(run.logits, list(run.values.values()), seeded, keep)
+        carried = iter(_gradients(run.logits, [*run.places, *run.layers.values()], seeded, keep))
+        parts = [self._relevance("", place, next(carried), run.trace) for place in run.places]
         relevance = {
-            name: self._relevance(name, value, c, run.trace)
-            for (name, value), c in zip(run.values.items(), carried, strict=True)
+            name: self._relevance(name, out, next(carried), run.trace) for name, out in run.layers.items()
         }
-        total = relevance.pop("")
+        total = torch.stack(parts).sum((0, -1)) if run.trace and run.trace.embedded else parts[0]
         checks = _checks(total, (seeded * logits).sum(1), run.trace)
         return Explanation(total, logits, chosen, relevance, checks)
 

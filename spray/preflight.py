@@ -77,7 +77,8 @@ def check_inputs(inputs: Float[Tensor, "n ..."], model: nn.Module) -> None:
     """Refuse inputs that cannot give a map.
 
     Raises:
-        BadInput: no samples, not floating point, another precision or device than the model, NaN or infinity
+        BadInput: no samples, neither floating point nor tokens (int32, int64), another precision or device than the
+            model, NaN or infinity
             (``rows`` lists the samples).
     """
     if not isinstance(inputs, Tensor):
@@ -89,13 +90,16 @@ def check_inputs(inputs: Float[Tensor, "n ..."], model: nn.Module) -> None:
             f"inputs have shape {tuple(inputs.shape)}, but at least one sample and its values are needed, samples "
             "along the first dimension. For one image: image[None]."
         )
-    if inputs.dtype not in (torch.float32, torch.float64):
+    tokens = inputs.dtype in (torch.int32, torch.int64)
+    if not tokens and inputs.dtype not in (torch.float32, torch.float64):
         raise BadInput(f"inputs are {inputs.dtype}, but float32 or float64 is needed. Call inputs.float().")
     weight = next((p for p in model.parameters() if p.is_floating_point()), None)
     if weight is not None and weight.device != inputs.device:
         raise BadInput(
             f"inputs are on {inputs.device}, the model is on {weight.device}. Move one to the other."
         )
+    if tokens:
+        return
     if weight is not None and weight.dtype != inputs.dtype:
         raise BadInput(
             f"inputs are {inputs.dtype}, the model is {weight.dtype}. Use inputs.to({weight.dtype})."

@@ -55,6 +55,8 @@ class Origin:
     folded: bool = False
     """Whether it is the output of a normalisation folded into ``call``, not that of the layer itself."""
     gate: str | None = None
+    tokens: bool = False
+    """Whether it holds integers made of the model's input, which an embedding will look up."""
     nonnegative: bool = False
     """Whether its values are known to be ≥ 0, by the operations that made it."""
     replaced: Tensor | None = None
@@ -109,11 +111,16 @@ class Trace(TorchFunctionMode):
         self.token = object()
         self.path: list[tuple[str, torch.nn.Module]] = []
         self.weighted = 0
+        self.embedded: list[tuple[Tensor, Tensor]] = []
+        """Tokens of the input, and the vectors an embedding has looked up for them."""
 
     # -- what is known about a tensor -----------------------------------------------------------------------------
 
     def start(self, x: Tensor) -> Tensor:
         """Mark the model's input as what everything depends on."""
+        if not x.is_floating_point():
+            _mark(x, Origin(self.token, tokens=True))
+            return x
         _mark(x, Origin(self.token, early=Early("the model's input", carries=True)))
         return x
 
@@ -125,7 +132,7 @@ class Trace(TorchFunctionMode):
     def depends(self, value: object) -> bool:
         """Whether relevance can flow through a tensor on to the input."""
         origin = self.origin(value)
-        return origin is not None and origin.gate is None
+        return origin is not None and origin.gate is None and not origin.tokens
 
     def gate(self, value: Tensor, name: str) -> Tensor:
         """Hold a tensor constant as a factor made by the operation ``name``: no relevance flows through it."""
@@ -213,22 +220,28 @@ class Trace(TorchFunctionMode):
         args, kwargs = map_tensors(self.current, (args, dict(kwargs or {})))
         tensors = list(_tensors((args, kwargs)))
         tracked = [tensor for tensor in tensors if self.depends(tensor)]
+        tokens = any(origin.tokens for origin in map(self.origin, tensors) if origin is not None)
+        if tokens and name == "embedding":
+            return self._follow(name, func, args, kwargs, tracked)
         if not tensors:
             return func(*args, **kwargs)
         if not tracked or name in CONSTANTS:
-            return self._constant(func, args, kwargs, tensors)
+            return self._constant(func, args, kwargs, tensors, tokens)
         return self._follow(name, func, args, kwargs, tracked)
 
-    def _constant(self, func: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
-        """An operation on constants; what is made of a gate stays a gate."""
+    def _constant(
+        self, func: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor], tokens: bool
+    ) -> Any:
+        """An operation on constants; what is made of a gate stays a gate, integers made of tokens stay tokens."""
         gates = [origin.gate for origin in map(self.origin, tensors) if origin is not None and origin.gate]
         args, kwargs = map_tensors(_freeze, (args, kwargs))
         with torch.no_grad():
             out = func(*args, **kwargs)
-        if gates:
-            for tensor in _tensors(out):
-                if tensor.is_floating_point():
-                    _mark(tensor, Origin(self.token, gate=gates[0]))
+        for tensor in _tensors(out):
+            if gates and tensor.is_floating_point():
+                _mark(tensor, Origin(self.token, gate=gates[0]))
+            elif tokens and not tensor.is_floating_point():
+                _mark(tensor, Origin(self.token, tokens=True))
         return out
 
     def _follow(

@@ -7,6 +7,7 @@ from spray.operations import (
     activations,
     attention,
     constants,
+    embedding,
     gates,
     homogeneous,
     normalisation,
@@ -22,6 +23,7 @@ HANDLERS: dict[str, Handler] = {
     **products.HANDLERS,
     **attention.HANDLERS,
     **constants.HANDLERS,
+    **embedding.HANDLERS,
     **normalisation.HANDLERS,
     **weighted.HANDLERS,
 }
