@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ SERVED_PAGE = 256
 MEMBERS_OF_MEAN = 1000
 """A served mean map is that of at most so many members, evenly drawn."""
 VERDICT_BYTES = 64_000_000
+BLOCKS_KEPT = 128
 
 
 class Source:
@@ -41,6 +43,8 @@ class Source:
         self.models = {model.analysis: model for model in models}
         self.token = secrets.token_urlsafe(24)
         self.html = page(models, (), served=self.token)
+        self.block_text = lru_cache(BLOCKS_KEPT)(lambda name: script_json(finite(self.block(name))))
+        """The JSON of a block; the latest are kept, since several people look at the same classes."""
 
     def block(self, name: str) -> dict[str, Any]:
         """A block by its name, ``chunk-<analysis>-<class>`` or ``pictures-<analysis>-<class>-<page>``.
@@ -159,9 +163,13 @@ class _Handler(RequestHandler):
         self.set_header("Referrer-Policy", "no-referrer")
 
     def send_json(self, value: Any) -> None:
-        """Answer with JSON."""
+        """Answer with a value as JSON."""
+        self.send_text(script_json(finite(value)))
+
+    def send_text(self, text: str) -> None:
+        """Answer with text that is JSON already."""
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(script_json(finite(value)))
+        self.finish(text)
 
 
 class _Page(_Handler):
@@ -173,10 +181,10 @@ class _Page(_Handler):
 class _Data(_Handler):
     def get(self, name: str) -> None:
         try:
-            block = self.source.block(name)
+            text = self.source.block_text(name)
         except KeyError as error:
             raise HTTPError(404, reason="There is no such block.") from error
-        self.send_json(block)
+        self.send_text(text)
 
 
 class _Verdicts(_Handler):

@@ -160,7 +160,13 @@ def test_two_browsers_see_each_others_verdicts_and_full_resolution(run, url):
             visit.settled("document.getElementById('verdict-status').textContent === 'Saved in the store.'")
         one.state("spray.verdicts.refresh().then(() => true)")
         one.settled("document.getElementById('verdict-note').value === 'from the other'")
+        one.page.locator("#verdict-buttons").get_by_role("radio", name="Clever Hans").click()
+        one.settled("document.getElementById('verdict-status').textContent === 'Saved in the store.'")
+        one.page.click("#verdict-undo")
+        one.settled("document.getElementById('verdict-status').textContent.startsWith('Taken back')")
         one.close()
         other.close()
     notes = [v.note for v in run.verdicts() if v.key == finding.name]
-    assert notes[-2:] == ["from one", "from the other"]
+    assert notes[-4:-2] == ["from one", "from the other"]
+    words = [v.verdict for v in run.verdicts() if v.key == finding.name]
+    assert words[-3:] == ["unsure", "clever_hans", "unsure"], "taking back gives the verdict before anew"

@@ -27,9 +27,10 @@ spray.panel({
       const record = this.record(); // a note on one's own verdict is saved at once; on another's it waits for a verdict
       if (record && spray.verdicts.isMine(record) && record.note !== this.note.value) this.give(record.verdict);
     });
-    this.undo.addEventListener("click", () => {
-      const record = spray.verdicts.undo();
-      this.say(record ? `Taken back: ${spray.verdicts.symbols[record.verdict][1]}.` : "Nothing to take back.");
+    this.undo.addEventListener("click", async () => {
+      const { record, again } = spray.verdicts.undo();
+      const problem = again ? await spray.verdicts.send(again) : null;
+      this.say(problem ?? `Taken back: ${spray.verdicts.symbols[record.verdict][1]}.`, problem !== null);
     });
     this.export.addEventListener("click", () => spray.save("verdicts.json", spray.verdicts.text(), "application/json"));
     this.import.addEventListener("click", () => this.file.click());

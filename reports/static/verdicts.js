@@ -7,7 +7,7 @@ spray.verdicts = (() => {
   const fields = ["subject", "analysis", "key", "verdict", "note", "annotator", "time", "digest"];
   let mine = [];
   let kept = true;
-  const given = new Set(); // times of the records made on this visit
+  const steps = []; // what was given on this visit, and what held before it
 
   try {
     mine = JSON.parse(localStorage.getItem(place) ?? "[]");
@@ -70,8 +70,9 @@ spray.verdicts = (() => {
   function give(subject, key, ids, { verdict, note, annotator }) {
     const members = [...ids].sort(byCodePoint);
     const record = { subject, analysis: report.analysis, key, verdict, note, annotator, time: new Date().toISOString(), members, digest: digest(members) };
+    const judged = (entry) => entry.subject === subject && (subject === "sample" ? entry.key === key : entry.digest === record.digest);
+    steps.push({ record, previous: latest(all().filter(judged)) });
     mine.push(record);
-    given.add(record.time);
     changed();
     return record;
   }
@@ -104,11 +105,21 @@ spray.verdicts = (() => {
     }
   }
 
-  /** Take back the latest record made in this browser that no store has yet. */
+  /** Take back what was given last on this visit, as {record, again}. What a store has is never removed: there the
+      verdict before it is given anew (``again``, to be sent), or "unsure" where there was none. */
   function undo() {
-    const record = mine.pop();
-    if (record) changed();
-    return record ?? null;
+    const step = steps.pop();
+    if (!step) return null;
+    const { record, previous } = step;
+    if (mine.includes(record)) {
+      mine.splice(mine.indexOf(record), 1);
+      changed();
+      return { record, again: null };
+    }
+    const { verdict, note } = previous ?? { verdict: "unsure", note: "taken back" };
+    const again = give(record.subject, record.key, record.members, { verdict, note, annotator: record.annotator });
+    steps.pop();
+    return { record, again };
   }
 
   function text() {
@@ -157,7 +168,7 @@ spray.verdicts = (() => {
     return spray.sha256(sorted.map((id) => `${JSON.stringify(id).replace(/[^ -~]/g, escape)}\n`).join(""));
   }
 
-  return { symbols, all, current, ofSample, inherited, match, orphans, give, send, refresh, served, undo, isMine: (record) => given.has(record.time) || mine.includes(record), text, take, digest, isKept: () => kept, canUndo: () => mine.length > 0 };
+  return { symbols, all, current, ofSample, inherited, match, orphans, give, send, refresh, served, undo, isMine: (record) => steps.some((step) => same(step.record, record)) || mine.includes(record), text, take, digest, isKept: () => kept, canUndo: () => steps.length > 0 };
 })();
 
 /** SHA-256 (FIPS 180-4) of a text in UTF-8, as hex. The browser's own is missing on plain http. */
