@@ -23,6 +23,8 @@ from spray.verification import Candidate, ClassMaps, Evidence, Verification
 from spray.words import summary
 from stores import AnalysisHandle, Finding, GroupAnalysis, Provenance, Run, describe
 
+UNTESTABLE = "Too few members, or too few samples of other classes, to be tested by intervention."
+
 
 class MismatchError(Exception):
     """The model or the data set at hand is not the one that the store was made with."""
@@ -159,7 +161,7 @@ class _ClassFindings:
                     candidate = Candidate(self.rows[strategy.members], proof.region)
                     rows = verification.membership(subject.model, read, maps, candidate, subject.device)
                     strategy = replace(strategy, members=np.isin(self.rows, rows))
-            found.append(self._finding(index, strategy, proof))
+            found.append(self._finding(index, strategy, proof, tested=True))
         return found
 
     def _may_flag(self, proof: Evidence) -> bool:
@@ -171,7 +173,9 @@ class _ClassFindings:
             return []
         return merge(clustering.labels, self.units, self.step.region, self.step.merge_overlap)
 
-    def _finding(self, index: int, strategy: Strategy, shown: Evidence | None) -> Finding:
+    def _finding(
+        self, index: int, strategy: Strategy, shown: Evidence | None, tested: bool = False
+    ) -> Finding:
         region, members = strategy.region, strategy.members
         suspect = Suspect(
             members, self.units, region, shown, self.result, self._separability, self._probability
@@ -190,6 +194,7 @@ class _ClassFindings:
             region=region,
             mean_map=mean_map,
             evidence={} if shown is None else shown.to_json(self.step.seed),
+            notes=() if shown is not None or not tested else (UNTESTABLE,),
         )
 
     @cached_property

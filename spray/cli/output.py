@@ -69,8 +69,8 @@ def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
         click.echo(json.dumps(result | ({"report": str(page)} if page else {})))
         return
     table = Table(title=f"{len(findings)} findings, {len(audit.flagged)} flagged", title_justify="left")
-    for name in ("", "finding", "class", "samples", "suspicion", "in words"):
-        table.add_column(name, justify="right" if name in ("samples", "suspicion") else "left")
+    for name in ("", "finding", "class", "samples", "suspicion", "necessity", "sufficiency"):
+        table.add_column(name, justify="left" if name in ("", "finding", "class") else "right")
     for finding in findings[:SHOWN_FINDINGS]:
         table.add_row(
             "⚑" if finding.flagged else "",
@@ -78,11 +78,20 @@ def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
             Text(_class_name(audit.run, finding.group)),
             str(len(finding.rows)),
             f"{finding.score:.2f}",
-            Text(finding.summary),
+            *(_figure(finding.parts.get(part)) for part in ("necessity", "sufficiency")),
         )
     Console().print(table)
+    for finding in audit.flagged or findings[:1]:
+        click.echo(f"{finding.name}: {finding.summary}")
+    failed = len(audit.run.table(str(audit.analysis.facts["relevance"])).failures)
+    if failed:
+        click.echo(f"{failed} of {audit.run.n} samples failed and are left out: spray info {audit.run.path}")
     if page is not None:
         click.echo(f"Open {page} in a browser.")
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def show_run(run: Run, as_json: bool) -> None:
