@@ -35,7 +35,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 screenshots: $(VENV)/.installed-test browser demo
-	$(BIN)/python docs/screenshots.py $(DEMO)/report.html docs/images
+	$(BIN)/python tests/screenshots.py $(DEMO)/report.html docs/images
 
 # The wheel in an environment without the checkout on its path; torch and the rest come from .venv.
 wheel-smoke: $(VENV)/.installed-test
