@@ -19,13 +19,17 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
-import torch
-import torchvision
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+# (a script's own folder comes first on the path, where stores.py would hide the package of that name)
 
-from spray.engine import Explainer
+import torch  # noqa: E402
+import torchvision  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.profiler import ProfilerActivity, profile  # noqa: E402
+
+from spray.engine import Explainer  # noqa: E402
 
 OURS = ("lrp_epsilon", "epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1")
 
@@ -41,15 +45,15 @@ def small_cnn() -> nn.Module:
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int, tuple[str, ...]]] = {
     "small_cnn": (small_cnn, (1, 28, 28), 64, OURS),
-    "resnet50": (torchvision.models.resnet50, (3, 224, 224), 4, OURS),
-    "vgg16": (torchvision.models.vgg16, (3, 224, 224), 2, OURS),
+    "resnet50": (torchvision.models.resnet50, (3, 224, 224), 2, OURS),
+    "vgg16": (torchvision.models.vgg16, (3, 224, 224), 1, OURS),
     "efficientnet_b0": (
         torchvision.models.efficientnet_b0,
         (3, 224, 224),
         4,
         ("lrp_epsilon", "epsilon_plus_flat"),
     ),
-    "vit_b_16": (torchvision.models.vit_b_16, (3, 224, 224), 2, ("cp_lrp", "attn_lrp")),
+    "vit_b_16": (torchvision.models.vit_b_16, (3, 224, 224), 1, ("cp_lrp", "attn_lrp")),
 }
 
 

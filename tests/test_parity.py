@@ -83,7 +83,13 @@ def by_zennit(model, x, target, composite, classes):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("composite", OURS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("vgg11_bn", "resnet18", "squeezenet") else pytest.param(name, marks=pytest.mark.slow)
+        for name in MODELS
+    ],
+)
 def test_maps_equal_those_of_zennit(name, composite):
     build, size, canonizer = MODELS[name]
     model, x = randomised(build, size)

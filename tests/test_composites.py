@@ -1,0 +1,94 @@
+"""Composites: which rule a layer gets, and that a composite is its own provenance."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from spray.composites import COMPOSITES, Composite, composite
+from spray.engine import explain
+from spray.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, Zero, ZPlus
+from stores.provenance import Provenance, canonical_json, describe
+
+PUBLISHED = {
+    "lrp_0": (Zero, Zero, Zero),
+    "lrp_epsilon": (Epsilon, Epsilon, Epsilon),
+    "epsilon_plus": (ZPlus, ZPlus, Epsilon),
+    "epsilon_plus_flat": (Flat, ZPlus, Epsilon),
+    "epsilon_alpha2_beta1": (AlphaBeta, AlphaBeta, Epsilon),
+    "epsilon_alpha2_beta1_flat": (Flat, AlphaBeta, Epsilon),
+    "epsilon_gamma_box": (Box, Gamma, Epsilon),
+    "deep_taylor": (Box, ZPlus, ZPlus),
+    "deep_taylor_unbounded": (WSquare, ZPlus, ZPlus),
+    "excitation_backprop": (ZPlus, ZPlus, ZPlus),
+    "attn_lrp": (Epsilon, Epsilon, Epsilon),
+    "cp_lrp": (Epsilon, Epsilon, Epsilon),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_each_kind_of_layer_gets_the_rule_of_the_paper(name):
+    chosen = COMPOSITES[name]
+    first = chosen.rule(kind="convolution", name="a", module=None, position=0)
+    convolution = chosen.rule(kind="convolution", name="b", module=None, position=1)
+    linear = chosen.rule(kind="linear", name="c", module=None, position=2)
+    assert (type(first), type(convolution), type(linear)) == PUBLISHED[name]
+
+
+def test_alpha2_beta1_and_gamma_have_their_published_parameters():
+    assert COMPOSITES["epsilon_alpha2_beta1"].convolution == AlphaBeta(alpha=2.0)
+    assert COMPOSITES["epsilon_gamma_box"].convolution == Gamma(gamma=0.25)
+
+
+def test_every_composite_is_listed_under_its_name_and_none_is_forgotten():
+    assert all(method.name == name for name, method in COMPOSITES.items())
+    assert set(PUBLISHED) | {"gradient", "gradient_x_input", "guided_backprop", "deconvnet"} == set(
+        COMPOSITES
+    )
+
+
+def test_a_composite_is_its_own_provenance():
+    ids = {Provenance((describe(method),)).id for method in COMPOSITES.values()}
+    assert len(ids) == len(COMPOSITES)
+    record = json.loads(canonical_json(describe(COMPOSITES["epsilon_plus_flat"])))
+    assert record["first"] == {"name": "flat"}
+    assert record["linear"] == {"name": "epsilon", "epsilon": 1e-6, "relative": False}
+    other = COMPOSITES["epsilon_plus_flat"].with_rules({"head.*": Zero()}, name="mine")
+    assert json.loads(canonical_json(describe(other)))["overrides"][0] == {
+        "name": "Override",
+        "where": "head.*",
+        "by": "name",
+        "rule": {"name": "zero"},
+    }
+
+
+def test_overrides_go_first_and_the_latest_given_wins():
+    chosen = Composite("mine", convolution=ZPlus(), first=Flat()).with_rules(
+        {"a.*": Zero(), nn.Linear: Gamma()}
+    )
+    chosen = chosen.with_rules({1: WSquare()})
+    assert chosen.rule(kind="convolution", name="a.0", module=None, position=0) == Zero()
+    assert chosen.rule(kind="convolution", name="b", module=None, position=0) == Flat()
+    assert chosen.rule(kind="linear", name="b", module=nn.Linear(1, 1), position=2) == Gamma()
+    assert chosen.rule(kind="convolution", name="a.1", module=None, position=1) == WSquare()
+
+
+def test_first_is_first_in_execution_not_in_definition():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.second, self.first = nn.Linear(3, 2), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.second(torch.relu(self.first(x)))
+
+    torch.manual_seed(0)
+    relevance = explain(Backwards().eval(), torch.randn(2, 4), 0, Composite("f", first=Flat())).relevance
+    torch.testing.assert_close(relevance, relevance[:, :1].expand(2, 4))
+
+
+def test_composites_may_be_given_themselves():
+    mine = Composite("mine")
+    assert composite(mine) is mine
+    assert composite("lrp_0") is COMPOSITES["lrp_0"]
