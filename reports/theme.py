@@ -134,7 +134,7 @@ COLOUR_MAPS = {
 
 
 def style_variables() -> str:
-    """The themes as CSS custom properties: light, dark by preference, and either when chosen by hand."""
+    """The themes as CSS custom properties: light, dark by preference, either by hand; paper is light."""
 
     def block(name: str) -> str:
         return "".join(f"--{key}:{value};" for key, value in THEMES[name].items()) + f"color-scheme:{name};"
@@ -143,4 +143,5 @@ def style_variables() -> str:
         f":root{{{block('light')}}}\n"
         f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{block('dark')}}}}}\n"
         f":root[data-theme=dark]{{{block('dark')}}}\n"
+        f"@media print{{:root:root{{{block('light')}}}}}\n"
     )

@@ -188,18 +188,69 @@ def test_the_gallery_sorts_and_filters(visit):
     assert v.page.locator(".tile").count() == wrong
 
 
-def test_the_pointer_shows_image_heatmap_and_overlay(visit):
-    v = visit()
-    place = v.state(
-        """(() => {
+def place_of(v, position):
+    """Where on the screen the dot of a position is."""
+    return v.state(
+        f"""(() => {{
             const view = spray.figures.embedding;
             const points = view.model.document.get_model_by_name("points");
-            const i = spray.state.selection[0];
             const box = document.getElementById("figure-embedding").getBoundingClientRect();
-            const { x_scale, y_scale } = view.frame;
+            const {{ x_scale, y_scale }} = view.frame;
+            const i = {position};
             return [box.x + x_scale.compute(points.data.x[i]), box.y + y_scale.compute(points.data.y[i])];
+        }})()"""
+    )
+
+
+def test_a_click_on_a_dot_shows_its_sample_and_one_beside_keeps_what_is_shown(visit):
+    v = visit()
+    # The dot farthest to the left lies on no other.
+    left = v.state(
+        """(() => {
+            const { x } = spray.figures.embedding.model.document.get_model_by_name("points").data;
+            return x.indexOf(Math.min(...x));
         })()"""
     )
+    v.page.mouse.click(*place_of(v, left))
+    v.settled(f"spray.state.sample === {left}")
+    assert v.page.locator(".tile").count() == 1
+    box = v.page.locator("#figure-embedding").bounding_box()
+    v.page.mouse.click(box["x"] + 12, box["y"] + 12)
+    assert v.state("spray.state.selection.length") == 1
+
+
+def test_a_box_selects(visit):
+    v = visit()
+    v.state(
+        """(() => {
+            const { toolbar } = spray.figures.embedding.model;
+            const tools = toolbar.tools.filter((tool) => tool.type === "BoxSelectTool");
+            tools[0].active = true;
+        })()"""
+    )
+    drag(v, "#figure-embedding", [(0.03, 0.03), (0.3, 0.5), (0.5, 0.97)])
+    v.settled("spray.state.origin === 'brush'")
+    x = np.array(
+        v.state("Array.from(spray.figures.embedding.model.document.get_model_by_name('points').data.x)")
+    )
+    inside = np.zeros(len(x), bool)
+    inside[v.state("Array.from(spray.state.selection)")] = True
+    assert 0 < inside.sum() < len(x)
+    assert x[inside].max() < x[~inside].min(), "a box over the left half took others than the dots there"
+
+
+def test_the_summary_prints_dark_on_white_without_the_frame(visit):
+    v = visit("#summary", color_scheme="dark")
+    v.page.emulate_media(media="print")
+    assert v.page.locator("header.bar").is_hidden()
+    page = v.pixels("#summary-table")
+    assert page.mean() > 200, "dark paper"
+    assert page.min() < 80, "no ink"
+
+
+def test_the_pointer_shows_image_heatmap_and_overlay(visit):
+    v = visit()
+    place = place_of(v, "spray.state.selection[0]")
     v.page.mouse.move(place[0] - 30, place[1] - 30)
     v.page.mouse.move(*place, steps=4)
     v.settled("!document.getElementById('hover').hidden")

@@ -190,6 +190,11 @@ def test_flagged_findings_have_a_colour_of_their_own():
     assert f"--alarm-fill:{FLAGGED};" in style_variables()
 
 
+def test_paper_is_light():
+    printed = style_variables().split("@media print")[1]
+    assert f"--ink:{THEMES['light']['ink']};" in printed
+
+
 def test_json_cannot_leave_its_script_element():
     hostile = {"</script><script>alert(1)</script>": "<!-- \u2028 & \ud800"}
     text = script_json(hostile)

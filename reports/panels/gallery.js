@@ -36,11 +36,12 @@ spray.panel({
   offer({ chunk, keep }) {
     const values = (column) => [...new Set(column)].sort();
     const predictions = values(chunk.prediction).map((index) => [`prediction=${index}`, `predicted ${spray.className(index)}`]);
+    const labels = values(chunk.label).map((index) => [`label=${index}`, `labelled ${spray.className(index)}`]);
     const metadata = Object.entries(chunk.metadata).flatMap(([name, column]) => {
       const found = values(column);
       return found.length > 12 ? [] : found.map((value) => [`meta.${name}=${value}`, `${name}: ${value || "–"}`]);
     });
-    const pairs = [["all", "all"], ["right", "right ones"], ["wrong", "wrong ones"], ["sure", "90 % sure and more"], ["unsure", "less than 90 % sure"], ...predictions, ...metadata];
+    const pairs = [["all", "all"], ["right", "right ones"], ["wrong", "wrong ones"], ["sure", "90 % sure and more"], ["unsure", "less than 90 % sure"], ...predictions, ...(labels.length > 1 ? labels : []), ...metadata];
     const known = pairs.some(([value]) => value === keep);
     spray.options(this.$keep, pairs, known ? keep : "all");
     if (!known) spray.set({ keep: "all" });
@@ -132,6 +133,7 @@ spray.filter = (chunk, keep) => {
   if (keep === "sure") return (i) => chunk.confidence[i] >= 0.9;
   if (keep === "unsure") return (i) => chunk.confidence[i] < 0.9;
   if (keep.startsWith("prediction=")) return (i) => String(chunk.prediction[i]) === keep.slice(11);
+  if (keep.startsWith("label=")) return (i) => String(chunk.label[i]) === keep.slice(6);
   const name = Object.keys(chunk.metadata).find((entry) => keep.startsWith(`meta.${entry}=`));
   return name === undefined ? () => true : (i) => `meta.${name}=${chunk.metadata[name][i]}` === keep;
 };
