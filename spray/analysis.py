@@ -132,14 +132,13 @@ class Analysis:
         )
 
     def _graph(self, features: Float[np.ndarray, "m d"]) -> tuple[Graph, dict[str, Json]]:
-        if self.neighbours.is_exact(len(features)):
-            indices, distances = self.neighbours.neighbours(features, self.seed)
-            facts: dict[str, Json] = {"neighbours": indices.shape[1], "exact_neighbours": True, "recall": 1.0}
-        else:
-            points = self.reduction.transform(features)
-            indices, distances = self.neighbours.neighbours(points, self.seed)
-            recall = probed_recall(features, indices, seed=self.seed)
-            facts = {"neighbours": indices.shape[1], "exact_neighbours": False, "recall": recall}
+        exact = self.neighbours.is_exact(len(features))
+        indices, distances = self.neighbours.neighbours(features, self.seed, self.reduction.transform)
+        facts: dict[str, Json] = {
+            "neighbours": indices.shape[1],
+            "exact_neighbours": exact,
+            "recall": 1.0 if exact else probed_recall(features, indices, seed=self.seed),
+        }
         return affinity(indices, distances, self.neighbours.weights), facts
 
     def _strategies(

@@ -1,40 +1,39 @@
-"""Approximate neighbours for large groups by NN-descent (Dong et al. 2011), and their recall."""
+"""Approximate neighbours for very large groups, and how many of the exact ones they find."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from spray.cells import cells
 from spray.graph import exact_neighbours
+
+__all__ = ["cells", "nn_descent", "probed_recall"]
 
 PROBE = 1000
 """Rows whose exact neighbours measure the recall."""
 
 
-def approximate_neighbours(
-    features: Float[np.ndarray, "n d"], k: int, seed: int
-) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
-    """Indices and distances of k near other rows, nearest first; seeded.
+def nn_descent(features: Float[np.ndarray, "n d"], k: int, seed: int) -> Int[np.ndarray, "n k"]:
+    """k near other rows of each row, nearest first, by NN-descent (Dong et al. 2011), seeded.
 
-    NN-descent may return a row as its own neighbour, or, among exact duplicates, too few others; such rows
-    get their exact neighbours.
+    Its first call in a process compiles for half a minute. It may return a row as its own neighbour, or, among
+    exact duplicates, too few others; such rows get their exact neighbours.
     """
     from pynndescent import NNDescent
 
     found = NNDescent(
         features.astype(np.float32), n_neighbors=k + 1, random_state=seed, low_memory=True, compressed=False
     )
-    indices, distances = found.neighbor_graph
-    rows = np.arange(len(features))
-    others = (indices != rows[:, None]) & (indices >= 0)
+    indices, _ = found.neighbor_graph
+    others = (indices != np.arange(len(features))[:, None]) & (indices >= 0)
     # Real neighbours to the front, in their order of distance; then the first k of them.
     order = np.argsort(~others, axis=1, kind="stable")[:, :k]
     short = np.flatnonzero(others.sum(axis=1) < k)
     indices = np.take_along_axis(indices, order, axis=1).astype(np.int64)
-    distances = np.take_along_axis(distances, order, axis=1).astype(np.float64)
     if len(short):
-        indices[short], distances[short] = exact_neighbours(features, k, queries=short)
-    return indices, distances
+        indices[short] = exact_neighbours(features, k, queries=short)[0]
+    return indices
 
 
 def probed_recall(

@@ -8,7 +8,7 @@ matrix product proposes candidates, and their differences in float64 decide.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
@@ -22,14 +22,18 @@ from stores.provenance import TUNING
 Graph: TypeAlias = "scipy.sparse.csr_array[np.float64, tuple[int, int]]"
 """A sparse symmetric affinity matrix."""
 Weights = Literal["binary", "gaussian", "self_tuning"]
-Method = Literal["auto", "exact", "approximate"]
+Method = Literal["auto", "exact", "cells", "nn_descent"]
 
 EXACT_LIMIT = 30_000
-"""Rows up to which exact neighbours cost less than the start-up of the approximate ones."""
-_FOLD = 16
+"""Rows up to which exact neighbours are cheap enough."""
+FOLD = 16
 """Columns that are compared as one before they are looked at one by one."""
+PROPOSED = 2
+"""Approximate neighbours proposed for each that is kept."""
 _SPARE = 6
 """Candidates beyond k that the float32 product proposes, against rounding among near-duplicates."""
+Reduce = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Makes feature vectors shorter."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,9 @@ class NearestNeighbours:
     ``k``: neighbours per sample, or "log" for ⌈log n⌉; fewer where there are fewer samples. ``weights``:
     "binary" (½ for one-sided and 1 for mutual neighbours), "gaussian" exp(−d²/2σ²) with σ the median
     distance to the k-th neighbour, or "self_tuning" exp(−d²/σᵢσⱼ) with each sample's own (Zelnik-Manor and
-    Perona 2004). ``method``: "exact" in blocks, "approximate" by NN-descent, or "auto", by the number of
-    rows.
+    Perona 2004). ``method``: "exact" in blocks; "cells" (`spray.cells`) or "nn_descent" (pynndescent) for
+    very large groups; "auto": exact up to ``EXACT_LIMIT`` samples, then cells, which compile nothing at run
+    time.
     """
 
     k: int | Literal["log"] = 10
@@ -60,25 +65,32 @@ class NearestNeighbours:
 
     def is_exact(self, n: int) -> bool:
         """Whether the neighbours among ``n`` samples are found exactly."""
-        if self.method not in ("auto", "exact", "approximate"):
-            raise ValueError(f"unknown method {self.method!r}: choose 'auto', 'exact' or 'approximate'.")
+        if self.method not in ("auto", "exact", "cells", "nn_descent"):
+            raise ValueError(
+                f"unknown method {self.method!r}: choose 'auto', 'exact', 'cells' or 'nn_descent'."
+            )
         return self.method == "exact" or (self.method == "auto" and n <= EXACT_LIMIT)
 
     def neighbours(
-        self, features: Float[np.ndarray, "n d"], seed: int = 0
+        self, features: Float[np.ndarray, "n d"], seed: int = 0, reduce: Reduce | None = None
     ) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
         """Indices of each row's nearest other rows, nearest first, and their distances.
+
+        Approximate neighbours are proposed among the reduced features, where ``reduce`` is given, and chosen
+        from twice as many proposals by their distances in full.
 
         Raises:
             ValueError: fewer than two rows, or a row that is not finite.
         """
         _require_usable(features)
-        k = self.count(len(features))
-        if self.is_exact(len(features)):
+        n, k = len(features), self.count(len(features))
+        if self.is_exact(n):
             return exact_neighbours(features, k, block_bytes=self.block_bytes)
-        from spray.approximate import approximate_neighbours
+        from spray.approximate import cells, nn_descent
 
-        return approximate_neighbours(features, k, seed)
+        propose = nn_descent if self.method == "nn_descent" else cells
+        proposed = propose(reduce(features) if reduce else features, min(PROPOSED * k, n - 1), seed)
+        return nearest(features, np.arange(n), proposed, k)
 
     def affinity(self, features: Float[np.ndarray, "n d"], seed: int = 0) -> Graph:
         """The symmetric affinity matrix A [n, n], without self-loops."""
@@ -120,52 +132,53 @@ def exact_neighbours(
     indices = np.empty((len(rows), k), dtype=np.int64)
     distances = np.empty((len(rows), k))
     candidates = min(k + _SPARE, len(features) - 1)
-    left, right = _factors(features)
+    left, right = factors(features)
     for block in _blocks(len(rows), right.shape[1], block_bytes):
         chosen = rows[block]
         near = left[chosen] @ right
         near[np.arange(len(chosen)), chosen] = np.inf
-        indices[block], distances[block] = _nearest(features, chosen, _smallest(near, candidates), k)
+        indices[block], distances[block] = nearest(features, chosen, smallest(near, candidates), k)
     return indices, distances
 
 
-def _factors(features: Float[np.ndarray, "n d"]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def factors(features: Float[np.ndarray, "n d"]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """L and R with (L R)ᵢⱼ = |xⱼ|² − 2 xᵢ·xⱼ, the squared distance but for a number of row i's own.
 
-    Centred, the float32 product loses less, and one scale for all keeps it far from under- and overflow. R has
-    columns at infinity, to a multiple of ``_FOLD``.
+    Centred, the float32 product loses less, and one scale for all keeps it far from under- and overflow. R
+    has one or more columns at infinity behind the n, to a multiple of ``FOLD``.
     """
     centred = features - features.mean(axis=0, dtype=np.float64).astype(features.dtype)
     points = (centred / _positive(float(np.abs(centred).max(initial=0.0)))).astype(np.float32)
     ones = np.ones((len(points), 1), dtype=np.float32)
-    right = np.zeros((points.shape[1] + 1, -(-len(points) // _FOLD) * _FOLD), dtype=np.float32)
+    right = np.zeros((points.shape[1] + 1, (len(points) // FOLD + 1) * FOLD), dtype=np.float32)
     right[:-1, : len(points)] = points.T
     right[-1] = np.inf
     right[-1, : len(points)] = np.einsum("nd,nd->n", points, points)
     return np.concatenate([-2 * points, ones], axis=1), right
 
 
-def _smallest(values: Float[np.ndarray, "b n"], count: int) -> Int[np.ndarray, "b c"]:
+def smallest(values: Float[np.ndarray, "b n"], count: int) -> Int[np.ndarray, "b c"]:
     """Columns of each row's ``count`` smallest values, ascending.
 
-    Columns are folded into groups by their number modulo n / ``_FOLD``. The smallest values lie in the groups with
-    the smallest minima, so only those are looked at one by one: one pass over the block in place of a partition.
+    Columns are folded into groups by their number modulo n / ``FOLD``. The smallest values lie in the
+    groups with the smallest minima, so only those are looked at one by one: one pass over the block in
+    place of a partition.
     """
     rows, width = values.shape
-    groups = width // _FOLD
+    groups = width // FOLD
     if groups <= 4 * count:
         columns = np.argpartition(values, count - 1, axis=1)[:, :count]
     else:
-        least = values.reshape(rows, _FOLD, groups).min(axis=1)
+        least = values.reshape(rows, FOLD, groups).min(axis=1)
         best = np.argpartition(least, count - 1, axis=1)[:, :count]
-        within = (best[:, None] + groups * np.arange(_FOLD)[:, None]).reshape(rows, count * _FOLD)
+        within = (best[:, None] + groups * np.arange(FOLD)[:, None]).reshape(rows, count * FOLD)
         chosen = np.argpartition(np.take_along_axis(values, within, axis=1), count - 1, axis=1)[:, :count]
         columns = np.take_along_axis(within, chosen, axis=1)
     columns.sort(axis=1)
     return columns
 
 
-def _nearest(
+def nearest(
     features: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " b"], proposed: Int[np.ndarray, "b c"], k: int
 ) -> tuple[Int[np.ndarray, "b k"], Float[np.ndarray, "b k"]]:
     """The k nearest of the proposed rows by their differences; of equals, the one proposed first."""
