@@ -42,6 +42,7 @@ class Analysis:
     """All steps and parameters of the spectral analysis; equal values give equal results.
 
     ``eigenvectors``: how many are computed, and up to how many strategies are looked for (one fewer).
+    ``tolerance``: of the solver's residuals; the eigenvalues' errors are about its square.
     ``reduction``: applied to the features where neighbours are approximate; exact ones use them whole.
     ``picture``: "tsne", "umap", "none", or "auto", which saves small runs UMAP's start-up.
     """
@@ -50,6 +51,7 @@ class Analysis:
     neighbours: NearestNeighbours = field(default_factory=NearestNeighbours)
     reduction: PCA = field(default_factory=PCA)
     eigenvectors: int = 16
+    tolerance: float = 1e-6
     null: GaussianNull = field(default_factory=GaussianNull)
     clusterings: tuple[Clusterer, ...] = field(default_factory=lambda: (KMeans(), HDBSCAN()))
     stability: Stability = field(default_factory=Stability)
@@ -105,7 +107,7 @@ class Analysis:
 
     def _spectral(self, sorted_out: _SortedOut, features: Float[np.ndarray, "m d"]) -> GroupAnalysis:
         graph, facts = self._graph(features)
-        solved = spectrum(graph, self.eigenvectors, seed=self.seed)
+        solved = self._solve(graph)
         with threadpool_limits(1):  # equal bytes on any number of cores
             strategies, gap = self._strategies(features, solved)
             clusterings = self._clusters(graph, solved, strategies)
@@ -155,6 +157,9 @@ class Analysis:
             "null": dataclasses.asdict(null),
         }
 
+    def _solve(self, graph: Graph) -> Spectrum:
+        return spectrum(graph, self.eigenvectors, seed=self.seed, tolerance=self.tolerance)
+
     def _clusters(self, graph: Graph, solved: Spectrum, strategies: int) -> dict[str, Clustering]:
         return {
             step.name: step.cluster(solved.vectors, graph, strategies, self.seed) for step in self.clusterings
@@ -165,7 +170,7 @@ class Analysis:
     ) -> dict[str, Int[np.ndarray, " r"]]:
         """The clusterings of a resample, for as many strategies as were found in all."""
         graph = self.neighbours.affinity(features, self.seed)
-        found = self._clusters(graph, spectrum(graph, self.eigenvectors, seed=self.seed), strategies)
+        found = self._clusters(graph, self._solve(graph), strategies)
         return {name: clustering.labels for name, clustering in found.items()}
 
     def _pictures(self, vectors: Float[np.ndarray, "m k"]) -> dict[str, Float[np.ndarray, "m 2"]]:
