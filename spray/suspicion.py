@@ -18,14 +18,14 @@ class Ranking:
     use. A finding is flagged by the causal part alone, where both of its intervals lie above 0.
 
     Args:
-        flag_from: least causal score of a flagged finding. Measured: planted shortcuts 0.18 and above, the
-        strongest
-            honest strategy 0.09.
+        flag_from: least causal score of a flagged finding. Measured in eight audits of Fashion-MNIST (four plants, four
+            controls, 460 findings; the slow test of the demo makes them again): plants 0.08 where the model barely
+            learned the tag (flip rate 16 %) to 0.28, the strongest honest finding 0.037.
         flags_per_class: at most so many findings of a class are flagged.
     """
 
     prior_weight: float = 0.05
-    flag_from: float = 0.12
+    flag_from: float = 0.06
     flags_per_class: int = 3
 
     def prior(self, parts: Mapping[str, float | None]) -> float:

@@ -100,7 +100,7 @@ class Verification:
     members: int = 100
     fills: tuple[Fill, ...] = (NeighbourFill(), LocalMeanFill())
     region: TopRegion = field(default_factory=TopRegion)
-    screen: float = 0.06
+    screen: float = 0.03
     seed: int = 0
     batch: int = field(default=256, metadata=TUNING)
 
