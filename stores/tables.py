@@ -44,7 +44,7 @@ class Table:
         self._ledger = Ledger(floor)
         self._commits: dict[int, Commit] = {}
         self._sound: set[tuple[int, str]] = set()
-        self._documented = False
+        self._documented = self._complete = False
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def __repr__(self) -> str:
@@ -61,8 +61,12 @@ class Table:
 
     def missing(self) -> list[int]:
         """Shards not committed yet, also by another process meanwhile; writing these completes the table."""
+        if self._complete:
+            return []  # what is committed stays so
         committed = {int(unit) for unit in self._ledger.units(self._key)}
-        return [shard for shard in range(len(self.shards)) if shard not in committed]
+        absent = [shard for shard in range(len(self.shards)) if shard not in committed]
+        self._complete = not absent
+        return absent
 
     @property
     def complete(self) -> bool:
