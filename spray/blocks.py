@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spray.data import UNKNOWN_LABEL, AuditData, Metadata, Sample, input_digest
+from spray.data import UNKNOWN_LABEL, AuditData, Metadata, Sample, input_digest, known_label
 
 SEARCHED_FOR_A_SAMPLE = 1000
 LONGEST_REASON = 500
@@ -24,7 +24,8 @@ LONGEST_REASON = 500
 class Block:
     """One compute block. Rows that failed, and the padding at the end, hold a copy of a readable input.
 
-    The batch therefore always has the same size: a row's relevance depends on its own pixels only.
+    The batch therefore always has the same size: a row's relevance depends on its own pixels only. Failed rows
+    keep their label and metadata, as far as these are known.
     """
 
     rows: Sequence[int]
@@ -69,13 +70,16 @@ class BlockReader:
         failed = {}
         for place, row in enumerate(rows):
             item = readable(self.data, row)
-            reason = item if isinstance(item, str) else self._refusal(item)
-            metadata.append({} if isinstance(item, str) else item.metadata)
-            if reason:
+            if isinstance(item, str):
+                failed[row] = item
+                item = Sample(self.filler, known_label(self.data, row))
+            elif reason := self._refusal(item):
                 failed[row] = reason
-            elif not isinstance(item, str):
+            if row not in failed:
                 inputs[place] = item.input
-                labels[place] = item.label
+            if item.label < self.classes:
+                labels[place] = max(item.label, UNKNOWN_LABEL)
+            metadata.append(item.metadata)
         return Block(rows, inputs, labels, metadata, failed)
 
     def _refusal(self, sample: Sample) -> str | None:

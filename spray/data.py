@@ -71,6 +71,8 @@ class TorchData:
     metadata: Mapping[str, type] = field(default_factory=dict)
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    labels: Sequence[object] | None = None
+    """Labels as far as they are known without reading a sample."""
 
     def sample(self, row: int) -> Sample:
         """Item ``row`` of the data set.
@@ -138,6 +140,7 @@ def as_audit_data(
         facts.get("metadata", {}),
         _per_channel(facts.get("mean")),
         _per_channel(facts.get("std")),
+        facts.get("targets"),
     )
 
 
@@ -145,8 +148,11 @@ def _own_facts(dataset: object) -> dict[str, Any]:
     """What a data set says about itself; methods of these names, as arrays have, say nothing."""
     if isinstance(dataset, Subset):
         facts = _own_facts(dataset.dataset)
-        return facts | {"ids": [facts["ids"][row] if "ids" in facts else row for row in dataset.indices]}
-    names = ("classes", "ids", "metadata", "mean", "std")
+        for name, default in (("ids", range(max(dataset.indices, default=-1) + 1)), ("targets", None)):
+            if (values := facts.get(name, default)) is not None:
+                facts[name] = [values[row] for row in dataset.indices]
+        return facts
+    names = ("classes", "ids", "targets", "metadata", "mean", "std")
     found = {name: getattr(dataset, name, None) for name in names}
     facts = {name: value for name, value in found.items() if value is not None and not callable(value)}
     if not isinstance(facts.get("metadata", {}), Mapping):
@@ -180,6 +186,15 @@ def _class_index(label: Any) -> int:
         return operator.index(label)
     except TypeError:
         raise TypeError(f"label {label!r} is no class index; expected one integer per sample") from None
+
+
+def known_label(data: AuditData, row: int) -> int:
+    """The label of a sample that cannot be read, where the data set tells labels apart from samples."""
+    labels = getattr(data, "labels", None)
+    try:
+        return UNKNOWN_LABEL if labels is None else _class_index(labels[row])
+    except (TypeError, IndexError, KeyError):
+        return UNKNOWN_LABEL
 
 
 def data_digest(data: AuditData) -> str:

@@ -10,7 +10,7 @@ from spray.data import as_audit_data
 
 def reader(data, **options):
     audit = as_audit_data(data)
-    return BlockReader(audit, 4, first_inputs(audit, 4)[0], 3, **options)
+    return BlockReader(audit, 4, first_inputs(audit, len(data))[0], 3, **options)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -53,6 +53,20 @@ def test_no_readable_sample_names_the_first_reason():
     ):
         with pytest.raises(ValueError, match=reason):
             first_inputs(as_audit_data(Images(2, items=items)), 4)
+
+
+def test_failed_rows_keep_what_is_known_of_them():
+    data = Images(
+        6,
+        items={0: ValueError("torn"), 1: (torch.zeros(1, 5, 5), 2, {"camera": "A"}), 2: (torch.zeros(1), 7)},
+    )
+    data.metadata = {"camera": str}
+    for targets, label in ((None, -1), ([1, 0, 0, 0], 1), (torch.tensor([2, 0, 0, 0]), 2), (["cat"] * 4, -1)):
+        data.targets = targets
+        block = reader(data).block(range(4))
+        assert list(block.failed) == [0, 1, 2]
+        assert block.labels.tolist() == [label, 2, -1, 0]
+        assert block.metadata == [{}, {"camera": "A"}, {}, {}]
 
 
 def test_a_reason_is_short_and_the_same_each_time():

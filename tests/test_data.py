@@ -6,7 +6,7 @@ import torch
 from audit_tools import Images
 from torch.utils.data import IterableDataset, Subset
 
-from spray.data import AuditData, Sample, as_audit_data, data_digest, input_digest
+from spray.data import AuditData, Sample, as_audit_data, data_digest, input_digest, known_label
 
 
 class Folder(Images):
@@ -49,7 +49,12 @@ def test_a_subset_asks_the_data_set_it_is_taken_from():
     assert data.classes == ("round", "square", "long")
     assert list(data.ids) == ["c0/0.jpg", "c0/3.jpg"]
     assert torch.equal(data.sample(1).input, Folder().images[3])
-    assert list(as_audit_data(Subset(Images(), [7, 2])).ids) == ["7", "2"]
+    plain = Images()
+    plain.targets = torch.arange(20)
+    data = as_audit_data(Subset(plain, [7, 2]))
+    assert list(data.ids) == ["7", "2"]
+    assert [known_label(data, row) for row in (0, 1, 2)] == [7, 2, -1]
+    assert list(as_audit_data(Subset(plain, [])).ids) == []
 
 
 def test_methods_that_happen_to_have_a_facts_name_say_nothing():

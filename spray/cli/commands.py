@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,10 +22,7 @@ from spray.cli.options import (
     settings,
 )
 from spray.cli.output import reporting, show_audit, show_demo, show_run
-from spray.config import ConfigError, report_beside
-
-if TYPE_CHECKING:
-    from stores import AnalysisHandle, Run
+from spray.config import report_beside
 
 FAILED, INTERRUPTED = 1, 130
 OURS = frozenset({"spray", "stores", "reports"})
@@ -50,7 +47,8 @@ class Group(click.Group):
         except Exception as error:
             if not _for_the_user(error):
                 raise
-            click.echo(f"Error: {error}", err=True)
+            message = error.args[0] if isinstance(error, KeyError) else error
+            click.echo(f"Error: {message}", err=True)
             sys.exit(FAILED)
 
 
@@ -58,8 +56,11 @@ def _for_the_user(error: Exception) -> bool:
     """Whether an error is about what was asked for: of our own types, a refusal that our code raised, or the disk's."""
     if type(error).__module__.partition(".")[0] in OURS or isinstance(error, OSError):
         return True
-    frames = list(traceback.walk_tb(error.__traceback__))
-    return isinstance(error, ValueError) and _package(frames[-1][0].f_globals) in OURS
+    # A lookup that failed unexpectedly names a bare key; a refusal is a sentence.
+    if not (isinstance(error, ValueError) or (isinstance(error, KeyError) and " " in str(error.args[0]))):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return _package(frame.f_globals) in OURS
 
 
 def _package(names: Mapping[str, Any]) -> str:
@@ -230,7 +231,7 @@ def verify(
 
     chosen = settings(config, flags)
     run = stores.open(store, "r+")
-    handle = _analysis(run, analysis_id)
+    handle = run.analysis(analysis_id)
     with reporting(quiet) as report:
         find(
             run,
@@ -260,10 +261,8 @@ def report(store: str, out: Path | None, analysis_id: str | None, title: str | N
       spray report run.zarr --out report.html
     """
     import reports
-    import stores
 
-    chosen = _analysis(stores.open(store), analysis_id).id
-    page = reports.build(store, out or report_beside(store), analysis=chosen, title=title)
+    page = reports.build(store, out or report_beside(store), analysis=analysis_id, title=title)
     if as_json:
         click.echo(json.dumps({"report": str(page), "bytes": page.stat().st_size}))
     else:
@@ -300,10 +299,3 @@ def check(store: str, repair: bool, as_json: bool) -> None:
             click.echo("Sound: every committed byte is as it was written.")
     if any(not problem.repaired for problem in problems):
         sys.exit(FAILED)
-
-
-def _analysis(run: Run, id: str | None) -> AnalysisHandle:
-    try:
-        return run.analysis(id)
-    except KeyError as error:
-        raise ConfigError(f"--analysis: {error.args[0]}.") from None

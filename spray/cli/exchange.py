@@ -9,20 +9,19 @@ import click
 
 from spray.cli.options import json_option
 
-STORE = click.Path(path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FORMATS = ("virelay", "csv", "parquet", "npz")
 
 
 @click.command()
-@click.argument("store", type=STORE)
+@click.argument("store", type=str)
 @click.option("--analysis", "analysis_id", help="Id of the analysis shown first; the newest if left out.")
 @click.option("--port", type=int, default=5006, show_default=True, help="0 takes a free one.")
 @click.option(
     "--address", default="127.0.0.1", show_default=True, help="Whom to listen to. There is no login."
 )
 @click.option("--origin", "origins", multiple=True, help="A further HOST:PORT that browsers may come by.")
-def serve(store: Path, analysis_id: str | None, port: int, address: str, origins: tuple[str, ...]) -> None:
+def serve(store: str, analysis_id: str | None, port: int, address: str, origins: tuple[str, ...]) -> None:
     """Show the report from the store itself; verdicts go straight into it. Ctrl-C ends it.
 
     \b
@@ -66,9 +65,9 @@ def merge(files: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
 
 @verdicts.command()
-@click.argument("store", type=STORE)
+@click.argument("store", type=str)
 @click.argument("files", type=FILE, nargs=-1, required=True)
-def add(store: Path, files: tuple[Path, ...]) -> None:
+def add(store: str, files: tuple[Path, ...]) -> None:
     """Write exported verdicts into the store they are about; those it has already are left out.
 
     \b
@@ -84,11 +83,11 @@ def add(store: Path, files: tuple[Path, ...]) -> None:
 
 
 @click.command()
-@click.argument("store", type=STORE)
+@click.argument("store", type=str)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--to", type=click.Choice(FORMATS), default="csv", show_default=True, help="Format.")
 @click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
-def export(store: Path, folder: Path, to: str, analysis_id: str | None) -> None:
+def export(store: str, folder: Path, to: str, analysis_id: str | None) -> None:
     """Write samples, clusters, findings and verdicts as tables, or a project that ViRelAy opens.
 
     \b
@@ -108,14 +107,14 @@ def export(store: Path, folder: Path, to: str, analysis_id: str | None) -> None:
 
 @click.command("import")
 @click.argument("attribution", type=FILE)
-@click.option("--out", type=STORE, required=True, help="The store to write.")
+@click.option("--out", type=str, required=True, help="The store to write.")
 @click.option("--inputs", type=FILE, help="HDF5 with the images, for thumbnails.")
 @click.option("--analyses", type=FILE, multiple=True, help="HDF5 with analyses (repeatable).")
 @click.option("--label-map", type=FILE, help="JSON with the names of the classes.")
 @click.option("--method", default="imported", show_default=True, help="What the relevance table is called.")
 def import_store(
     attribution: Path,
-    out: Path,
+    out: str,
     inputs: Path | None,
     analyses: tuple[Path, ...],
     label_map: Path | None,
