@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -19,6 +20,7 @@ from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS
 from reports.verdicts import INHERITED_FROM, overlaps
 from stores import Run, Verdict
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 EIGENVALUES = 30
 VECTORS = 8
 """Eigenvectors that travel, as int8, so that the page can measure distances in the spectral embedding."""
@@ -37,7 +39,7 @@ def script_json(value: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     # A lone surrogate has no UTF-8 form: it travels as its escape.
-    return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in text)
+    return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def finite(value: Any) -> Any:
@@ -206,30 +208,31 @@ def mean_maps(
     return {key: quantise(total[None].astype(np.float64))[0][0] for key, total in sums.items()}
 
 
-def picture_page(
-    run: Run,
-    model: ReportModel,
-    rows: Int[np.ndarray, " n"],
-    *,
-    thumbnails: bool = True,
-    full: bool = False,
-) -> tuple[dict[str, Any], Int8[np.ndarray, "n y x"] | None, Float[np.ndarray, " n"] | None]:
-    """Relevance and thumbnails of some rows as a block, with the codes and scales of the relevance beside it.
+def relevance_codes(
+    run: Run, model: ReportModel, rows: Int[np.ndarray, " n"], *, full: bool = False
+) -> tuple[Int8[np.ndarray, "n y x"], Float[np.ndarray, " n"]] | None:
+    """Relevance by place of some rows as ``quantise`` gives it; None where the store has none.
 
-    ``full`` takes relevance at the input's resolution, summed over channels, where the store keeps it.
+    ``full`` takes it at the input's resolution, summed over channels, where the store keeps that.
     """
     table = run.table(str(model.facts["relevance"]))
+    if full and FULL in table.columns:
+        return quantise(np.asarray(table.read(FULL, rows), dtype=np.float64).sum(axis=1), STEP)
+    return quantise(np.asarray(table.read(MAPS, rows)), STEP) if MAPS in table.columns else None
+
+
+def picture_page(
+    run: Run,
+    rows: Int[np.ndarray, " n"],
+    relevance: tuple[Int8[np.ndarray, "n y x"], Float[np.ndarray, " n"]] | None,
+) -> dict[str, Any]:
+    """Relevance (of ``relevance_codes``) and thumbnails of some rows as a block."""
     content: dict[str, Any] = {"maps": None, "scale": None, "atlas": None}
-    codes = scale = None
-    if MAPS in table.columns:
-        if full and FULL in table.columns:
-            maps = np.asarray(table.read(FULL, rows), dtype=np.float64).sum(axis=1)
-        else:
-            maps = np.asarray(table.read(MAPS, rows))
-        codes, scale = quantise(maps, STEP)
+    if relevance is not None:
+        codes, scale = relevance
         content["maps"] = packed(codes, compress=True)
         content["scale"] = packed(np.nan_to_num(scale))
-    if thumbnails and "thumbnail" in run.samples.columns:
+    if "thumbnail" in run.samples.columns:
         sheet = atlas(np.asarray(run.samples.read("thumbnail", rows)))
         if sheet is not None:
             content["atlas"] = {
@@ -238,7 +241,7 @@ def picture_page(
                 "size": list(sheet.size),
                 "data": packed(np.frombuffer(sheet.webp, dtype=np.uint8))["data"],
             }
-    return content, codes, scale
+    return content
 
 
 def blocks(run: Run, model: ReportModel, written: set[str]) -> Iterator[tuple[str, str]]:
@@ -252,12 +255,13 @@ def blocks(run: Run, model: ReportModel, written: set[str]) -> Iterator[tuple[st
         scales: list[np.ndarray] = []
         codes_seen: list[tuple[int, np.ndarray]] = []
         for start in range(0, len(group.samples.rows), PAGE):
-            content, codes, scale = picture_page(run, model, group.samples.rows[start : start + PAGE])
-            text = script_json(content)
+            rows = group.samples.rows[start : start + PAGE]
+            relevance = relevance_codes(run, model, rows)
+            text = script_json(picture_page(run, rows, relevance))
             names.append(f"pictures-{hashlib.sha256(text.encode('utf-8')).hexdigest()[:16]}")
-            if codes is not None and scale is not None:
-                codes_seen.append((start, codes))
-                scales.append(scale)
+            if relevance is not None:
+                codes_seen.append((start, relevance[0]))
+                scales.append(relevance[1])
             if names[-1] not in written:
                 written.add(names[-1])
                 yield names[-1], text

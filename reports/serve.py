@@ -23,7 +23,16 @@ from tornado.web import HTTPError, RequestHandler
 import stores
 from reports.build import page, policy_of, read_models
 from reports.model import Group, ReportModel, Subject
-from reports.payload import Pictures, chunk_payload, class_scale, finite, mean_maps, picture_page, script_json
+from reports.payload import (
+    Pictures,
+    chunk_payload,
+    class_scale,
+    finite,
+    mean_maps,
+    picture_page,
+    relevance_codes,
+    script_json,
+)
 
 LOCAL = "127.0.0.1"
 PORT = 5100
@@ -62,29 +71,24 @@ class Source:
             start = _number(number) * SERVED_PAGE
             rows = group.samples.rows[start : start + SERVED_PAGE]
             if start >= 0 and len(rows):
-                return picture_page(self.run, model, rows, full=True)[0]
+                return picture_page(self.run, rows, relevance_codes(self.run, model, rows, full=True))
         raise KeyError(name)
 
     def _chunk(self, model: ReportModel, group: Group) -> dict[str, Any]:
         pages = -(-len(group.samples.rows) // SERVED_PAGE)
         names = tuple(f"pictures-{model.analysis}-{group.index}-{number}" for number in range(pages))
-        sampled = dataclasses.replace(group, subjects=tuple(_some(subject) for subject in group.subjects))
-        wanted = [subject.members for subject in sampled.subjects if subject.kind == "cluster"]
-        members = np.unique(np.concatenate([np.zeros(0, np.int64), *wanted]))
-        _, codes, scale = picture_page(self.run, model, group.samples.rows[members], thumbnails=False)
-        if codes is None or scale is None:
+        drawn = [_some(subject) for subject in group.subjects if subject.kind == "cluster"]
+        members = np.unique(np.concatenate([np.zeros(0, np.int64), *(subject.members for subject in drawn)]))
+        relevance = relevance_codes(self.run, model, group.samples.rows[members])
+        if relevance is None:
             return chunk_payload(group, Pictures(names, SERVED_PAGE, {}, 0.0))
-        spread = np.zeros((len(group.samples.rows),), dtype=np.int64)
-        spread[members] = np.arange(len(members))
-        placed = dataclasses.replace(
-            sampled,
-            subjects=tuple(
-                dataclasses.replace(subject, members=spread[subject.members])
-                for subject in sampled.subjects
-                if subject.kind == "cluster"
-            ),
+        codes, scale = relevance
+        # Only the drawn members were read: positions among them take the place of those in the class.
+        placed = tuple(
+            dataclasses.replace(subject, members=np.searchsorted(members, subject.members))
+            for subject in drawn
         )
-        means = mean_maps(placed, [(0, codes)])
+        means = mean_maps(dataclasses.replace(group, subjects=placed), [(0, codes)])
         return chunk_payload(group, Pictures(names, SERVED_PAGE, means, class_scale([scale])))
 
     def verdicts(self) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from browser import CHROMIUM, Visit, chromium, near
 
 import stores
 import stores.synthetic
+from reports.model import ReportModel
+from reports.payload import blocks
 
 SCRIPT = """
 import sys
@@ -170,3 +172,16 @@ def test_two_browsers_see_each_others_verdicts_and_full_resolution(run, url):
     assert notes[-4:-2] == ["from one", "from the other"]
     words = [v.verdict for v in run.verdicts() if v.key == finding.name]
     assert words[-3:] == ["unsure", "clever_hans", "unsure"], "taking back gives the verdict before anew"
+
+
+def test_a_served_class_has_the_mean_maps_of_a_written_one_and_pictures_at_full_resolution(run, url):
+    model = ReportModel.from_run(run)
+    written = {name: json.loads(text) for name, text in blocks(run, model, set())}
+    for group in model.groups:
+        name = f"chunk-{model.analysis}-{group.index}"
+        chunk = json.loads(ask(f"{url}data/{name}")[1])
+        assert chunk["means"] == written[name]["means"]
+        assert chunk["ids"] == written[name]["ids"] and chunk["members"] == written[name]["members"]
+        page = json.loads(ask(f"{url}data/{chunk['pages']['names'][0]}")[1])
+        full = run.table("relevance/epsilon_plus_flat").columns["input.full"].shape
+        assert page["maps"]["shape"][1:] == list(full[1:])

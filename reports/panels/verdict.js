@@ -2,6 +2,7 @@
 /* The human's verdict on what is selected, visibly apart from the machine's suspicion. */
 spray.panel({
   name: "verdict",
+  sending: false,
   mount(section) {
     for (const part of ["on", "buttons", "note", "undo", "export", "import", "file", "status"]) this[part] = section.querySelector(`#verdict-${part}`);
     this.annotator = section.querySelector("#annotator");
@@ -50,9 +51,13 @@ spray.panel({
     const [kind, key, members] = this.target();
     const { ids } = spray.state.chunk;
     this.draft = false;
+    this.sending = spray.verdicts.served; // what is on its way can be taken back only once it has arrived
     const record = spray.verdicts.give(kind, key, Array.from(members, (i) => ids[i]), { verdict, note: this.note.value, annotator: this.annotator.value });
     if (spray.verdicts.served) {
+      this.say("Saving…");
       const problem = await spray.verdicts.send(record);
+      this.sending = false;
+      this.undo.disabled = !spray.verdicts.canUndo();
       this.say(problem ?? "Saved in the store.", problem !== null);
     } else this.say(spray.verdicts.isKept() ? "Kept in this browser. Export makes a file of it." : "This browser keeps nothing: export before you close the page.");
   },
@@ -83,7 +88,7 @@ spray.panel({
     if (about !== this.about) this.draft = false;
     this.about = about;
     if (!this.draft) this.note.value = record?.note ?? ""; // what is being written is not overwritten by news
-    this.undo.disabled = !spray.verdicts.canUndo();
+    this.undo.disabled = this.sending || !spray.verdicts.canUndo();
     this.on.textContent = !target ? "" : state.sample !== null ? `on sample ${target[1]}` : `on ${spray.subjectName(state.subject)}, ${state.group.name}`;
     const flagged = spray.ranked().filter(([, entry]) => entry.flagged);
     const open = flagged.length ? flagged : spray.ranked();
