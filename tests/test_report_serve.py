@@ -14,7 +14,7 @@ from browser import CHROMIUM, Visit, chromium, near
 
 import stores
 import stores.synthetic
-from reports.model import ReportModel
+from reports.model import ReportModel, store_identity
 from reports.payload import blocks
 
 SCRIPT = """
@@ -166,12 +166,20 @@ def test_two_browsers_see_each_others_verdicts_and_full_resolution(run, url):
         one.settled("document.getElementById('verdict-status').textContent === 'Saved in the store.'")
         one.page.click("#verdict-undo")
         one.settled("document.getElementById('verdict-status').textContent.startsWith('Taken back')")
+        given = verdict(run, note="from a file")
+        file = {"format": "spray-verdicts", "version": 1, "store": store_identity(run), "verdicts": [given]}
+        content = json.dumps(file).encode()
+        other.page.set_input_files(
+            "#verdict-file", {"name": "v.json", "mimeType": "application/json", "buffer": content}
+        )
+        other.settled("document.getElementById('verdict-status').textContent === '1 verdict imported.'")
+        assert run.verdicts()[-1].note == "from a file"
         one.close()
         other.close()
     notes = [v.note for v in run.verdicts() if v.key == finding.name]
-    assert notes[-4:-2] == ["from one", "from the other"]
+    assert notes[-5:-3] == ["from one", "from the other"]
     words = [v.verdict for v in run.verdicts() if v.key == finding.name]
-    assert words[-3:] == ["unsure", "clever_hans", "unsure"], "taking back gives the verdict before anew"
+    assert words[-4:-1] == ["unsure", "clever_hans", "unsure"], "taking back gives the verdict before anew"
 
 
 def test_a_served_class_has_the_mean_maps_of_a_written_one_and_pictures_at_full_resolution(run, url):

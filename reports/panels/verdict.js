@@ -66,8 +66,11 @@ spray.panel({
     this.file.value = "";
     if (!file) return;
     try {
-      const count = spray.verdicts.take(await file.text());
-      this.say(count === 1 ? "1 verdict imported." : `${count} verdicts imported.`);
+      const fresh = spray.verdicts.take(await file.text());
+      const refused = [];
+      for (const record of fresh) if (await spray.verdicts.send(record)) refused.push(record);
+      const told = fresh.length === 1 ? "1 verdict imported." : `${fresh.length} verdicts imported.`;
+      this.say(refused.length ? `${told} ${refused.length} could not be saved in the store and stay in this browser.` : told, refused.length > 0);
     } catch (error) {
       this.say(error.message, true);
     }

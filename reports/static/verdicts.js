@@ -127,7 +127,7 @@ spray.verdicts = (() => {
     return JSON.stringify(content, null, 1);
   }
 
-  /** Take the records of an exported file in; throws an Error for people where it must not. */
+  /** Take the records of an exported file in, and give those that are new; throws an Error for people where it must not. */
   function take(content) {
     let file;
     try {
@@ -149,7 +149,7 @@ spray.verdicts = (() => {
     const fresh = file.verdicts.filter((record) => !all().some((known) => same(known, record)));
     mine.push(...fresh);
     changed();
-    return fresh.length;
+    return fresh;
   }
 
   /** The order of Python's sorted() on text: by code point, not by UTF-16 unit. */
