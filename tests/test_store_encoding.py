@@ -2,7 +2,7 @@
 
 import numpy as np
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from zarr.core.buffer import default_buffer_prototype
@@ -11,9 +11,11 @@ from zarr.storage import MemoryStore
 from stores.encoding import column_documents, decode, encode_shard, scale_rows
 from stores.schema import Column
 
+UNTIMED = settings(deadline=None)
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
+@UNTIMED
 @given(hnp.arrays(np.float32, (3, 5), elements=FLOATS))
 def test_scaled_half_precision_keeps_eleven_bits(rows: np.ndarray) -> None:
     halves, scales = scale_rows(rows)
@@ -24,6 +26,7 @@ def test_scaled_half_precision_keeps_eleven_bits(rows: np.ndarray) -> None:
     assert (np.abs(back - rows) <= allowed).all()
 
 
+@UNTIMED
 @given(hnp.arrays(np.float32, (1, 4), elements=FLOATS))
 def test_the_scale_is_the_power_of_two_that_fills_the_range(rows: np.ndarray) -> None:
     halves, scales = scale_rows(rows)
@@ -42,6 +45,7 @@ def test_scaling_is_exact_for_values_that_fit() -> None:
         assert (decode(column, {"": halves, "=scale": scales}) == values).all()
 
 
+@UNTIMED
 @given(st.lists(st.text(st.characters()), min_size=1, max_size=5))
 def test_any_text_comes_back(texts: list[str]) -> None:
     column = Column("id", "str", encoding="utf8")

@@ -219,13 +219,13 @@ def run_machine(machine: type[StoreMachine], examples: int) -> None:
 def test_local_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder:
         machine = type("Machine", (CrashingMachine,), {"monkeypatch": monkeypatch, "folder": Path(folder)})
-        run_machine(machine, 40)
+        run_machine(machine, 25)
 
 
 def test_s3(monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server(monkeypatch) as bucket:
         machine = type("Machine", (RemoteMachine,), {"monkeypatch": monkeypatch, "bucket": bucket})
-        run_machine(machine, 8)
+        run_machine(machine, 5)
 
 
 @pytest.mark.slow

@@ -3,14 +3,16 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stores import safe_key
 
+UNTIMED = settings(deadline=None)
 NAMES = st.text(st.characters(), max_size=300)
 
 
+@UNTIMED
 @given(NAMES)
 def test_keys_are_safe(name: str) -> None:
     key = safe_key(name)
@@ -19,6 +21,7 @@ def test_keys_are_safe(name: str) -> None:
     assert key not in ("zarr.json", "c", "con", "nul")
 
 
+@UNTIMED
 @given(NAMES, NAMES)
 def test_different_names_have_different_keys(one: str, other: str) -> None:
     assert (safe_key(one) == safe_key(other)) == (one == other)
