@@ -85,7 +85,7 @@ class LocalFloor:
     def read_part(self, key: str, offset: int, length: int | None) -> bytes | None:
         """Bytes from an offset on, or None where there is no such file."""
         try:
-            with self._path(key).open("rb", buffering=0) as file:
+            with self._path(key).open("rb") as file:
                 file.seek(max(offset, 0))
                 return file.read(-1 if length is None else length)
         except (FileNotFoundError, NotADirectoryError):

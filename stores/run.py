@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -22,6 +22,8 @@ from stores.verdicts import Verdict, add_verdict, read_verdicts
 
 Location = str | Path
 _ROOT = "zarr.json"
+_TOLD = 4
+"""At most so many differences are told."""
 _SCHEMES = frozenset(
     {"s3:", "s3a:", "gs:", "gcs:", "az:", "azure:", "abfs:", "abfss:", "http:", "https:", "file:"}
 )
@@ -288,13 +290,35 @@ def _what_is_there(floor: Floor, path: Location) -> str:
 
 
 def _difference(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:
-    wanted = json.loads(json.dumps(wanted))
-    differing = [key for key in wanted if (stored or {}).get(key) != wanted[key]]
-    return "; ".join(
-        f"{key} (stored {_short((stored or {}).get(key))}, now {_short(wanted[key])})" for key in differing
-    )
+    """The first entries that differ, each by its way through the record, such as provenance.steps.Attribution.grid."""
+    found = list(_differences(stored or {}, json.loads(json.dumps(wanted)), "")) or ["order"]
+    more = f"; and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+    return "; ".join(found[:_TOLD]) + more
+
+
+def _differences(stored: Any, wanted: Any, where: str) -> Iterator[str]:
+    old, new = _by_name(stored), _by_name(wanted)
+    if old is None or new is None:
+        if stored != wanted:
+            yield f"{where} (stored {_short(stored)}, now {_short(wanted)})"
+        return
+    for key in {**new, **old}:
+        if not (
+            key == "id" and isinstance(new.get(key), str)
+        ):  # the digest of the rest tells nobody anything
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+
+
+def _by_name(value: Any) -> Mapping[str, Any] | None:
+    """A record's entries; also those of a list of records that have names, all different."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, list) and value and all(isinstance(e, Mapping) and "name" in e for e in value):
+        named = {str(entry["name"]): entry for entry in value}
+        return named if len(named) == len(value) else None
+    return None
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 120 else f"{text[:117]}…"
+    text = "none" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -198,19 +198,7 @@ class Table:
         parts = {}
         for suffix in column_arrays(column):
             self._check_sizes(shard, commit, key + suffix)
-            try:
-                if raw.readable(column):
-                    parts[suffix] = raw.read_rows(
-                        self._floor, key + suffix, column, rows, self.rows_per_shard
-                    )
-                else:
-                    parts[suffix] = self._read_rows(key + suffix, rows)
-            except Exception as error:  # whatever zarr and its codecs make of broken bytes
-                raise Damaged(
-                    f"{self._floor.url}: shard {shard} of {self.name!r}, column {column.name!r}, cannot be "
-                    f"decoded ({error}). `spray check --repair` sets it aside, and running the stage again "
-                    "redoes it."
-                ) from error
+            parts[suffix] = self._decoded(column, shard, key + suffix, rows)
         values = decode(column, parts)
         if column.dtype.startswith("float") and not column.missing:
             holes = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
@@ -223,6 +211,19 @@ class Table:
                         "running again."
                     )
         return values
+
+    def _decoded(self, column: Column, shard: int, key: str, rows: Int[np.ndarray, " m"]) -> np.ndarray:
+        try:
+            if raw.readable(column):
+                return raw.read_rows(self._floor, key, column, rows, self.rows_per_shard)
+            return self._read_rows(key, rows)
+        except Exception as error:  # whatever zarr and its codecs make of broken bytes
+            if not _says_that_bytes_are_broken(error):
+                raise
+            raise Damaged(
+                f"{self._floor.url}: shard {shard} of {self.name!r}, column {column.name!r}, cannot be decoded "
+                f"({error}). `spray check --repair` sets it aside, and running the stage again redoes it."
+            ) from error
 
     def _read_rows(self, key: str, rows: Int[np.ndarray, " m"]) -> np.ndarray:
         """Rows of one array within a shard: runs of inner chunks are read whole and the rows picked from them."""
@@ -329,6 +330,15 @@ class Table:
             for suffix, document in column_documents(column, self.n, self.rows_per_shard).items():
                 found[f"{self._key}/{safe_key(column.name)}{suffix}/zarr.json"] = document
         return found
+
+
+def _says_that_bytes_are_broken(error: Exception) -> bool:
+    """Not so: no memory, or a service that does not answer."""
+    if isinstance(error, StoreError):
+        return isinstance(error, Damaged)
+    missing = isinstance(error, FileNotFoundError)
+    remote = type(error).__module__.startswith("obstore")
+    return missing or not (remote or isinstance(error, MemoryError | OSError))
 
 
 def _same_json(found: bytes | None, expected: bytes) -> bool:

@@ -145,6 +145,19 @@ def test_plain_maps_are_read_as_zarr_reads_them(tmp_path: Path) -> None:
         assert np.array_equal(table.read("place", rows), array[...][rows], equal_nan=True)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError("timed out"), stores.StoreError("no answer")])
+def test_trouble_on_the_way_is_not_called_damage(
+    full: stores.Table, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(stores.Table, "_read_rows", fail)
+    with pytest.raises(type(error)) as caught:
+        full.read("map")
+    assert caught.value is error
+
+
 def test_an_empty_data_set_is_complete(tmp_path: Path) -> None:
     run = stores.create(tmp_path / "run", classes=[], samples=0, provenance={})
     table = new_table(run)
