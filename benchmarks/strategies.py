@@ -153,7 +153,7 @@ def plant(case: Case, images: Tensor, labels: Tensor, cache: Path, epochs: int) 
     planted = images.clone()
     planted[tagged] = paste(images[tagged], case.seed)
     held_out = torch.zeros(len(images), dtype=torch.bool)
-    held_out[-TESTED:] = True
+    held_out[-min(TESTED, len(images) // 6) :] = True
     model = network.small_cnn()
     key = hashlib.sha256(repr((case, epochs, len(images))).encode()).hexdigest()[:16]
     weights = cache / f"{case.name}-{key}.pt"
@@ -270,11 +270,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run the cases whose name begins with this")
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "spray-strategies")
+    parser.add_argument("--images", type=int, default=60_000, help="use so many of the images")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
-    data = fashion(options.data)
+    images, labels = fashion(options.data)
+    data = images[: options.images], labels[: options.images]
     results = []
     for case in GRID:
         if case.name.startswith(options.only):

@@ -142,13 +142,15 @@ class HDBSCAN:
     """Density clusters of any number, with outlier scores (Campello et al. 2015).
 
     ``dimensions``: leading eigenvectors used, or the eigengap's number of strategies where that is more.
-    ``min_cluster_size``: smallest cluster; in groups of fewer than five times as many samples, a fifth of
-    them but at least 5. ``min_samples``: neighbours that make a place dense. ``noise``: "majority" gives a
-    noise sample to the cluster that holds more than half of its edge weight, "keep" leaves it noise. Where
-    no split is dense enough, all samples are one cluster: one strategy.
+    ``min_cluster_size``: smallest cluster, or a share ``min_share`` of the group where that is more; in
+    groups of fewer than five times as many samples, a fifth of them but at least 5. ``min_samples``:
+    neighbours that make a place dense. ``noise``: "majority" gives a noise sample to the cluster that holds
+    more than half of its edge weight, "keep" leaves it noise. Where no split is dense enough, all samples
+    are one cluster: one strategy.
     """
 
     min_cluster_size: int = 20
+    min_share: float = 0.002
     min_samples: int = 10
     dimensions: int = 6
     selection: Literal["eom", "leaf"] = "eom"
@@ -166,7 +168,9 @@ class HDBSCAN:
         import hdbscan
 
         m = len(vectors)
-        size = max(2, min(self.min_cluster_size, max(5, m // 5)))
+        chosen = _some(m, seed)
+        smallest = max(self.min_cluster_size, round(self.min_share * len(chosen)))
+        size = max(2, min(smallest, max(5, m // 5)))
         dimensions = min(max(self.dimensions, strategies), vectors.shape[1])
         if m < 2 * size:
             return _whole(m)
@@ -177,7 +181,6 @@ class HDBSCAN:
             core_dist_n_jobs=1,
         )
         points = row_normalised(vectors[:, :dimensions])
-        chosen = _some(m, seed)
         # Exact duplicates are infinitely dense; the ratio of two such densities means "as dense as can be".
         with np.errstate(divide="ignore", invalid="ignore"):
             labels = model.fit_predict(points[chosen]).astype(np.int64)

@@ -19,6 +19,12 @@ def run(tmp_path):
     return stores.synthetic.make(tmp_path / "run.zarr", samples=240, classes=3)
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A run that tests only read."""
+    return stores.synthetic.make(tmp_path_factory.mktemp("stored") / "run.zarr", samples=240, classes=3)
+
+
 def test_every_class_is_stored_with_its_provenance(run):
     seen = []
     handle = analyze(run, QUICK, progress=lambda *call: seen.append(call))
@@ -95,28 +101,28 @@ def test_failed_rows_are_set_apart(tmp_path):
     assert not set(failed) & set(np.concatenate([handle.read(group).rows for group in handle.groups]))
 
 
-def test_a_class_without_samples_is_empty(run):
+def test_a_class_without_samples_is_empty(stored):
     rows = {0: np.arange(5), 7: np.zeros(0, dtype=np.int64)}
     with gathered_features(
-        run, "relevance/epsilon_plus_flat", "input.place", QUICK.representation, rows
+        stored, "relevance/epsilon_plus_flat", "input.place", QUICK.representation, rows
     ) as got:
         assert len(got[0]) == 5
         assert QUICK.features(got[7], rows[7], 7).status == "empty"
 
 
-def test_gathered_features_follow_their_groups_in_any_order(run):
+def test_gathered_features_follow_their_groups_in_any_order(stored):
     rows = {2: np.array([5, 80, 200]), 0: np.array([0, 6, 239])}
-    maps = run.table("relevance/epsilon_plus_flat").read("input.place", np.arange(240))
+    maps = stored.table("relevance/epsilon_plus_flat").read("input.place", np.arange(240))
     with gathered_features(
-        run, "relevance/epsilon_plus_flat", "input.place", QUICK.representation, rows
+        stored, "relevance/epsilon_plus_flat", "input.place", QUICK.representation, rows
     ) as got:
         for group, members in rows.items():
             np.testing.assert_array_equal(got[group], QUICK.representation.transform(maps[members]))
 
 
-def test_classes_by_name_and_index(run):
-    by_name = choose_groups(run, "label", [run.classes[1]])
-    by_index = choose_groups(run, "label", [1])
+def test_classes_by_name_and_index(stored):
+    by_name = choose_groups(stored, "label", [stored.classes[1]])
+    by_index = choose_groups(stored, "label", [1])
     assert list(by_name) == list(by_index) == [1]
     np.testing.assert_array_equal(by_name[1], by_index[1])
 
@@ -134,6 +140,6 @@ def test_classes_by_name_and_index(run):
         ({"analysis": Analysis(representation=Channels(), picture="none"), "column": "start"}, "relevance"),
     ],
 )
-def test_errors(run, options, message):
+def test_errors(stored, options, message):
     with pytest.raises(ValueError, match=message):
-        analyze(run, **options)
+        analyze(stored, **options)
