@@ -292,6 +292,7 @@ def _what_is_there(floor: Floor, path: Location) -> str:
 def _difference(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:
     """The first entries that differ, each by its way through the record, such as provenance.steps.Attribution.grid."""
     found = list(_differences(stored or {}, json.loads(json.dumps(wanted)), "")) or ["order"]
+    found.sort(key=lambda text: not text.startswith("provenance"))  # how it was made explains the rest
     more = f"; and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
     return "; ".join(found[:_TOLD]) + more
 

@@ -222,20 +222,19 @@ def test_another_model_data_set_or_configuration_is_refused_and_the_store_left_a
     renamed.ids = [f"r{row}" for row in range(20)]
     brighter.images = brighter.images * 0.9
     brighter.images[0, 0, 0, 0], brighter.images[0, 0, 0, 1] = Images().images.min(), Images().images.max()
-    for options, error in (
-        ({"model": tiny_model(seed=1)}, stores.StoreError),
-        ({"data": Images(16)}, stores.StoreError),
-        ({"data": renamed}, stores.StoreError),
-        ({"data": brighter}, AttributionError),
-        ({"step": replace(SMALL, grid=4)}, stores.StoreError),
-        ({"step": replace(SMALL, start="unit")}, stores.StoreError),
-        ({"step": replace(SMALL, layers=("0",))}, stores.StoreError),
-        (
-            {"step": replace(SMALL, composite=Composite("epsilon_plus_flat", ZPlus(), Epsilon(0.5)))},
-            stores.StoreError,
-        ),
+    other = Composite("epsilon_plus_flat", ZPlus(), Epsilon(0.5))
+    for options, words in (
+        ({"model": tiny_model(seed=1)}, r"differs in provenance\.model"),
+        ({"data": Images(16)}, r"differs in samples \(stored 20, now 16\)"),
+        ({"data": renamed}, r"differs in provenance\.data"),
+        ({"data": brighter}, "made from other pixels under the same ids"),
+        ({"step": replace(SMALL, grid=4)}, r"Attribution\.grid \(stored 5, now 4\)"),
+        ({"step": replace(SMALL, start="unit")}, r'Attribution\.start \(stored "logit", now "unit"\)'),
+        ({"step": replace(SMALL, layers=("0",))}, r"Attribution\.layers"),
+        ({"step": replace(SMALL, block=5)}, r"block \(stored 4, now 5\)"),
+        ({"step": replace(SMALL, composite=other)}, r"Attribution\.composite"),
     ):
-        with pytest.raises(error):
+        with pytest.raises((stores.StoreError, AttributionError), match=words):
             attribute(out, **options)
         assert contents(out) == before
     assert run.table(TABLE).complete
