@@ -16,8 +16,8 @@ from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
 from spray.errors import UnsupportedOperation
+from spray.functions import operation_name
 from spray.operations import activations, gates
-from spray.trace import operation_name
 
 _OTHERS = (
     frozenset(activations.HANDLERS) | frozenset(gates.HANDLERS) | {"leaky_relu", "prelu", "softplus"}

@@ -6,11 +6,9 @@ behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +24,7 @@ from spray.preflight import Ranked
 from spray.start import Start as StartStep
 from spray.start import start
 from spray.trace import Trace
+from spray.watching import computing, watched
 from spray.weights import DerivedWeights
 
 Start = str | StartStep
@@ -134,7 +133,7 @@ class Explainer:
         self._check_model()
         preflight.check_inputs(inputs, self.model)
         seed = _start(start).seed
-        with _computing(inputs.device.type):
+        with computing(inputs.device.type):
             if isinstance(self.composite, Foreign):
                 return [self._foreign(self.composite, inputs, each, seed) for each in targets]
             run = self._forward(inputs)
@@ -156,8 +155,8 @@ class Explainer:
                 attention=method.attention,
             )
             trace.start(x)
-        with _mode(method, trace), _watched(self.model, self.layers, trace) as captured:
-            output = self.model(x)
+        with _mode(method, trace), watched(self.model, self.layers, trace) as captured:
+            output = self.model(x if trace is not None else x.clone())  # in-place operations need no leaf
         if trace is not None and isinstance(output, Tensor):
             output = trace.finish(output)
         logits = preflight.check_logits(output, len(x))
@@ -295,60 +294,3 @@ def _checks(relevance: Tensor, start: Tensor, trace: Trace | None) -> dict[str, 
         checks["tokens"] = taken["tokens"]
         checks["unaccounted"] = checks["start"] - checks["sum"] - checks["absorbed"] - checks["tokens"]
     return checks
-
-
-@contextmanager
-def _watched(model: nn.Module, layers: tuple[str, ...], trace: Trace | None) -> Iterator[dict[str, Tensor]]:
-    """While the model runs: keep the trace's place in it, and collect the outputs of the named modules."""
-    captured: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if trace is not None:
-                stack.callback(module.register_forward_pre_hook(partial(_enter, trace, name)).remove)
-                leave = module.register_forward_hook(partial(_leave, trace), always_call=True)
-                stack.callback(leave.remove)
-            if name in layers:
-                hook = partial(_capture, captured, name, trace)
-                stack.callback(module.register_forward_hook(hook).remove)
-        yield captured
-
-
-def _enter(trace: Trace, name: str, module: nn.Module, inputs: Any) -> None:
-    trace.path.append((name, module))
-
-
-def _leave(trace: Trace, module: nn.Module, inputs: Any, output: Any) -> None:
-    if trace.path and trace.path[-1][1] is module:
-        trace.path.pop()
-
-
-def _capture(
-    captured: dict[str, Tensor], name: str, trace: Trace | None, module: nn.Module, inputs: Any, output: Any
-) -> None:
-    if name in captured:
-        raise BadInput(
-            f"module '{name}' ({type(module).__name__}) runs more than once in a pass, so its relevance has no one "
-            "place. Name the module around it, or a neighbour that runs once."
-        )
-    if not isinstance(output, Tensor):
-        raise BadInput(
-            f"module '{name}' returns {type(output).__name__}; only a module that returns a tensor works."
-        )
-    if trace is None:
-        if not output.requires_grad:
-            raise BadInput(f"the output of module '{name}' does not depend on the input.")
-        captured[name] = output
-    else:
-        captured[name] = trace.captured(output, name)
-
-
-@contextmanager
-def _computing(device: str) -> Iterator[None]:
-    """Gradients on, autocast off, and full float32 precision, whatever the caller has set."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
-        try:
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -8,7 +8,7 @@ constants. In-place operations return fresh tensors; later uses of the old one a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,28 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from spray.calls import Early, LayerCall, either
 from spray.errors import UnsupportedOperation
+from spray.functions import CONSTANTS, METADATA, map_tensors, operation_name, out_of_place, tensors_in
 from spray.ledger import Ledger
 from spray.weights import DerivedWeights
-
-
-def names(text: str) -> frozenset[str]:
-    """A set of operation names, written as words."""
-    return frozenset(text.split())
-
-
-METADATA = names(
-    "shape size dim ndim dtype device numel nelement is_floating_point is_complex requires_grad is_leaf is_cuda "
-    "is_cpu is_mps is_meta is_sparse is_quantized is_nested layout stride is_contiguous __len__ __hash__ get_device "
-    "element_size ndimension itemsize nbytes names is_inference _base _assert"
-)
-"""What may be asked of a tensor without touching its values."""
-
-CONSTANTS = names(
-    "new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like rand_like randn_like "
-    "eq ne lt le gt ge __eq__ __ne__ __lt__ __le__ __gt__ __ge__ isnan isinf isfinite argmax argmin argsort "
-    "logical_and logical_or logical_not"
-)
-"""What makes constants: tensors of another's kind but not of its values, masks and indices."""
 
 Handler = Callable[["Call"], Any]
 
@@ -217,17 +198,17 @@ class Trace(TorchFunctionMode):
         name = operation_name(func)
         if name in METADATA:
             return func(*args, **(kwargs or {}))
-        args, kwargs = map_tensors(self.current, (args, dict(kwargs or {})))
-        tensors = list(_tensors((args, kwargs)))
+        args, named = map_tensors(self.current, (args, dict(kwargs or {})))
+        tensors = list(tensors_in((args, named)))
         tracked = [tensor for tensor in tensors if self.depends(tensor)]
         tokens = any(origin.tokens for origin in map(self.origin, tensors) if origin is not None)
         if tokens and name == "embedding":
-            return self._follow(name, func, args, kwargs, tracked)
+            return self._follow(name, func, args, named, tracked)
         if not tensors:
-            return func(*args, **kwargs)
+            return func(*args, **named)
         if not tracked or name in CONSTANTS:
-            return self._constant(func, args, kwargs, tensors, tokens)
-        return self._follow(name, func, args, kwargs, tracked)
+            return self._constant(func, args, named, tensors, tokens)
+        return self._follow(name, func, args, named, tracked)
 
     def _constant(
         self, func: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor], tokens: bool
@@ -237,7 +218,7 @@ class Trace(TorchFunctionMode):
         args, kwargs = map_tensors(_freeze, (args, kwargs))
         with torch.no_grad():
             out = func(*args, **kwargs)
-        for tensor in _tensors(out):
+        for tensor in tensors_in(out):
             if gates and tensor.is_floating_point():
                 _mark(tensor, Origin(self.token, gate=gates[0]))
             elif tokens and not tensor.is_floating_point():
@@ -314,59 +295,6 @@ class Trace(TorchFunctionMode):
         for early in parents:
             early.demand("quotient")
         return None
-
-
-def operation_name(func: Callable[..., Any]) -> str:
-    """One name for an operation, however it is written: ``add`` for torch.add, Tensor.add and ``+``."""
-    name: str = func.__name__
-    if name in ("__get__", "__set__", "__delete__"):
-        owner: str = func.__self__.__name__  # type: ignore[attr-defined]
-        return owner if name == "__get__" else f"{owner}.{name}"
-    return name
-
-
-def out_of_place(
-    name: str, func: Callable[..., Any], kwargs: dict[str, Any]
-) -> tuple[str, Callable[..., Any], dict[str, Any], bool]:
-    """The operation without its in-place form, and whether it was in place."""
-    if kwargs.get("inplace"):
-        return name, func, {**kwargs, "inplace": False}, True
-    if name.startswith("__i") and name.endswith("__") and hasattr(Tensor, "__" + name[3:]):
-        plain = "__" + name[3:]
-        return operation_name(getattr(Tensor, plain)), getattr(Tensor, plain), kwargs, True
-    if name.endswith("_") and not name.endswith("__"):
-        plain = name[:-1]
-        twin = getattr(Tensor, plain, None) or getattr(torch, plain, None)
-        twin = twin or getattr(torch.nn.functional, plain, None)
-        if twin is not None:
-            return plain, twin, kwargs, True
-    return name, func, kwargs, False
-
-
-def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Apply a function to every tensor in nested tuples, lists and dictionaries."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(function, entry) for entry in value))
-    if type(value) in (tuple, list):
-        return type(value)(map_tensors(function, entry) for entry in value)
-    if isinstance(value, tuple):  # torch.return_types: built from one sequence
-        return type(value)([map_tensors(function, entry) for entry in value])
-    if type(value) is dict:
-        return {key: map_tensors(function, entry) for key, entry in value.items()}
-    return value
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for entry in value:
-            yield from _tensors(entry)
-    elif isinstance(value, dict):
-        for entry in value.values():
-            yield from _tensors(entry)
 
 
 def _freeze(tensor: Tensor) -> Tensor:

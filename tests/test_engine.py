@@ -108,10 +108,11 @@ def test_the_model_is_unchanged_after_a_refusal_too():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_inputs_are_left_alone():
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_inputs_are_left_alone(composite):
     x = images()
     before = x.clone()
-    attribute(nn.Sequential(nn.ReLU(inplace=True), small_cnn()), x)
+    attribute(nn.Sequential(nn.ReLU(inplace=True), small_cnn()), x, 0, composite)
     assert torch.equal(x, before)
     assert not x.requires_grad
 
@@ -133,6 +134,14 @@ def test_layers_are_given_in_the_shape_of_their_outputs_and_do_not_change_the_ma
     assert explanation.layers["3.conv2"].shape == (3, 6, 4, 4)
     assert explanation.layers["5"].shape == (3, 24)
     assert torch.equal(explanation.relevance, attribute(model, x, 2))
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_relevance_of_a_layer_is_that_before_an_in_place_operation(composite):
+    names, x = ["3.bn1", "3.conv2"], images()
+    layers = [explain(small_cnn(inplace=inplace), x, 0, composite, names).layers for inplace in (True, False)]
+    for name in names:
+        torch.testing.assert_close(layers[0][name], layers[1][name])
 
 
 def test_relevance_before_and_after_a_folded_batch_norm_is_the_same():

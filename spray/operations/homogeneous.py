@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from spray.trace import Call, Handler, names
+from spray.functions import names
+from spray.trace import Call, Handler
 
 SHAPES = names(
     "view view_as reshape reshape_as flatten unflatten permute transpose t T mT adjoint swapaxes swapdims movedim "
