@@ -225,7 +225,7 @@ def test_another_model_data_set_or_configuration_is_refused_and_the_store_left_a
     other = Composite("epsilon_plus_flat", ZPlus(), Epsilon(0.5))
     for options, words in (
         ({"model": tiny_model(seed=1)}, r"differs in provenance\.model"),
-        ({"data": Images(16)}, r"differs in samples \(stored 20, now 16\)"),
+        ({"data": Images(16)}, r"samples \(stored 20, now 16\)"),
         ({"data": renamed}, r"differs in provenance\.data"),
         ({"data": brighter}, "made from other pixels under the same ids"),
         ({"step": replace(SMALL, grid=4)}, r"Attribution\.grid \(stored 5, now 4\)"),
