@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 from collections.abc import Iterator
@@ -112,7 +113,7 @@ class LocalFloor:
             return False
         with self._temporary(path, data) as temporary:
             try:
-                os.link(temporary, path)
+                _link(temporary, path)
             except FileExistsError:
                 return False
         _fsync_folder(path.parent)
@@ -194,6 +195,26 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a finished file its name unless that is taken.
+
+    Where a file system has no hard links, the name is taken first and the file moved onto it: a crash between
+    the two leaves an empty file, which reads as damaged.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        os.replace(temporary, path)  # noqa: PTH105
 
 
 def _make_folder(folder: Path) -> None:

@@ -45,6 +45,7 @@ class Table:
         self._commits: dict[int, Commit] = {}
         self._sound: set[tuple[int, str]] = set()
         self._documented = self._complete = False
+        self._whole: Bool[np.ndarray, " n"] | None = None
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def __repr__(self) -> str:
@@ -86,12 +87,16 @@ class Table:
     @property
     def ok(self) -> Bool[np.ndarray, " n"]:
         """Which rows are committed and did not fail."""
+        if self._whole is not None:
+            return self._whole.copy()
         mask = np.zeros(self.n, bool)
         shards = self.shards
         for shard in self._committed():
             rows = shards[shard]
             mask[rows.start : rows.stop] = True
             mask[[int(row) for row in self._commit(shard).content["failed"]]] = False
+        if self._complete:
+            self._whole = mask.copy()
         return mask
 
     def claim(self, shard: int) -> contextlib.AbstractContextManager[Claim]:

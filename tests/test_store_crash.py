@@ -319,6 +319,19 @@ def test_real_processes_that_exit_at_every_call(tmp_path: Path) -> None:
         assert contents(path) == contents(expected), f"after exit at call {point}"
 
 
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoLinks(FaultyOs):
+        def link(self, *arguments: Any) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+    fill(new_table(new_run(tmp_path / "with")))
+    monkeypatch.setattr(floor_module, "os", NoLinks())
+    fill(new_table(new_run(tmp_path / "without")))
+    assert contents(tmp_path / "without") == contents(tmp_path / "with")
+    floor = floor_module.LocalFloor(tmp_path / "floor")
+    assert floor.create("a/b", b"1") and not floor.create("a/b", b"2") and floor.read("a/b") == b"1"
+
+
 def test_disk_full_at_every_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Callable[..., FaultyOs]
 ) -> None:
