@@ -36,7 +36,7 @@ from reports.payload import (
 
 LOCAL = "127.0.0.1"
 PORT = 5100
-SERVED_PAGE = 256
+SERVED_PAGE = 32
 """Samples per block of pictures: small, because they are read when somebody looks."""
 MEMBERS_OF_MEAN = 1000
 """A served mean map is that of at most so many members, evenly drawn."""

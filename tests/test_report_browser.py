@@ -135,6 +135,7 @@ def test_a_row_of_the_table_selects_its_members(visit):
     )
     selected = v.state("spray.figures.embedding.model.document.get_model_by_name('points').selected.indices")
     assert len(selected) == v.state("spray.state.subject.n")
+    assert v.page.input_value("#colour") == "kmeans", "dots and table must show the same clustering"
     v.page.keyboard.press("ArrowDown")
     v.page.keyboard.press("Enter")
     v.settled(f"spray.state.subject.key !== {json.dumps(key)}")

@@ -41,7 +41,8 @@ spray.panel({
   update(state, changed) {
     if (changed.has("theme")) this.paintTheme();
     if (!state.chunk) return;
-    if (changed.has("group")) this.offer(state);
+    if (changed.has("group") || changed.has("chunk")) this.offer(state);
+    if (changed.has("colour")) this.colour.value = state.colour;
     if (["group", "chunk", "picture", "colour", "theme", "subject"].some((name) => changed.has(name))) this.draw(state);
     if (changed.has("selection") || changed.has("chunk")) {
       this.own = true;

@@ -100,11 +100,11 @@ spray.start = async () => {
   }
   spray.mount();
   spray.theme.tell();
-  await spray.router.follow();
   if (spray.verdicts.served) {
-    await spray.verdicts.refresh();
+    await spray.verdicts.refresh().catch((error) => spray.trouble(`The verdicts of the store cannot be read: ${error.message}`));
     setInterval(() => document.hidden || spray.verdicts.refresh().catch(() => null), 5000);
   }
+  await spray.router.follow();
   requestAnimationFrame(() => requestAnimationFrame(() => {
     spray.ready = true;
     spray.readyAt = performance.now(); // milliseconds since the page was asked for

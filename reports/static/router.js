@@ -69,6 +69,8 @@ spray.router = (() => {
       chunk,
       subject,
       other: group.subjects.find((entry) => entry.key === asked.get("with")) ?? null,
+      // Dots coloured by clusters follow the clustering that is looked at; other colours are the reader's choice.
+      colour: subject && (spray.state.colour === "findings" || chunk.labels[spray.state.colour]) ? subject.clustering : spray.state.colour,
       clustering: subject ? subject.clustering : spray.state.clustering,
       picture: chunk.pictures[spray.state.picture] ? spray.state.picture : (Object.keys(chunk.pictures)[0] ?? null),
       selection: subject ? chunk.members[subject.key] : alone ? Uint32Array.of(sample) : new Uint32Array(0),
