@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from spray.config import AuditConfig, ConfigError, load_config
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound="DataclassInstance")
 
 
 def model_options(command: F) -> F:
@@ -79,36 +83,29 @@ def settings(config: Path | None, flags: Mapping[str, Any]) -> AuditConfig:
     """
     base = load_config(config) if config is not None else AuditConfig()
     given = {name: value for name, value in flags.items() if value not in (None, ())}
-    sections = {
-        "model": {"spec": given.pop("model", None), "weights": given.pop("weights", None)},
-        "data": {
-            "spec": given.pop("data", None),
-            "mean": _numbers("--mean", given.pop("mean", None)),
-            "std": _numbers("--std", given.pop("std", None)),
-            **_taken(given, base.data),
-        },
-        "verify": {"seed": given.get("seed")},
-        "attribution": _taken(given, base.attribution),
-        "analysis": _taken(given, base.analysis),
-    }
-    laid = {
-        name: replace(
-            getattr(base, name), **{key: value for key, value in section.items() if value is not None}
-        )
-        for name, section in sections.items()
-    }
-    report = given.pop("report_path", None)
-    return replace(base, **laid, **({"report": report} if report else {}), **_taken(given, base))
+    for name in {"mean", "std"} & given.keys():
+        given[name] = _numbers(f"--{name}", given[name])
+    top = _laid(base, {"out": "out", "report": "report_path", "device": "device"}, given)
+    return replace(
+        top,
+        model=_laid(base.model, {"spec": "model", "weights": "weights"}, given),
+        data=_laid(base.data, {**_same_names(base.data), "spec": "data"}, given),
+        attribution=_laid(base.attribution, _same_names(base.attribution), given),
+        analysis=_laid(base.analysis, _same_names(base.analysis), given),
+        verify=_laid(base.verify, _same_names(base.verify), given),
+    )
 
 
-def _taken(given: dict[str, Any], section: Any) -> dict[str, Any]:
-    """Flags named as the entries of a section, taken out of those given."""
-    return {entry.name: given.pop(entry.name) for entry in fields(section) if entry.name in given}
+def _laid(section: S, flags: Mapping[str, str], given: Mapping[str, Any]) -> S:
+    """A section with the flags that were given laid over it; ``flags`` names the flag of each entry."""
+    return replace(section, **{entry: given[flag] for entry, flag in flags.items() if flag in given})
 
 
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
+def _same_names(section: DataclassInstance) -> dict[str, str]:
+    return {entry.name: entry.name for entry in fields(section)}
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
