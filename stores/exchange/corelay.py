@@ -44,16 +44,30 @@ def import_virelay(
     Raises:
         StoreError: a file is not HDF5, lacks a data set, or the files do not fit together.
     """
-    names = _names(label_map)
     with _opened(attribution) as file:
-        maps = _rows(_member(file, "attribution", attribution))
-        labels, all_labels = _labels(_rows(_member(file, "label", attribution)))
-        logits = _rows(file["prediction"]) if "prediction" in file else None
-        index = np.asarray(file["index"], np.int64) if "index" in file else np.arange(len(maps))
+        return _import(out, file, attribution, inputs, analyses, label_map, method, grid)
+
+
+def _import(
+    out: Location,
+    file: Any,
+    attribution: str | Path,
+    inputs: str | Path | None,
+    analyses: Sequence[str | Path],
+    label_map: str | Path | None,
+    method: str,
+    grid: int,
+) -> Run:
+    names = _names(label_map)
+    maps = _member(file, "attribution", attribution)
+    maps = maps if hasattr(maps, "dtype") else _rows(maps)  # a data set is read block by block
+    labels, all_labels = _labels(_rows(_member(file, "label", attribution)))
+    logits = _rows(file["prediction"]) if "prediction" in file else None
+    index = np.asarray(file["index"], np.int64) if "index" in file else np.arange(len(maps))
     thumbnails = None
     if inputs is not None:
-        with _opened(inputs) as file:
-            thumbnails = _pictures(_rows(_member(file, "data", inputs)))
+        with _opened(inputs) as pictures:
+            thumbnails = _pictures(_rows(_member(pictures, "data", inputs)))
     n = len(index) if thumbnails is None else len(thumbnails)
     place = index if thumbnails is not None else np.arange(n)
     if len(index) != len(maps) or len(labels) != len(maps) or (place.size and place.max() >= n):
@@ -72,7 +86,7 @@ def import_virelay(
     absent = sorted(set(range(n)) - set(place.tolist()))
     run = import_maps(
         out,
-        _spread(maps, place, n),
+        _Placed(maps, place, n),
         ids=[str(number) for number in (index if thumbnails is None else range(n))],
         labels=_spread(labels, place, n, -1),
         classes=classes,
@@ -89,6 +103,24 @@ def import_virelay(
     for path in analyses:
         _import_analysis(run, path, method, grid, numbers, where)
     return run
+
+
+class _Placed:
+    """Maps at their place among n samples, zero where a sample has none; read slice by slice."""
+
+    def __init__(self, maps: Any, place: np.ndarray, n: int) -> None:
+        self.maps, self.dtype, self.shape = maps, maps.dtype, (n, *maps.shape[1:])
+        self.source = np.full(n, -1)
+        self.source[place] = np.arange(len(place))
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        source = self.source[rows]
+        present = np.flatnonzero(source >= 0)
+        values = np.zeros((len(source), *self.shape[1:]), self.dtype)
+        order = present[np.argsort(source[present])]  # HDF5 wants its rows ascending
+        if len(order):
+            values[order] = self.maps[source[order]]
+        return values
 
 
 def _import_analysis(
