@@ -63,7 +63,8 @@ class ZPlus(QuotientRule):
             return plain.add_(signed.mul_(torch.sign(x))).mul_(0.5)
         bias = layer.positive_bias if self.bias else None
         p = layer.forward(x, layer.positive_weight, bias)
-        if layer.rectified and self.bias and self.epsilon > 0:  # then p ≥ z > 0 wherever there is relevance
+        # Ahead of a ReLU p ≥ z > 0 wherever there is relevance; elsewhere p is 0 at few outputs, if at all.
+        if self.epsilon > 0 and ((layer.rectified and self.bias) or bool(p.min() > 0)):
             r = (c * z).div_(p.add_(self.epsilon))
             layer.settle_stabilised(r, self.epsilon, bias)
             return layer.adjoint(r, layer.positive_weight, x)
