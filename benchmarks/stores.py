@@ -6,7 +6,6 @@ The maps are LRP relevance of a small CNN on the 10,000 Fashion-MNIST test image
 float32 per second of this process's CPU time, medians of several rounds; noisy machines: compare within one run.
 """
 
-
 from __future__ import annotations
 
 import sys
