@@ -29,9 +29,9 @@ def quantise(
     Returns the codes and the scales: ``codes * scale / 127`` is the relevance. A map that is zero everywhere
     has scale 0, one with a value that is not finite has scale NaN; both have codes 0.
     """
-    flat = np.abs(maps.reshape(len(maps), -1)).astype(np.float64)
-    scale = flat.max(axis=1, initial=0.0)
-    scale[~np.isfinite(flat).all(axis=1)] = np.nan
+    size = np.abs(maps).astype(np.float64)
+    scale = size.max(axis=(1, 2), initial=0.0)
+    scale[~np.isfinite(size).all(axis=(1, 2))] = np.nan
     usable = np.isfinite(scale) & (scale > 0)
     codes = np.zeros(maps.shape, dtype=np.int8)
     ratio = maps[usable].astype(np.float64) / scale[usable, None, None]

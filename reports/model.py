@@ -180,7 +180,7 @@ def read_group(run: Run, handle: AnalysisHandle, index: int, findings: Sequence[
 def read_samples(run: Run, rows: Int[np.ndarray, " m"]) -> Samples:
     """The sample columns of some rows."""
     table = run.samples
-    logits = np.asarray(table.read("logits", rows), dtype=np.float64).reshape(len(rows), -1)
+    logits = np.asarray(table.read("logits", rows), dtype=np.float64)
     metadata = {
         name.removeprefix("meta."): tuple(str(value) for value in table.read(name, rows))
         for name in table.columns
@@ -266,7 +266,8 @@ def central_first(analysis: GroupAnalysis, members: Int[np.ndarray, " k"]) -> In
 def spectral_unit(analysis: GroupAnalysis) -> Float[np.ndarray, "m k"]:
     """The spectral embedding: as many eigenvectors as strategies (two at least), each sample's row of length 1."""
     width = max(2, analysis.strategies)
-    vectors = np.asarray(analysis.vectors, dtype=np.float64).reshape(len(analysis.rows), -1)[:, :width]
+    vectors = np.asarray(analysis.vectors, dtype=np.float64)
+    vectors = vectors[:, :width] if vectors.ndim == 2 else np.zeros((len(analysis.rows), 0))
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(length > 0, length, 1.0)
 

@@ -675,3 +675,30 @@ def test_a_folder_with_a_block_missing_says_so_and_goes_on(browser, run, tmp_pat
     assert [text for text in v.problems if "ERR_FILE_NOT_FOUND" not in text] == []
     v.problems.clear()
     v.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "count", "told"),
+    [("empty", 0, "no samples"), ("single", 1, "one sample"), ("identical", 5, "all maps equal")],
+)
+def test_classes_with_nothing_to_cluster_say_why(browser, tmp_path, status, count, told):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    first = run.analysis()
+    rows = first.read(0).rows[:count]
+    nothing = np.zeros(0, np.int64)
+    bare = stores.GroupAnalysis(
+        0, status, rows, nothing, nothing, np.zeros(0), np.zeros((count, 0)), 0, 0, {}, {}, {}
+    )  # fmt: skip
+    run.write_analysis(stores.Provenance(({"name": status},)), [bare, first.read(1)], facts=first.facts)
+    v = Visit(browser, reports.build(run.path, tmp_path / "r.html").as_uri() + "#class=0")
+    assert told in v.page.inner_text("#class-list")
+    assert told in v.page.inner_text("#panel-finding")
+    assert "none in this class" in v.page.inner_text("#clusters")
+    assert v.page.locator(".tile").count() == 0
+    assert v.page.locator("#verdict-buttons button").first.is_disabled()
+    v.page.click("#pages a[data-page=summary]")
+    v.settled("spray.state.page === 'summary'")
+    v.page.go_back()
+    v.page.locator("#class-list .class").nth(1).click()
+    v.settled("spray.state.selection.length > 0")
+    v.close()
