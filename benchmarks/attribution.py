@@ -129,7 +129,7 @@ def peak(run: Callable[[Tensor], object], x: Tensor) -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run(x)
     held = most = 0
-    for event in recorded.profiler.kineto_results.events():  # type: ignore[union-attr]
+    for event in recorded.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             most = max(most, held)
