@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 import stores
-from spray.attribution import Attribution, _joined, _merged, _Stage, deterministic
 from spray.data import AuditData, Sample, as_audit_data
 from spray.errors import AttributionError
 from spray.progress import Report, silent
+from spray.stage import Attribution, Stage, missing_shards
 from stores import Run, StoreBusy, Table
 
 POISON = "every process that worked on it died"
@@ -112,17 +112,17 @@ def attribute_share(
     """
     if not 0 <= share < of:
         raise AttributionError(f"share {share} of {of}: shares go from 0 to {of - 1}.")
-    stage = _Stage(
+    stage = Stage(
         model.to(device), as_audit_data(dataset), attribution or Attribution(), torch.device(device)
     )
     run, samples, relevance = stage.tables(out)
     mine = range(share, len(samples.shards), of)
-    for shard in _missing(samples, relevance):
+    for shard in missing_shards(samples, relevance):
         if shard in mine:
             with contextlib.suppress(StoreBusy):
                 _write_shard(stage, samples, relevance, shard)
         done = sum(
-            len(samples.shards[number]) for number in mine if number not in _missing(samples, relevance)
+            len(samples.shards[number]) for number in mine if number not in missing_shards(samples, relevance)
         )
         report(done, sum(len(samples.shards[number]) for number in mine), "attribute")
     return run
@@ -259,7 +259,7 @@ class _Driver:
 
 
 _jobs: dict[str, Job] = {}
-_stages: dict[tuple[str, frozenset[int]], tuple[_Stage, Table, Table]] = {}
+_stages: dict[tuple[str, frozenset[int]], tuple[Stage, Table, Table]] = {}
 """What this worker process knows: a model is loaded once, and again only for another quarantine."""
 
 
@@ -289,7 +289,7 @@ def _carried(client: Any, job: Job) -> Iterator[None]:
 
 def _prepare(key: str, poison: frozenset[int]) -> tuple[int, dict[int, tuple[int, int]]]:
     _, samples, relevance = _stage(key, poison)
-    shards = {shard: samples.shards[shard] for shard in _missing(samples, relevance)}
+    shards = missing_shards(samples, relevance)
     return samples.n, {shard: (rows.start, rows.stop) for shard, rows in shards.items()}
 
 
@@ -315,13 +315,13 @@ def _read_rows(key: str, poison: frozenset[int], rows: tuple[int, ...]) -> None:
             data.sample(row)
 
 
-def _stage(key: str, poison: frozenset[int]) -> tuple[_Stage, Table, Table]:
+def _stage(key: str, poison: frozenset[int]) -> tuple[Stage, Table, Table]:
     if (key, poison) not in _stages:
         job = _jobs[key]
         torch.set_num_threads(job.threads)
         device = _device(job.device)
         data = Quarantine(job.data, poison) if poison else job.data
-        stage = _Stage(job.model.to(device), data, job.step, device)
+        stage = Stage(job.model.to(device), data, job.step, device)
         _, samples, relevance = stage.tables(job.out)
         _stages.clear()
         _stages[key, poison] = stage, samples, relevance
@@ -337,24 +337,9 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", number % torch.cuda.device_count())
 
 
-def _missing(samples: Table, relevance: Table) -> list[int]:
-    return sorted({*samples.missing(), *relevance.missing()})
-
-
-def _write_shard(stage: _Stage, samples: Table, relevance: Table, shard: int) -> None:
-    """Compute a shard and commit what is missing of it, under a claim from the first block on."""
-    with relevance.claim(shard) as claim, deterministic(stage.device):
-        absent = [table for table in (samples, relevance) if shard in table.missing()]
-        if not absent:
-            return
-        for _, blocks in stage.shards({shard: samples.shards[shard]}):
-            results = [stage.compute(block) for block in blocks]
-        unreadable = _merged([result.unreadable for result in results])
-        if samples in absent:
-            samples.write(shard, _joined([result.samples for result in results]), unreadable)
-        if relevance in absent:
-            refused = unreadable | _merged([result.refused for result in results])
-            relevance.write(shard, _joined([result.relevance for result in results]), refused, claim=claim)
+def _write_shard(stage: Stage, samples: Table, relevance: Table, shard: int) -> None:
+    for number, blocks in stage.shards({shard: samples.shards[shard]}):
+        stage.write(number, blocks, samples, relevance)
 
 
 @contextlib.contextmanager

@@ -287,6 +287,43 @@ def findings_step(config: VerifyConfig) -> Findings:
     return Findings(clustering=config.clustering, verification=verification, seed=config.seed)
 
 
+def attribute_config(
+    config: AuditConfig, *, cluster_spec: str | None = None, share: str | None = None, report: Report = silent
+) -> Run:
+    """The attribution stage of a configuration: here, on a Dask cluster, or one process's share of it.
+
+    Args:
+        cluster_spec: "local:4", "tcp://host:port" or "slurm:profile.toml".
+        share: "i::n", every n-th shard from number i on.
+
+    Raises:
+        ConfigError: both are given, or the share has another form.
+    """
+    if cluster_spec and share:
+        raise ConfigError("--cluster and --shards share the same work in two ways: give one of them.")
+    model, data, step = model_of(config.model), load_data(config.data), attribution_step(config.attribution)
+    device = choose_device(config.device)
+    if cluster_spec:
+        from spray.cluster import cluster
+
+        with cluster(cluster_spec) as client:
+            return attribute_dataset(
+                model, data, config.out, step, device=device, client=client, report=report
+            )
+    if share:
+        from spray.cluster import attribute_share
+
+        first, _, count = share.partition("::")
+        if not first.isdecimal() or not count.isdecimal() or int(count) < 1:
+            raise ConfigError(
+                f"--shards: got '{share}', expected i::n, such as 0::2 and 1::2 for two processes."
+            )
+        return attribute_share(
+            model, data, config.out, step, share=int(first), of=int(count), device=str(device), report=report
+        )
+    return attribute_dataset(model, data, config.out, step, device=device, report=report)
+
+
 def run_config(config: AuditConfig, report: Report = silent) -> Audit:
     """The audit that a configuration describes, without its report."""
     return audit(

@@ -69,7 +69,7 @@ def test_targets(tmp_path, target):
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("spray.attribution.SHARDS_AT_LEAST", 2)  # two blocks in each of two shards
+    monkeypatch.setattr("spray.stage.SHARDS_AT_LEAST", 2)  # two blocks in each of two shards
     data, step = Images(12), replace(SMALL, block=3)
     whole = attribute(tmp_path / "whole.zarr", data, step)
     assert len(whole.samples.shards) == 2

@@ -144,28 +144,30 @@ def audit(config: Path | None, quiet: bool, as_json: bool, **flags: Any) -> None
 @attribution_options
 @device_option
 @click.option("--out", help="The store.  [default: audit.zarr]")
+@click.option("--cluster", "cluster_spec", help="local:NUMBER, tcp://HOST:PORT or slurm:PROFILE.toml (Dask).")
+@click.option("--shards", "share", help="i::n: only every n-th shard from i on, beside other processes.")
 @quiet_option
 @json_option
-def attribute(config: Path | None, quiet: bool, as_json: bool, **flags: Any) -> None:
+def attribute(
+    config: Path | None,
+    cluster_spec: str | None,
+    share: str | None,
+    quiet: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
     """Compute and store the relevance of every sample.
 
     \b
-    Example:
+    Examples:
       spray attribute --model model.py:load --data images/ --out run.zarr --layer layer4
+      spray attribute audit.toml --cluster local:4
+      spray attribute audit.toml --shards 0::2 & spray attribute audit.toml --shards 1::2
     """
-    from spray.attribution import attribute_dataset
-    from spray.workflow import attribution_step, choose_device, load_data, model_of
+    from spray.workflow import attribute_config
 
-    chosen = settings(config, flags)
     with reporting(quiet) as report:
-        run = attribute_dataset(
-            model_of(chosen.model),
-            load_data(chosen.data),
-            chosen.out,
-            attribution_step(chosen.attribution),
-            device=choose_device(chosen.device),
-            report=report,
-        )
+        run = attribute_config(settings(config, flags), cluster_spec=cluster_spec, share=share, report=report)
     show_run(run, as_json)
 
 
@@ -252,9 +254,18 @@ def verify(
 )
 @click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
 @click.option("--title", help="Title of the report.")
+@click.option(
+    "--carrier",
+    type=click.Choice(["auto", "file", "folder"]),
+    default="auto",
+    show_default=True,
+    help="One file, or a folder for large runs.",
+)
 @json_option
-def report(store: str, out: Path | None, analysis_id: str | None, title: str | None, as_json: bool) -> None:
-    """Write the report: one HTML file that needs no network and no server.
+def report(
+    store: str, out: Path | None, analysis_id: str | None, title: str | None, carrier: Any, as_json: bool
+) -> None:
+    """Write the report: HTML that needs no network and no server.
 
     \b
     Example:
@@ -262,18 +273,27 @@ def report(store: str, out: Path | None, analysis_id: str | None, title: str | N
     """
     import reports
 
-    page = reports.build(store, out or report_beside(store), analysis=analysis_id, title=title)
+    written = reports.write(
+        store, out or report_beside(store), analysis=analysis_id, title=title, carrier=carrier
+    )
     if as_json:
-        click.echo(json.dumps({"report": str(page), "bytes": page.stat().st_size}))
+        click.echo(
+            json.dumps({"report": str(written.path), "bytes": written.bytes, "carrier": written.carrier})
+        )
     else:
-        click.echo(f"{page} ({page.stat().st_size / 2**20:.1f} MiB)")
+        click.echo(f"{written.path} ({written.bytes / 2**20:.1f} MiB): {written.reason}")
 
 
 @main.command()
 @click.argument("store", type=str)
 @json_option
 def info(store: str, as_json: bool) -> None:
-    """What a store holds: samples, failures, relevance, analyses, findings, verdicts."""
+    """What a store holds: samples, failures, relevance, analyses, findings, verdicts.
+
+    \b
+    Example:
+      spray info run.zarr --json
+    """
     import stores
 
     show_run(stores.open(store), as_json)
@@ -286,7 +306,12 @@ def info(store: str, as_json: bool) -> None:
 )
 @json_option
 def check(store: str, repair: bool, as_json: bool) -> None:
-    """Compare every committed byte of a store with its checksum. Exit code 1 if anything is wrong."""
+    """Compare every committed byte of a store with its checksum. Exit code 1 if anything is wrong.
+
+    \b
+    Example:
+      spray check run.zarr --repair && spray audit audit.toml
+    """
     import stores
 
     problems = stores.check(store, repair=repair)
