@@ -22,7 +22,7 @@ from spray.graph import Graph
 from spray.spectral import degrees, row_normalised
 from stores.analysis import Clustering
 
-FITTED = 50_000
+FITTED = 20_000
 """Samples that k-means and HDBSCAN are fitted on; further ones join the nearest centre or fitted sample."""
 
 
