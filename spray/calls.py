@@ -59,7 +59,7 @@ class _Either(Function):
         return y.view_as(y)
 
     @staticmethod
-    def backward(ctx: Any, carried: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, carried: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.early.carried == "relevance":
             return carried, None, None
         return None, carried, None
@@ -134,5 +134,5 @@ class _Weighted(Function):
         return z
 
     @staticmethod
-    def backward(ctx: Any, carried: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, carried: Tensor) -> tuple[Tensor, None]:
         return ctx.call.backward(carried), None

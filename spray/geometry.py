@@ -131,7 +131,8 @@ class Convolution:
         if not self.transposed:
             return weight * scale.view(-1, 1, *tail)
         per_group = scale.view(self.groups, 1, -1, *tail)
-        return (weight.unflatten(0, (self.groups, -1)) * per_group).flatten(0, 1)
+        scaled: Tensor = weight.unflatten(0, (self.groups, -1)) * per_group
+        return scaled.flatten(0, 1)
 
     def single_channel(self, weight: Tensor) -> tuple[Geometry, Tensor]:
         """One channel per group, and ones."""
@@ -141,7 +142,8 @@ class Convolution:
         """Output values summed over the channels of each group."""
         if self.groups == 1:
             return values.sum(1, keepdim=True)
-        return values.unflatten(1, (self.groups, -1)).sum(2)
+        grouped: Tensor = values.unflatten(1, (self.groups, -1))
+        return grouped.sum(2)
 
     def one_per_group(self, x: Tensor) -> Tensor:
         """One input channel per group, in shape only."""

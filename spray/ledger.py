@@ -45,5 +45,6 @@ class Ledger:
     def products(self, a: Float[Tensor, "m ..."], b: Float[Tensor, "m ..."]) -> Float[Tensor, " n"]:
         """Σ a·b of each sample, without a temporary where the memory format allows it."""
         if a.is_contiguous() and b.is_contiguous() and a.shape == b.shape:
-            return torch.linalg.vecdot(a.view(self.samples, -1), b.view(self.samples, -1))
+            sums: Tensor = torch.linalg.vecdot(a.view(self.samples, -1), b.view(self.samples, -1))
+            return sums
         return self.rows(a * b)
