@@ -92,3 +92,14 @@ def test_to_virelay_and_back(run: Run, tmp_path: Path) -> None:
     back = stores.open(out)
     assert back.n == run.n
     assert (back.samples.read("label") == run.samples.read("label")).all()
+
+
+def test_info_sums_up_the_checks_of_every_sample(run: Run) -> None:
+    told = json.loads(invoke("info", run.path, "--json"))
+    table = run.table("relevance/epsilon_plus_flat")
+    checks = next(entry for entry in told["tables"] if entry["name"] == table.name)["checks"]
+    rows = table.ok
+    spread = table.read("absolute")[rows] / abs(table.read("sum")[rows])
+    assert checks["negative_starts"] == int((table.read("start")[rows] < 0).sum())
+    assert checks["median_spread"] == pytest.approx(sorted(spread)[len(spread) // 2], rel=0.05)
+    assert "absorbed by biases" in invoke("info", run.path)

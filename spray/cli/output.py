@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from spray.progress import Report, progress, silent
 
 if TYPE_CHECKING:
     from spray.workflow import Audit
-    from stores import Run
+    from stores import Run, Table
 
 SHOWN_FAILURES = 5
 SHOWN_FINDINGS = 10
+OUTLYING = 10
+"""A sample is an outlier where Σ|R| / |ΣR| is so many times the median: its relevance may have blown up."""
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
         result = {"store": str(audit.run.path), "analysis": audit.analysis.id, "findings": entries}
         click.echo(json.dumps(result | ({"report": str(page)} if page else {})))
         return
-    table = Table(title=f"{len(findings)} findings, {len(audit.flagged)} flagged", title_justify="left")
+    table = Grid(title=f"{len(findings)} findings, {len(audit.flagged)} flagged", title_justify="left")
     for name in ("", "finding", "class", "samples", "suspicion", "necessity", "sufficiency"):
         table.add_column(name, justify="left" if name in ("", "finding", "class") else "right")
     for finding in findings[:SHOWN_FINDINGS]:
@@ -102,7 +104,7 @@ def show_run(run: Run, as_json: bool) -> None:
         return
     console = Console(soft_wrap=True)  # a path is one word also where no terminal tells how wide it is
     console.print(Text(f"{facts['store']}: {facts['samples']} samples, {len(facts['classes'])} classes"))
-    table = Table(title="tables", title_justify="left")
+    table = Grid(title="tables", title_justify="left")
     for name in ("table", "shards", "failed rows", "columns"):
         table.add_column(name)
     for entry in facts["tables"]:
@@ -112,6 +114,9 @@ def show_run(run: Run, as_json: bool) -> None:
     for entry in facts["tables"]:
         for row, reason in list(entry["failures"].items())[:SHOWN_FAILURES]:
             console.print(Text(f"  {entry['name']}: row {row} failed: {reason}"))
+    for entry in facts["tables"]:
+        if entry["checks"]:
+            console.print(Text(f"  {entry['name']}: {_told(entry['checks'])}"))
     for entry in facts["analyses"]:
         console.print(
             Text(
@@ -136,6 +141,7 @@ def _facts(run: Run) -> dict[str, Any]:
                 "failures": failures,
                 "columns": list(table.columns),
                 "provenance": table.provenance.id,
+                "checks": _checks(table),
             }
         )
     analyses = []
@@ -162,6 +168,36 @@ def _facts(run: Run) -> dict[str, Any]:
         "analyses": analyses,
         "verdicts": len(run.verdicts()),
     }
+
+
+def _checks(table: Table) -> dict[str, float]:
+    """What the engine checked for every sample, summed up; empty where a table has no such columns."""
+    import numpy as np
+
+    if not {"start", "sum", "absolute"} <= table.columns.keys() or not table.ok.any():
+        return {}
+    rows = np.flatnonzero(table.ok)
+    start, total, absolute = (table.read(name, rows) for name in ("start", "sum", "absolute"))
+    spread = absolute / np.maximum(np.abs(total), np.finfo(np.float64).tiny)
+    checks = {
+        "negative_starts": int((start < 0).sum()),
+        "median_spread": float(np.median(spread)),
+        "outliers": int((spread > OUTLYING * np.median(spread)).sum()),
+    }
+    if "absorbed" in table.columns:
+        share = table.read("absorbed", rows) / np.where(start == 0, np.nan, start)
+        checks["median_absorbed"] = float(np.nanmedian(share))
+    return checks
+
+
+def _told(checks: Mapping[str, float]) -> str:
+    parts = [
+        f"{checks['negative_starts']} samples start from a negative logit",
+        f"Σ|R| / |ΣR| {checks['median_spread']:.3g} (median), {checks['outliers']} outliers",
+    ]
+    if "median_absorbed" in checks:
+        parts.append(f"{checks['median_absorbed']:.1%} of the relevance absorbed by biases and ε (median)")
+    return "; ".join(parts)
 
 
 def _class_name(run: Run, group: int) -> str:
