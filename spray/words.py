@@ -10,6 +10,13 @@ from jaxtyping import Bool
 from spray.regions import describe_place
 from stores.provenance import Json
 
+CONTROLS = {
+    "matched": "equally relevant regions of other members",
+    "random": "the same shape elsewhere",
+    "other findings": "regions of other findings",
+}
+"""Controls as a reader knows them."""
+
 
 def summary(
     members: int,
@@ -32,11 +39,10 @@ def summary(
     removal, transplant = evidence["removal"], evidence["transplant"]
     assert isinstance(removal, Mapping) and isinstance(transplant, Mapping)
     sentences.append(
-        f"Removing it changes P({class_name}) by {_signed(-_number(removal['mean']))} "
-        f"(net of the strongest control {_interval(removal, -1)}); pasting it on {_count(transplant['images'])} "
-        f"samples of other classes changes it by {_signed(_number(transplant['mean']))} "
-        f"(net {_interval(transplant, 1)}) and turns {_number(evidence['flip_rate']):.0%} of them "
-        f"into '{class_name}'."
+        f"Removing it {_moves(removal, class_name, 'lowers', 'raises')}{_against(removal)}. Pasted on "
+        f"{_number(transplant['images']):.0f} samples of other classes it "
+        f"{_moves(transplant, class_name, 'raises', 'lowers')} and turns {_number(evidence['flip_rate']):.0%} of them "
+        f"into '{class_name}'{_against(transplant)}."
     )
     sentences.append(
         "The model uses this region by itself; whether it may is for you to judge."
@@ -46,21 +52,30 @@ def summary(
     return " ".join(sentences)
 
 
+def _moves(effect: Mapping[str, Json], class_name: str, up: str, down: str) -> str:
+    mean = _number(effect["mean"])
+    return f"{up if round(mean, 2) >= 0 else down} P({class_name}) by {abs(mean):.2f}"
+
+
+def _against(effect: Mapping[str, Json]) -> str:
+    """The strongest control beside the effect, and what is left."""
+    controls, bounds = effect["controls"], effect["net_interval"]
+    assert isinstance(controls, Mapping) and isinstance(bounds, list)
+    measured = {name: _number(value) for name, value in controls.items() if value is not None}
+    if not measured:
+        return ""
+    strongest = max(measured, key=measured.__getitem__)
+    low, high = (_signed(_number(bound)) for bound in bounds)
+    return (
+        f" (strongest control, {CONTROLS.get(strongest, strongest)}: {_signed(measured[strongest])}; "
+        f"net {_signed(_number(effect['net']))} [{low}, {high}])"
+    )
+
+
 def _number(value: Json) -> float:
     assert isinstance(value, int | float)
     return float(value)
 
 
-def _count(value: Json) -> int:
-    return int(_number(value))
-
-
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def _interval(effect: Mapping[str, Json], sign: int) -> str:
-    bounds = effect["net_interval"]
-    assert isinstance(bounds, list)
-    low, high = sorted(sign * _number(bound) for bound in bounds)
-    return f"{_signed(sign * _number(effect['net']))} [{_signed(low)}, {_signed(high)}]"
+    return f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "−")
