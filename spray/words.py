@@ -10,13 +10,6 @@ from jaxtyping import Bool
 from spray.regions import describe_place
 from stores.provenance import Json
 
-CONTROLS = {
-    "matched": "equally relevant regions of other members",
-    "random": "the same shape elsewhere",
-    "other findings": "regions of other findings",
-}
-"""Controls as a reader knows them."""
-
 
 def summary(
     members: int,
@@ -39,10 +32,10 @@ def summary(
     removal, transplant = evidence["removal"], evidence["transplant"]
     assert isinstance(removal, Mapping) and isinstance(transplant, Mapping)
     sentences.append(
-        f"Removing it {_moves(removal, class_name, 'lowers', 'raises')}{_against(removal)}. Pasted on "
-        f"{_number(transplant['images']):.0f} samples of other classes it "
-        f"{_moves(transplant, class_name, 'raises', 'lowers')} and turns {_number(evidence['flip_rate']):.0%} of them "
-        f"into '{class_name}'{_against(transplant)}."
+        f"Removing it {_moves(removal, class_name, 'lowers', 'raises')}, net of the strongest control {_net(removal)}. "
+        f"Pasted on {_number(transplant['images']):.0f} samples of other classes it "
+        f"{_moves(transplant, class_name, 'raises', 'lowers')}, net {_net(transplant)}, and turns "
+        f"{_number(evidence['flip_rate']):.0%} of them into '{class_name}'."
     )
     sentences.append(
         "The model uses this region by itself; whether it may is for you to judge."
@@ -57,19 +50,11 @@ def _moves(effect: Mapping[str, Json], class_name: str, up: str, down: str) -> s
     return f"{up if round(mean, 2) >= 0 else down} P({class_name}) by {abs(mean):.2f}"
 
 
-def _against(effect: Mapping[str, Json]) -> str:
-    """The strongest control beside the effect, and what is left."""
-    controls, bounds = effect["controls"], effect["net_interval"]
-    assert isinstance(controls, Mapping) and isinstance(bounds, list)
-    measured = {name: _number(value) for name, value in controls.items() if value is not None}
-    if not measured:
-        return ""
-    strongest = max(measured, key=measured.__getitem__)
+def _net(effect: Mapping[str, Json]) -> str:
+    bounds = effect["net_interval"]
+    assert isinstance(bounds, list)
     low, high = (_signed(_number(bound)) for bound in bounds)
-    return (
-        f" (strongest control, {CONTROLS.get(strongest, strongest)}: {_signed(measured[strongest])}; "
-        f"net {_signed(_number(effect['net']))} [{low}, {high}])"
-    )
+    return f"{_signed(_number(effect['net']))} [{low}, {high}]"
 
 
 def _number(value: Json) -> float:
