@@ -54,13 +54,15 @@ class NearestNeighbours:
     block_bytes: int = field(default=64 << 20, metadata=TUNING)
     name: ClassVar[str] = "nearest_neighbours"
 
-    def count(self, n: int) -> int:
-        """The number of neighbours among ``n`` samples: k, at most n − 1."""
-        k = math.ceil(math.log(max(n, 2))) if self.k == "log" else self.k
-        if k < 1:
+    def __post_init__(self) -> None:
+        if self.k != "log" and self.k < 1:
             raise ValueError(
                 f"a neighbourhood graph needs at least one neighbour per sample; got k={self.k}."
             )
+
+    def count(self, n: int) -> int:
+        """The number of neighbours among ``n`` samples: k, at most n − 1."""
+        k = math.ceil(math.log(max(n, 2))) if self.k == "log" else self.k
         return min(k, n - 1)
 
     def is_exact(self, n: int) -> bool:

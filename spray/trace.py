@@ -234,7 +234,7 @@ class Trace(TorchFunctionMode):
         if handler is None:
             raise call.refuse(
                 "there is no rule for this operation. Write this part of the model with operations that have one, "
-                "or add a handler for it (see CONTRIBUTING: adding an operation); `gradient` and "
+                "or add a handler for it (CONTRIBUTING.md: Add an operation); `gradient` and "
                 "`gradient_x_input` need no rules."
             )
         if kwargs.get("out") is not None:

@@ -104,6 +104,13 @@ class Verification:
     seed: int = 0
     batch: int = field(default=256, metadata=TUNING)
 
+    def __post_init__(self) -> None:
+        if self.members < 1 or not self.fills:
+            raise ValueError(
+                f"members is {self.members} and there are {len(self.fills)} fills; a verification needs at least one "
+                "of each."
+            )
+
     def verify(
         self,
         model: nn.Module,

@@ -103,3 +103,11 @@ def test_info_sums_up_the_checks_of_every_sample(run: Run) -> None:
     assert checks["negative_starts"] == int((table.read("start")[rows] < 0).sum())
     assert checks["median_spread"] == pytest.approx(sorted(spread)[len(spread) // 2], rel=0.05)
     assert "absorbed by biases" in invoke("info", run.path)
+
+
+def test_names_reach_no_terminal_as_control_sequences(tmp_path: Path) -> None:
+    hostile = "a\x1b]0;owned\x07\x1b[31mred\n\u202egnp"
+    made = stores.synthetic.make(tmp_path / "run.zarr", samples=90, names=[hostile, "b", "c"])
+    printed = invoke("analyze", made.path, "--quiet", "--picture", "none") + invoke("info", made.path)
+    assert not set("\x1b\x07\u202e") & set(printed)
+    assert "\\x1b" in printed

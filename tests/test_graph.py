@@ -101,7 +101,6 @@ def test_the_method_follows_the_size_unless_named():
         (NearestNeighbours(), np.ones((1, 3)), "at least two samples"),
         (NearestNeighbours(), np.ones((3, 2, 2)), "representation"),
         (NearestNeighbours(), np.array([[0.0], [np.nan]]), r"1 of 2 feature vectors.*row 1"),
-        (NearestNeighbours(0), np.ones((4, 3)), "k=0"),
         (NearestNeighbours(method="fast"), np.ones((4, 3)), "unknown method 'fast'"),
         (NearestNeighbours(weights="cosine"), np.ones((4, 3)), "unknown weights 'cosine'"),
     ],
@@ -109,3 +108,8 @@ def test_the_method_follows_the_size_unless_named():
 def test_errors(step, features, message):
     with pytest.raises(ValueError, match=message):
         step.affinity(features)
+
+
+def test_a_graph_without_neighbours_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="k=0"):
+        NearestNeighbours(0)

@@ -108,3 +108,9 @@ def test_nothing_is_unpickled(path):
         if isinstance(node, ast.ImportFrom) and node.module in FORBIDDEN_MODULES:
             names = {alias.name for alias in node.names}
             assert not names & {"load", "loads", "Unpickler", "open"}, f"line {node.lineno}"
+
+
+def test_the_way_out_that_refusals_name_exists() -> None:
+    guide = Path(__file__).parents[1].joinpath("CONTRIBUTING.md").read_text(encoding="utf-8")
+    for recipe in ("Add a rule", "Add an operation", "Add a clustering", "Add a score", "Add a panel"):
+        assert f"## {recipe}\n" in guide

@@ -305,3 +305,22 @@ def test_zarr_alone_reads_the_arrays(run: stores.Run, full: stores.Table) -> Non
     scaled = group["map"][...].astype(np.float32) * group["map=scale"][...][:, None, None]
     assert np.array_equal(scaled, values(range(ROWS))["map"])
     assert group["map"].metadata.dimension_names == ("sample", "y", "x")
+
+
+def test_a_hole_that_was_committed_as_good_is_damage(
+    table: stores.Table, run: stores.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer with a defect: NaN under a sound commit. A reader does not pass it off as a value."""
+
+    def careless(columns: Any, rows: Any, given: Any, failed: Any, name: str) -> Any:
+        return {key: np.asarray(column) for key, column in given.items()}, failed
+
+    monkeypatch.setattr("stores.tables.clean", careless)
+    given: dict[str, Any] = dict(values(table.shards[0]))
+    given["map"] = np.array(given["map"])
+    given["map"][1] = np.nan
+    given["id"] = np.array(given["id"], object)
+    table.write(0, given)
+    again = stores.open(run.path).table("relevance/test")
+    with pytest.raises(stores.Damaged, match="committed as good but holds NaN"):
+        again.read("map", [1])

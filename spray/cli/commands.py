@@ -21,7 +21,7 @@ from spray.cli.options import (
     quiet_option,
     settings,
 )
-from spray.cli.output import reporting, show_audit, show_demo, show_run
+from spray.cli.output import printable, reporting, show_audit, show_demo, show_run
 from spray.config import report_beside
 
 FAILED, INTERRUPTED = 1, 130
@@ -48,7 +48,7 @@ class Group(click.Group):
             if not _for_the_user(error):
                 raise
             message = error.args[0] if isinstance(error, KeyError) else error
-            click.echo(f"Error: {message}", err=True)
+            click.echo(f"Error: {printable(message)}", err=True)
             sys.exit(FAILED)
 
 
@@ -79,7 +79,8 @@ def main() -> None:
       spray audit audit.toml                       the same from a file
       spray info run.zarr                          what a store holds
 
-    Every stage goes on where it was interrupted. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    Every stage goes on where it was interrupted. Exit codes: 0 done; 1 refused or failed, with one message that says
+    what to change; 2 no such command or option; 130 interrupted.
     """
 
 

@@ -20,7 +20,9 @@ S = TypeVar("S", bound="DataclassInstance")
 
 def model_options(command: F) -> F:
     """Options that name the model."""
-    command = click.option("--model", help="torchvision:NAME, FILE.py:FUNCTION or MODULE:FUNCTION.")(command)
+    command = click.option(
+        "--model", help="torchvision:NAME, FILE.py:FUNCTION or MODULE:FUNCTION; evaluated, not trained."
+    )(command)
     return click.option("--weights", type=click.Path(dir_okay=False), help="A state dict (torch.save).")(
         command
     )
@@ -48,7 +50,10 @@ def attribution_options(command: F) -> F:
         click.option("--full/--no-full", default=None, help="Keep full-size maps, too."),
         click.option("--grid", type=int, help="Cells a side of the pooled maps."),
         click.option(
-            "--layer", "layers", multiple=True, help="Keep this module's relevance, too (repeatable)."
+            "--layer",
+            "layers",
+            multiple=True,
+            help="Also keep the relevance of the output of this module, which runs once a pass.",
         ),
         click.option("--target", help="label, prediction, or a class index."),
         click.option("--composite", help="LRP composite, gradient or gradient_x_input."),

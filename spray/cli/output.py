@@ -1,8 +1,12 @@
-"""What commands print: tables for people, JSON for programs. Names come from strangers and are never markup."""
+"""What commands print: tables for people, JSON for programs.
+
+Names come from strangers: they are never markup, and never control sequences of the terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +25,23 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 5
 SHOWN_FINDINGS = 10
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of control, formatting and surrogate characters, and of line and paragraph separators."""
 OUTLYING = 10
 """A sample is an outlier where Σ|R| / |ΣR| is so many times the median: its relevance may have blown up."""
+
+
+def printable(text: object) -> str:
+    """Text on one line, with control and formatting characters (escapes, bidirectional overrides) spelled out."""
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in UNPRINTABLE else char
+        for char in str(text)
+    )
+
+
+def plain(text: object) -> Text:
+    """As ``printable``, and no markup."""
+    return Text(printable(text))
 
 
 @contextmanager
@@ -77,19 +96,23 @@ def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
         table.add_row(
             "⚑" if finding.flagged else "",
             finding.name,
-            Text(_class_name(audit.run, finding.group)),
+            plain(_class_name(audit.run, finding.group)),
             str(len(finding.rows)),
             f"{finding.score:.2f}",
             *(_figure(finding.parts.get(part)) for part in ("necessity", "sufficiency")),
         )
     Console().print(table)
     for finding in audit.flagged or findings[:1]:
-        click.echo(f"{finding.name}: {finding.summary}")
+        click.echo(printable(f"{finding.name}: {finding.summary}"))
     failed = len(audit.run.table(str(audit.analysis.facts["relevance"])).failures)
     if failed:
-        click.echo(f"{failed} of {audit.run.n} samples failed and are left out: spray info {audit.run.path}")
+        click.echo(
+            printable(
+                f"{failed} of {audit.run.n} samples failed and are left out: spray info {audit.run.path}"
+            )
+        )
     if page is not None:
-        click.echo(f"Open {page} in a browser.")
+        click.echo(printable(f"Open {page} in a browser."))
 
 
 def _figure(value: float | None) -> str:
@@ -103,23 +126,23 @@ def show_run(run: Run, as_json: bool) -> None:
         click.echo(json.dumps(facts))
         return
     console = Console(soft_wrap=True)  # a path is one word also where no terminal tells how wide it is
-    console.print(Text(f"{facts['store']}: {facts['samples']} samples, {len(facts['classes'])} classes"))
+    console.print(plain(f"{facts['store']}: {facts['samples']} samples, {len(facts['classes'])} classes"))
     table = Grid(title="tables", title_justify="left")
     for name in ("table", "shards", "failed rows", "columns"):
         table.add_column(name)
     for entry in facts["tables"]:
         shards = f"{entry['committed']} of {entry['shards']}"
-        table.add_row(Text(entry["name"]), shards, str(entry["failed"]), Text(", ".join(entry["columns"])))
+        table.add_row(plain(entry["name"]), shards, str(entry["failed"]), plain(", ".join(entry["columns"])))
     console.print(table)
     for entry in facts["tables"]:
         for row, reason in list(entry["failures"].items())[:SHOWN_FAILURES]:
-            console.print(Text(f"  {entry['name']}: row {row} failed: {reason}"))
+            console.print(plain(f"  {entry['name']}: row {row} failed: {reason}"))
     for entry in facts["tables"]:
         if entry["checks"]:
-            console.print(Text(f"  {entry['name']}: {_told(entry['checks'])}"))
+            console.print(plain(f"  {entry['name']}: {_told(entry['checks'])}"))
     for entry in facts["analyses"]:
         console.print(
-            Text(
+            plain(
                 f"analysis {entry['id']} of {entry['relevance']} {entry['column']} by {entry['group_by']}: "
                 f"{entry['groups']} groups, {entry['findings']} findings, {entry['flagged']} flagged"
             )
