@@ -84,6 +84,7 @@ def find(
     )
     if analysis.findings_provenance is not None and analysis.findings_provenance.id == provenance.id:
         return list(analysis.findings())
+    outcomes = _Outcomes(run)
     found: list[Finding] = []
     sizes: dict[int, int] = {}
     groups = list(analysis.groups)
@@ -92,7 +93,7 @@ def find(
         report(done, len(groups), what)
         # One thread: the sums of a solver depend on how many there are, and the stored figures must not.
         with threadpool_limits(1, user_api="blas"):
-            members = _ClassFindings(run, analysis, group, step)
+            members = _ClassFindings(run, analysis, group, step, outcomes)
             found.extend(members.findings(subject))
         sizes[group] = len(members.rows)
     report(len(groups), len(groups), what)
@@ -131,8 +132,10 @@ def _check_same(run: Run, subject: Subject) -> None:
 class _ClassFindings:
     """One class of an analysis: its maps and candidate strategies."""
 
-    def __init__(self, run: Run, analysis: AnalysisHandle, group: int, step: Findings) -> None:
-        self.run, self.step, self.group = run, step, group
+    def __init__(
+        self, run: Run, analysis: AnalysisHandle, group: int, step: Findings, outcomes: _Outcomes
+    ) -> None:
+        self.run, self.step, self.group, self.outcomes = run, step, group, outcomes
         self.result: GroupAnalysis = analysis.read(group)
         self.rows = self.result.rows
         relevance = run.table(str(analysis.facts["relevance"]))
@@ -144,7 +147,7 @@ class _ClassFindings:
         """Its findings, not yet ranked among those of other classes."""
         if subject is None or self.units.ndim != 3 or self.group < 0:
             return [self._finding(i, strategy, None) for i, strategy in enumerate(self.strategies)]
-        maps = ClassMaps(self.group, self.rows, self.maps, _hosts(self.run, self.group))
+        maps = ClassMaps(self.group, self.rows, self.maps, self.outcomes.hosts(self.group))
         read = _PixelReader(self.run, subject.data)
         verification = self.step.verification
         candidates = [
@@ -212,11 +215,21 @@ class _ClassFindings:
         return probability
 
 
-def _hosts(run: Run, group: int) -> Int[np.ndarray, " h"]:
-    """Rows of other classes by label and by prediction: images that may become the class when pasted on."""
-    samples = run.samples
-    usable = samples.ok & (samples.read("label") != group) & (samples.read("prediction") != group)
-    return np.flatnonzero(usable)
+class _Outcomes:
+    """Labels and predictions of all samples, read once for all classes, and only where hosts are asked for."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def hosts(self, group: int) -> Int[np.ndarray, " h"]:
+        """Rows of other classes by label and by prediction: images that may become the class when pasted on."""
+        usable, label, prediction = self._columns
+        return np.flatnonzero(usable & (label != group) & (prediction != group))
+
+    @cached_property
+    def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        samples = self.run.samples
+        return samples.ok, samples.read("label"), samples.read("prediction")
 
 
 class _PixelReader:

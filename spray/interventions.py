@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +12,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-class Fill(Protocol):
+@dataclass(frozen=True)
+class Scene:
+    """Images with the regions to be filled, and what a fill may draw from."""
+
+    images: Float[Tensor, "n c h w"]
+    masks: Bool[Tensor, "#n 1 h w"]
+    others: Float[Tensor, "n c h w"]
+    """Images of the same class without the finding, one for each image."""
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class Fill(ABC):
     """Replaces the content of a region by something that carries no information about it."""
 
-    @property
-    def name(self) -> str:
-        """Name by which it is chosen and recorded."""
-        ...
+    name: ClassVar[str]
 
     def apply(
         self,
@@ -26,29 +36,27 @@ class Fill(Protocol):
         others: Float[Tensor, "n c h w"],
         generator: torch.Generator,
     ) -> Float[Tensor, "n c h w"]:
-        """Filled copies; ``others`` are images of the same class without the finding, one for each image."""
-        ...
+        """Filled copies: new content inside the masks, the images themselves outside. Arguments as of ``Scene``."""
+        return torch.where(masks, self.content(Scene(images, masks, others, generator)), images)
+
+    @abstractmethod
+    def content(self, scene: Scene) -> Float[Tensor, "#n c #h #w"]:
+        """What takes the place of the regions; only the part inside the masks is used."""
 
 
 @dataclass(frozen=True)
-class NeighbourFill:
+class NeighbourFill(Fill):
     """The same place of another image of the class: content that is natural there (stays on the data)."""
 
-    name = "neighbour"
+    name: ClassVar[str] = "neighbour"
 
-    def apply(
-        self,
-        images: Float[Tensor, "n c h w"],
-        masks: Bool[Tensor, "#n 1 h w"],
-        others: Float[Tensor, "n c h w"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "n c h w"]:
-        """Filled copies of the images."""
-        return torch.where(masks, others, images)
+    def content(self, scene: Scene) -> Float[Tensor, "n c h w"]:
+        """The other images."""
+        return scene.others
 
 
 @dataclass(frozen=True)
-class LocalMeanFill:
+class LocalMeanFill(Fill):
     """The mean of the pixels just outside the region, per channel.
 
     Args:
@@ -56,47 +64,37 @@ class LocalMeanFill:
     """
 
     reach: float = 0.1
-    name = "local mean"
+    name: ClassVar[str] = "local mean"
 
-    def apply(
-        self,
-        images: Float[Tensor, "n c h w"],
-        masks: Bool[Tensor, "#n 1 h w"],
-        others: Float[Tensor, "n c h w"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "n c h w"]:
-        """Filled copies of the images."""
+    def content(self, scene: Scene) -> Float[Tensor, "n c 1 1"]:
+        """The mean over the ring; over the whole image where nothing lies outside the region."""
+        images, masks = scene.images, scene.masks.to(scene.images)
         side = 2 * max(1, round(self.reach * min(images.shape[-2:]))) + 1
-        grown = F.max_pool2d(masks.to(images), side, stride=1, padding=side // 2)
-        ring = (grown - masks.to(images)).expand(len(images), 1, -1, -1)
+        grown = F.max_pool2d(masks, side, stride=1, padding=side // 2)
+        ring = (grown - masks).expand(len(images), 1, -1, -1)
         weight = ring.sum((2, 3), keepdim=True)
         mean = (images * ring).sum((2, 3), keepdim=True) / weight.clamp(min=1)
-        return torch.where(masks, torch.where(weight > 0, mean, images.mean((2, 3), keepdim=True)), images)
+        return torch.where(weight > 0, mean, images.mean((2, 3), keepdim=True))
 
 
 @dataclass(frozen=True)
-class NoiseFill:
+class NoiseFill(Fill):
     """Pixels of the same image, drawn at random from outside the region."""
 
-    name = "noise"
+    name: ClassVar[str] = "noise"
 
-    def apply(
-        self,
-        images: Float[Tensor, "n c h w"],
-        masks: Bool[Tensor, "#n 1 h w"],
-        others: Float[Tensor, "n c h w"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "n c h w"]:
-        """Filled copies of the images."""
+    def content(self, scene: Scene) -> Float[Tensor, "n c h w"]:
+        """A drawn pixel for every place."""
+        images = scene.images
         count, _, height, width = images.shape
-        weights = (~masks).expand(count, 1, height, width).flatten(1).float().cpu()
-        drawn = torch.multinomial(weights, height * width, replacement=True, generator=generator)
+        weights = (~scene.masks).expand(count, 1, height, width).flatten(1).float().cpu()
+        drawn = torch.multinomial(weights, height * width, replacement=True, generator=scene.generator)
         index = drawn.to(images.device)[:, None].expand(-1, images.shape[1], -1)
-        return torch.where(masks, images.flatten(2).gather(2, index).view_as(images), images)
+        return images.flatten(2).gather(2, index).view_as(images)
 
 
 @dataclass(frozen=True)
-class BlurFill:
+class BlurFill(Fill):
     """A heavily blurred copy of the image itself.
 
     Args:
@@ -104,21 +102,15 @@ class BlurFill:
     """
 
     reach: float = 0.25
-    name = "blur"
+    name: ClassVar[str] = "blur"
 
-    def apply(
-        self,
-        images: Float[Tensor, "n c h w"],
-        masks: Bool[Tensor, "#n 1 h w"],
-        others: Float[Tensor, "n c h w"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "n c h w"]:
-        """Filled copies of the images."""
-        side = 2 * max(1, round(self.reach * min(images.shape[-2:]) / 2)) + 1
-        blurred = images
+    def content(self, scene: Scene) -> Float[Tensor, "n c h w"]:
+        """The blurred images."""
+        blurred = scene.images
+        side = 2 * max(1, round(self.reach * min(blurred.shape[-2:]) / 2)) + 1
         for _ in range(3):
             blurred = F.avg_pool2d(blurred, side, stride=1, padding=side // 2, count_include_pad=False)
-        return torch.where(masks, blurred, images)
+        return blurred
 
 
 def transplant(
