@@ -47,8 +47,8 @@ def maps(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def spray(relevance: np.ndarray, full: bool) -> dict:
     from spray.analysis import Analysis
-    from spray.null import GaussianNull
-    from spray.stability import Stability
+    from spray.analysis.null import GaussianNull
+    from spray.analysis.stability import Stability
 
     bare = {} if full else {"null": GaussianNull(draws=0), "stability": Stability(draws=0)}
     found = Analysis(eigenvectors=VECTORS, picture="none", **bare).group(relevance)
@@ -106,7 +106,7 @@ def cpu() -> float:
 
 def quality(labels: np.ndarray, truth: np.ndarray) -> dict:
     """Agreement with the truth, and the cluster that best matches the artifact."""
-    from spray.correspondence import adjusted_rand, contingency
+    from spray.analysis.correspondence import adjusted_rand, contingency
 
     artifact = truth == STRATEGIES
     best = max(
@@ -161,9 +161,9 @@ def classes(count: int, size: int, workers: int, full: bool) -> dict:
     from pathlib import Path
 
     from spray.analysis import Analysis
-    from spray.null import GaussianNull
-    from spray.parallel import in_processes
-    from spray.stability import Stability
+    from spray.analysis.null import GaussianNull
+    from spray.analysis.parallel import in_processes
+    from spray.analysis.stability import Stability
 
     bare = {} if full else {"null": GaussianNull(draws=0), "stability": Stability(draws=0)}
     analysis = Analysis(picture="none", **bare)

@@ -67,7 +67,7 @@ class AnalysisConfig:
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """How findings are tested by intervention; see ``spray.verification.Verification``."""
+    """How findings are tested by intervention; see ``spray.findings.verification.Verification``."""
 
     members: int = 100
     clustering: str = "hdbscan"

@@ -17,8 +17,12 @@ from torch import nn
 
 import stores
 from spray.analysis import Analysis, analyze
+from spray.analysis.clustering import CLUSTERINGS
+from spray.analysis.features import Channels, Pooled
+from spray.analysis.graph import NearestNeighbours
+from spray.analysis.groups import GroupBy
 from spray.attribution import Attribution, attribute_dataset
-from spray.clustering import CLUSTERINGS
+from spray.attribution.records import Layer
 from spray.config import (
     AnalysisConfig,
     AttributionConfig,
@@ -30,16 +34,12 @@ from spray.config import (
     report_beside,
 )
 from spray.data import AuditData, as_audit_data
-from spray.features import Channels, Pooled
 from spray.findings import Findings, find
-from spray.graph import NearestNeighbours
-from spray.groups import GroupBy
+from spray.findings.verification import Verification
 from spray.image_folder import ImageFolder, Preprocessing
 from spray.loading import SpecError, call
 from spray.models import load_model
 from spray.progress import Report, silent
-from spray.records import Layer
-from spray.verification import Verification
 from stores import AnalysisHandle, Finding, Run
 
 if TYPE_CHECKING:
@@ -304,14 +304,14 @@ def attribute_config(
     model, data, step = model_of(config.model), load_data(config.data), attribution_step(config.attribution)
     device = choose_device(config.device)
     if cluster_spec:
-        from spray.cluster import cluster
+        from spray.attribution.cluster import cluster
 
         with cluster(cluster_spec) as client:
             return attribute_dataset(
                 model, data, config.out, step, device=device, client=client, report=report
             )
     if share:
-        from spray.cluster import attribute_share
+        from spray.attribution.cluster import attribute_share
 
         first, _, count = share.partition("::")
         if not first.isdecimal() or not count.isdecimal() or int(count) < 1:

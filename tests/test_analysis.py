@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from spray.analysis import Analysis
-from spray.clustering import HDBSCAN, ClusterQR, KMeans
-from spray.features import Channels, Pooled
-from spray.graph import NearestNeighbours
-from spray.null import GaussianNull
-from spray.stability import Stability
+from spray.analysis.clustering import HDBSCAN, ClusterQR, KMeans
+from spray.analysis.features import Channels, Pooled
+from spray.analysis.graph import NearestNeighbours
+from spray.analysis.null import GaussianNull
+from spray.analysis.stability import Stability
 from stores.analysis import ALL_CLASSES
 from stores.provenance import describe
 

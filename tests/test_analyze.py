@@ -5,10 +5,10 @@ import pytest
 
 import stores
 from spray.analysis import Analysis, analyze
-from spray.features import Channels
-from spray.groups import choose_groups, gathered_features
-from spray.null import GaussianNull
-from spray.stability import Stability
+from spray.analysis.features import Channels
+from spray.analysis.groups import choose_groups, gathered_features
+from spray.analysis.null import GaussianNull
+from spray.analysis.stability import Stability
 from stores.analysis import ALL_CLASSES
 
 QUICK = Analysis(null=GaussianNull(draws=0), stability=Stability(draws=0), picture="none")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from spray.analysis import Analysis
-from spray.approximate import probed_recall
-from spray.clustering import HDBSCAN, KMeans
-from spray.features import PCA
-from spray.graph import NearestNeighbours, exact_neighbours
-from spray.null import GaussianNull
-from spray.spectral import spectrum
-from spray.stability import Stability
+from spray.analysis.approximate import probed_recall
+from spray.analysis.clustering import HDBSCAN, KMeans
+from spray.analysis.features import PCA
+from spray.analysis.graph import NearestNeighbours, exact_neighbours
+from spray.analysis.null import GaussianNull
+from spray.analysis.spectral import spectrum
+from spray.analysis.stability import Stability
 
 
 def points(n=600, d=6, seed=0):
@@ -43,7 +43,7 @@ def test_very_large_groups_are_clustered_by_a_part_of_them(step, monkeypatch):
     graph = NearestNeighbours().affinity(features)
     vectors = spectrum(graph, 6).vectors
     whole = step.cluster(vectors, graph, 3, 0).labels
-    monkeypatch.setattr("spray.clustering.FITTED", 200)
+    monkeypatch.setattr("spray.analysis.clustering.FITTED", 200)
     part = step.cluster(vectors, graph, 3, 0)
     assert part.parameters["fitted_rows"] == 200
     np.testing.assert_array_equal(part.labels, whole)

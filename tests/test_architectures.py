@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from torchvision.models.maxvit import MaxVit
 from torchvision.ops import SqueezeExcitation
 
-from spray.composites import Composite
 from spray.engine import explain
-from spray.rules import Zero, ZPlus
+from spray.engine.composites import Composite
+from spray.engine.rules import Zero, ZPlus
 
 
 def small_maxvit():

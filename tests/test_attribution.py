@@ -11,12 +11,12 @@ from torch import nn
 
 import stores
 from spray.attribution import Attribution, attribute_dataset
+from spray.attribution.pooling import pooling_matrix
 from spray.blocks import channels_last
-from spray.composites import Composite
 from spray.engine import Explainer
-from spray.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
-from spray.pooling import pooling_matrix
-from spray.rules import Epsilon, Flat, ZPlus
+from spray.engine.composites import Composite
+from spray.engine.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
+from spray.engine.rules import Epsilon, Flat, ZPlus
 
 SMALL = Attribution(block=4, grid=5, thumbnails=8, layers=("3",))
 TABLE = "relevance/epsilon_plus_flat"
@@ -69,7 +69,7 @@ def test_targets(tmp_path, target):
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("spray.stage.SHARDS_AT_LEAST", 2)  # two blocks in each of two shards
+    monkeypatch.setattr("spray.attribution.stage.SHARDS_AT_LEAST", 2)  # two blocks in each of two shards
     data, step = Images(12), replace(SMALL, block=3)
     whole = attribute(tmp_path / "whole.zarr", data, step)
     assert len(whole.samples.shards) == 2

@@ -18,8 +18,8 @@ from audit_tools import Images, contents, tiny_model
 
 import stores
 from spray.attribution import Attribution, attribute_dataset
-from spray.cluster import POISON, attribute_on, attribute_share, cluster
-from spray.errors import AttributionError
+from spray.attribution.cluster import POISON, attribute_on, attribute_share, cluster
+from spray.engine.errors import AttributionError
 
 STEP = Attribution(block=4, grid=5, thumbnails=8)
 TABLE = "relevance/epsilon_plus_flat"
@@ -110,7 +110,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from audit_tools import Images, tiny_model
 from spray.attribution import Attribution
-from spray.cluster import attribute_share
+from spray.attribution.cluster import attribute_share
 step = Attribution(block=4, grid=5, thumbnails=8)
 attribute_share(tiny_model(), Images(), {out!r}, step, share=int(sys.argv[1]), of=2)
 """

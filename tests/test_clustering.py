@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from spray.clustering import CLUSTERINGS, HDBSCAN, Agglomerative, ClusterQR, KMeans, by_size, join_noise
-from spray.graph import NearestNeighbours
-from spray.spectral import spectrum
+from spray.analysis.clustering import (
+    CLUSTERINGS,
+    HDBSCAN,
+    Agglomerative,
+    ClusterQR,
+    KMeans,
+    by_size,
+    join_noise,
+)
+from spray.analysis.graph import NearestNeighbours
+from spray.analysis.spectral import spectrum
 
 
 def blobs(sizes=(120, 80, 60), spread=0.3, seed=0):

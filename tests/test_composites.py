@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from spray.composites import COMPOSITES, Composite, composite
 from spray.engine import explain
-from spray.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, Zero, ZPlus
+from spray.engine.composites import COMPOSITES, Composite, composite
+from spray.engine.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, Zero, ZPlus
 from stores.provenance import Provenance, canonical_json, describe
 
 PUBLISHED = {

@@ -8,9 +8,9 @@ from sklearn.metrics import adjusted_rand_score
 
 import stores
 from spray.analysis import Analysis, analyze
-from spray.correspondence import adjusted_rand, compare, contingency, corresponding
-from spray.null import GaussianNull
-from spray.stability import Stability
+from spray.analysis.correspondence import adjusted_rand, compare, contingency, corresponding
+from spray.analysis.null import GaussianNull
+from spray.analysis.stability import Stability
 from stores.analysis import Clustering, GroupAnalysis
 
 

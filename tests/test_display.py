@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spray.display import Display
-from spray.errors import BadInput
+from spray.attribution.display import Display
+from spray.engine.errors import BadInput
 
 
 def test_the_inverse_of_a_normalisation():

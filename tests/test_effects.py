@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spray.effects import Effect
+from spray.findings.effects import Effect
 
 
 def effect(images: dict[str, float], controls: dict[str, dict[str, float]], n: int = 80) -> Effect:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from spray.embedding import TSNE, UMAP, UMAP_WORTHWHILE, choose, picture
-from spray.graph import NearestNeighbours
-from spray.spectral import spectrum
+from spray.analysis.embedding import TSNE, UMAP, UMAP_WORTHWHILE, choose, picture
+from spray.analysis.graph import NearestNeighbours
+from spray.analysis.spectral import spectrum
 
 
 def vectors(m=150, seed=0):

@@ -11,7 +11,7 @@ from spray.analysis import Analysis
 from spray.attribution import Attribution
 from spray.data import as_audit_data
 from spray.findings import Findings
-from spray.verification import Verification
+from spray.findings.verification import Verification
 
 SIZE, PER_CLASS, TAGGED = 16, 120, 36
 TAG = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]])

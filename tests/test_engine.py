@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spray.composites import COMPOSITES, Composite
 from spray.engine import BadInput, BadModel, Explainer, UnsupportedOperation, attribute, explain
-from spray.rules import Epsilon, Flat, Zero, ZPlus
+from spray.engine.composites import COMPOSITES, Composite
+from spray.engine.rules import Epsilon, Flat, Zero, ZPlus
 
 
 class Block(nn.Module):

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spray.composites import Composite
 from spray.engine import UnsupportedOperation, explain
-from spray.operations import HANDLERS, activations, homogeneous
-from spray.rules import Zero
+from spray.engine.composites import Composite
+from spray.engine.operations import HANDLERS, activations, homogeneous
+from spray.engine.rules import Zero
 
 ZERO = Composite("zero", Zero(), Zero())
 X = torch.randn(2, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))

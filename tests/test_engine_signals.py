@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from spray.composites import Composite
 from spray.engine import BadInput, UnsupportedOperation, attribute, explain
-from spray.rules import Zero
+from spray.engine.composites import Composite
+from spray.engine.rules import Zero
 
 
 class Sentences(nn.Module):

@@ -16,8 +16,8 @@ from spray.engine import (
     attribute,
     explain,
 )
-from spray.methods import Captum, Function
-from spray.start import Difference
+from spray.engine.methods import Captum, Function
+from spray.engine.start import Difference
 from stores.provenance import describe
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spray.features import PCA, REPRESENTATIONS, Channels, Joint, Magnitude, Pooled, Radial, usable
+from spray.analysis.features import PCA, REPRESENTATIONS, Channels, Joint, Magnitude, Pooled, Radial, usable
 
 
 def maps(n=6, size=12, seed=0):

@@ -14,9 +14,9 @@ from spray.analysis import Analysis, analyze
 from spray.attribution import Attribution, attribute_dataset
 from spray.data import as_audit_data
 from spray.findings import Findings, MismatchError, find
-from spray.regions import TopRegion
-from spray.suspicion import Ranking
-from spray.verification import Verification
+from spray.findings.regions import TopRegion
+from spray.findings.suspicion import Ranking
+from spray.findings.verification import Verification
 from stores import AnalysisHandle, Finding, Run
 
 SIDE = 12

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spray.graph import NearestNeighbours, affinity, exact_neighbours
+from spray.analysis.graph import NearestNeighbours, affinity, exact_neighbours
 
 
 def plain_distances(features):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spray.interventions import FILLS, LocalMeanFill, NeighbourFill, transplant
+from spray.findings.interventions import FILLS, LocalMeanFill, NeighbourFill, transplant
 
 
 @pytest.fixture

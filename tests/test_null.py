@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from spray.features import normalised
-from spray.graph import NearestNeighbours
-from spray.null import GaussianNull, gaussian
+from spray.analysis.features import normalised
+from spray.analysis.graph import NearestNeighbours
+from spray.analysis.null import GaussianNull, gaussian
 
 
 @pytest.fixture(autouse=True)

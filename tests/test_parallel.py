@@ -2,7 +2,7 @@
 
 import pytest
 
-from spray.parallel import WORTHWHILE, in_processes, worthwhile_workers
+from spray.analysis.parallel import WORTHWHILE, in_processes, worthwhile_workers
 
 
 def test_small_runs_stay_in_this_process():

@@ -11,9 +11,9 @@ import torch
 import torchvision.models as tv
 from torch import nn
 
-from spray.composites import Composite
 from spray.engine import attribute, explain
-from spray.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, ZPlus
+from spray.engine.composites import Composite
+from spray.engine.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 zennit = pytest.importorskip("zennit")
 

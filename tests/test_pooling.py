@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spray.pooling import MapLayout, pooling_matrix
+from spray.attribution.pooling import MapLayout, pooling_matrix
 
 
 def plainly_pooled(values, cells):

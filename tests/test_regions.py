@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spray.regions import TopRegion, coinciding, describe_place, overlap, pixel_mask, unit_maps
+from spray.findings.regions import TopRegion, coinciding, describe_place, overlap, pixel_mask, unit_maps
 
 
 def box(y: slice, x: slice, shape: tuple[int, int] = (28, 28)) -> np.ndarray:

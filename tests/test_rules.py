@@ -6,12 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spray.composites import Composite
 from spray.engine import BadInput, explain
-from spray.geometry import Linear
-from spray.layer import Layer
-from spray.ledger import Ledger
-from spray.rules import (
+from spray.engine.composites import Composite
+from spray.engine.geometry import Linear
+from spray.engine.layer import Layer
+from spray.engine.ledger import Ledger
+from spray.engine.rules import (
     RULES,
     AlphaBeta,
     Box,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from spray.regions import unit_maps
-from spray.scores import SCORES, Separability, Suspect
-from spray.suspicion import Ranking
+from spray.findings.regions import unit_maps
+from spray.findings.scores import SCORES, Separability, Suspect
+from spray.findings.suspicion import Ranking
 from stores import GroupAnalysis
 
 

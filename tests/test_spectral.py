@@ -5,8 +5,8 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 
-from spray.graph import NearestNeighbours
-from spray.spectral import eigengap, row_normalised, spectrum
+from spray.analysis.graph import NearestNeighbours
+from spray.analysis.spectral import eigengap, row_normalised, spectrum
 
 EXACT = 1e-10
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from spray.analysis import Analysis
-from spray.null import GaussianNull
-from spray.stability import Stability
+from spray.analysis.null import GaussianNull
+from spray.analysis.stability import Stability
 
 
 def test_the_same_clusters_every_time_are_stable():

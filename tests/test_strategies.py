@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from spray.regions import TopRegion, unit_maps
-from spray.strategies import merge
+from spray.findings.regions import TopRegion, unit_maps
+from spray.findings.strategies import merge
 
 REGION = TopRegion(share=4 / 144, smooth=1)
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spray.interventions import LocalMeanFill
-from spray.membership import reliance, relying
-from spray.prediction import ClassScorer
-from spray.suspicion import Ranking
-from spray.verification import Candidate, ClassMaps, Evidence, TopRegion, Verification
+from spray.findings.interventions import LocalMeanFill
+from spray.findings.membership import reliance, relying
+from spray.findings.prediction import ClassScorer
+from spray.findings.suspicion import Ranking
+from spray.findings.verification import Candidate, ClassMaps, Evidence, TopRegion, Verification
 
 SIDE = 12
 TAG = (slice(0, 3), slice(0, 3))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spray.words import summary
+from spray.findings.words import summary
 
 REGION = np.zeros((10, 10), bool)
 REGION[:2, :2] = True

@@ -10,14 +10,14 @@ from torch import nn
 
 import spray
 from spray.analysis import Analysis
+from spray.analysis.features import Channels, Pooled
+from spray.analysis.graph import NearestNeighbours
 from spray.attribution import Attribution
 from spray.config import AnalysisConfig, AttributionConfig, AuditConfig, ConfigError, DataConfig, VerifyConfig
-from spray.features import Channels, Pooled
 from spray.findings import Findings
-from spray.graph import NearestNeighbours
+from spray.findings.verification import Verification
 from spray.image_folder import ImageFolder
 from spray.loading import SpecError
-from spray.verification import Verification
 from spray.workflow import (
     analysis_step,
     attribution_step,

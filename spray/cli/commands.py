@@ -187,7 +187,7 @@ def analyze(store: str, relevance: str | None, quiet: bool, as_json: bool, **fla
     """
     import stores
     from spray import analysis, findings
-    from spray.groups import choose_table
+    from spray.analysis.groups import choose_table
     from spray.workflow import Audit, analysis_step, group_by_of, suited_to
 
     chosen = settings(None, flags).analysis

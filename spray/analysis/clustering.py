@@ -1,0 +1,259 @@
+"""Prediction strategies as clusters of the spectral embedding (Lapuschkin et al. 2019; Ng et al. 2001).
+
+Each clustering takes the leading eigenvectors it needs and labels the samples 0, 1, … by falling size of
+their cluster, −1 for noise. To add one, write a frozen dataclass with a ``name`` and ``cluster``, and list
+it at the foot.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from spray.analysis.graph import Graph
+from spray.analysis.spectral import degrees, row_normalised
+from stores.analysis import Clustering
+
+FITTED = 20_000
+"""Samples that k-means and HDBSCAN are fitted on; further ones join the nearest centre or fitted sample."""
+
+
+class Clusterer(Protocol):
+    """Labels samples by the spectral embedding of their graph."""
+
+    name: ClassVar[str]
+
+    def cluster(
+        self,
+        vectors: Float[np.ndarray, "m k"],
+        affinity: Graph,
+        strategies: int,
+        seed: int,
+    ) -> Clustering:
+        """Cluster ``m`` ≥ 2 samples.
+
+        Args:
+            vectors: eigenvectors of L_sym by rising eigenvalue, not row-normalised.
+            affinity: the graph they come from.
+            strategies: the number of strategies that the eigengap suggests.
+            seed: of whatever the method draws at random.
+        """
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """k-means on the first k eigenvectors, k suggested by the eigengap unless ``clusters`` is given."""
+
+    clusters: int | None = None
+    n_init: int = 10
+    name: ClassVar[str] = "kmeans"
+
+    def cluster(
+        self,
+        vectors: Float[np.ndarray, "m k"],
+        affinity: Graph,
+        strategies: int,
+        seed: int,
+    ) -> Clustering:
+        """The best of ``n_init`` seeded starts; clusters are numbered by falling size."""
+        k = _number(self.clusters, strategies, vectors)
+        if k == 1:
+            return _whole(len(vectors))
+        from sklearn.cluster import KMeans as Lloyd
+
+        points = row_normalised(vectors[:, :k])
+        fitted = points[_some(len(points), seed)]
+        # Duplicates may leave fewer distinct points than clusters, of which scikit-learn would warn.
+        k = min(k, len(np.unique(fitted, axis=0)))
+        labels = Lloyd(k, n_init=self.n_init, random_state=seed).fit(fitted).predict(points)
+        return Clustering(
+            by_size(labels),
+            None,
+            {"clusters": k, "dimensions": points.shape[1], "fitted_rows": len(fitted)},
+        )
+
+
+@dataclass(frozen=True)
+class ClusterQR:
+    """Clusters from a pivoted QR factorisation of the eigenvectors: no start, no seed (Damle et al. 2019)."""
+
+    clusters: int | None = None
+    name: ClassVar[str] = "cluster_qr"
+
+    def cluster(
+        self,
+        vectors: Float[np.ndarray, "m k"],
+        affinity: Graph,
+        strategies: int,
+        seed: int,
+    ) -> Clustering:
+        """Each sample goes to the axis, of those the pivots span, on which its row is longest."""
+        k = _number(self.clusters, strategies, vectors)
+        if k == 1:
+            return _whole(len(vectors))
+        leading = vectors[:, :k]
+        pivots = scipy.linalg.qr(leading.T, mode="r", pivoting=True)[-1]
+        left, _, right = np.linalg.svd(leading[pivots[:k]].T)
+        labels = np.abs(leading @ (left @ right)).argmax(axis=1)
+        return Clustering(by_size(labels), None, {"clusters": int(labels.max()) + 1, "dimensions": k})
+
+
+@dataclass(frozen=True)
+class Agglomerative:
+    """Ward's agglomeration of the first k eigenvectors, in which only neighbours in the graph merge.
+
+    The graph keeps it sparse, and clusters connected.
+    """
+
+    clusters: int | None = None
+    name: ClassVar[str] = "agglomerative"
+
+    def cluster(
+        self,
+        vectors: Float[np.ndarray, "m k"],
+        affinity: Graph,
+        strategies: int,
+        seed: int,
+    ) -> Clustering:
+        """The tree cut at the suggested or given number of clusters; no start, no seed."""
+        k = _number(self.clusters, strategies, vectors)
+        if k == 1:
+            return _whole(len(vectors))
+        from sklearn.cluster import AgglomerativeClustering
+
+        with warnings.catch_warnings():
+            # Where the graph has several components, scikit-learn joins them last, as it should, and warns.
+            warnings.filterwarnings("ignore", "the number of connected components", UserWarning)
+            model = AgglomerativeClustering(k, linkage="ward", connectivity=affinity)
+            labels = model.fit_predict(row_normalised(vectors[:, :k]))
+        return Clustering(by_size(labels), None, {"clusters": k, "dimensions": k})
+
+
+@dataclass(frozen=True)
+class HDBSCAN:
+    """Density clusters of any number, with outlier scores (Campello et al. 2015).
+
+    ``dimensions``: leading eigenvectors used, or the eigengap's number of strategies where that is more.
+    ``min_cluster_size``: smallest cluster, or a share ``min_share`` of the group where that is more; in
+    groups of fewer than five times as many samples, a fifth of them but at least 5. ``min_samples``:
+    neighbours that make a place dense. ``noise``: "majority" gives a noise sample to the cluster that holds
+    more than half of its edge weight, "keep" leaves it noise. Where no split is dense enough, all samples
+    are one cluster: one strategy.
+    """
+
+    min_cluster_size: int = 20
+    min_share: float = 0.002
+    min_samples: int = 10
+    dimensions: int = 6
+    selection: Literal["eom", "leaf"] = "eom"
+    noise: Literal["majority", "keep"] = "majority"
+    name: ClassVar[str] = "hdbscan"
+
+    def cluster(
+        self,
+        vectors: Float[np.ndarray, "m k"],
+        affinity: Graph,
+        strategies: int,
+        seed: int,
+    ) -> Clustering:
+        """Labels with −1 for noise, and GLOSH outlier scores in [0, 1], 1 for the strangest."""
+        import hdbscan
+
+        m = len(vectors)
+        chosen = _some(m, seed)
+        smallest = max(self.min_cluster_size, round(self.min_share * len(chosen)))
+        size = max(2, min(smallest, max(5, m // 5)))
+        dimensions = min(max(self.dimensions, strategies), vectors.shape[1])
+        if m < 2 * size:
+            return _whole(m)
+        model = hdbscan.HDBSCAN(
+            min_cluster_size=size,
+            min_samples=min(self.min_samples, size),
+            cluster_selection_method=self.selection,
+            core_dist_n_jobs=1,
+        )
+        points = row_normalised(vectors[:, :dimensions])
+        # Exact duplicates are infinitely dense; the ratio of two such densities means "as dense as can be".
+        with np.errstate(divide="ignore", invalid="ignore"):
+            labels = model.fit_predict(points[chosen]).astype(np.int64)
+            outlier = np.nan_to_num(np.asarray(model.outlier_scores_, dtype=np.float64), nan=0.0)
+        if len(chosen) < m:
+            nearest = KDTree(points[chosen]).query(points)[1]
+            labels, outlier = labels[nearest], outlier[nearest]
+        if (labels < 0).all():
+            labels[:] = 0
+        noise = int((labels < 0).sum())
+        if self.noise == "majority":
+            labels = join_noise(labels, affinity)
+        facts = {
+            "clusters": int(labels.max()) + 1,
+            "dimensions": dimensions,
+            "min_cluster_size": size,
+            "fitted_rows": len(chosen),
+            "noise": int((labels < 0).sum()),
+            "noise_joined": noise - int((labels < 0).sum()),
+        }
+        return Clustering(by_size(labels), outlier, facts)
+
+
+def join_noise(labels: Int[np.ndarray, " m"], affinity: Graph, rounds: int = 10) -> Int[np.ndarray, " m"]:
+    """Noise samples join the cluster that holds more than half of their edge weight, until none does."""
+    labels = labels.copy()
+    degree = degrees(affinity)
+    clusters = int(labels.max(initial=-1)) + 1
+    for _ in range(rounds if clusters else 0):
+        member = np.flatnonzero(labels >= 0)
+        belongs = scipy.sparse.csr_array(
+            (np.ones(len(member)), (member, labels[member])), shape=(len(labels), clusters)
+        )
+        noise = np.flatnonzero(labels < 0)
+        votes = (affinity[noise] @ belongs).toarray()
+        joins = votes.max(axis=1, initial=0.0) > degree[noise] / 2
+        if not joins.any():
+            break
+        labels[noise[joins]] = votes[joins].argmax(axis=1)
+    return labels
+
+
+def by_size(labels: NDArray[np.integer]) -> Int[np.ndarray, " m"]:
+    """The same clusters numbered 0, 1, … by falling size, then by their first sample; −1 stays noise."""
+    found, first, size = np.unique(labels, return_index=True, return_counts=True)
+    real = found >= 0
+    order = np.lexsort((first[real], -size[real]))
+    number = np.full(len(found), -1)
+    number[np.flatnonzero(real)[order]] = np.arange(len(order))
+    relabelled: NDArray[np.int64] = number[np.searchsorted(found, labels)]
+    return relabelled
+
+
+def _some(m: int, seed: int) -> Int[np.ndarray, " s"]:
+    """The samples that a clustering is fitted on: all, or ``FITTED`` of them drawn by seed."""
+    if m <= FITTED:
+        return np.arange(m)
+    return np.sort(np.random.default_rng(seed).choice(m, FITTED, replace=False))
+
+
+def _number(clusters: int | None, strategies: int, vectors: NDArray[np.float64]) -> int:
+    """The number of clusters: as given or suggested, at most one per eigenvector."""
+    if clusters is not None and clusters < 1:
+        raise ValueError(f"a clustering has at least one cluster; got clusters={clusters}.")
+    return min(clusters or max(strategies, 1), int(vectors.shape[1]))
+
+
+def _whole(m: int) -> Clustering:
+    """One strategy: every sample in cluster 0."""
+    return Clustering(np.zeros(m, dtype=np.int64), None, {"clusters": 1})
+
+
+CLUSTERINGS: dict[str, type[KMeans | HDBSCAN | Agglomerative | ClusterQR]] = {
+    step.name: step for step in (KMeans, HDBSCAN, Agglomerative, ClusterQR)
+}
+"""Clusterings by name."""

@@ -1,0 +1,202 @@
+"""The spectrum of the neighbourhood graph: L_sym = I − D^−½ A D^−½ (Ng et al. 2001; von Luxburg 2007).
+
+The smallest eigenvalues of L_sym are two minus the largest of M = I + D^−½ A D^−½, which Lanczos finds
+without factorising anything (``which="LA"``). Zero eigenvalues are not solved for at all: their number is
+the number of connected components, counted on the graph, and their vectors are known; the rest is solved
+component by component with those vectors deflated. Several disconnected pieces thus give exactly that many
+zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import scipy.sparse.csgraph
+import scipy.sparse.linalg
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from spray.analysis.graph import Graph
+
+_DENSE = 256
+"""Components up to this size are solved densely: faster there, and sure of every multiple eigenvalue."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The smallest eigenvalues of L_sym, ascending, with their vectors, and the connected components."""
+
+    values: Float[np.ndarray, " k"]
+    vectors: Float[np.ndarray, "n k"]
+    components: int
+    component: Int[np.ndarray, " n"]
+    """The component of each vertex, numbered by falling size."""
+
+
+_ABOVE_ZERO = float(np.finfo(float).tiny)
+"""Least eigenvalue that is solved for: zero itself counts components."""
+
+
+class Gap(NamedTuple):
+    """A candidate number of strategies k, and the gap λ_{k+1} − λ_k, also relative to λ_{k+1}."""
+
+    k: int
+    gap: float
+    relative: float
+
+
+def spectrum(affinity: Graph, k: int, *, seed: int = 0, tolerance: float = 0.0) -> Spectrum:
+    """The ``k`` smallest eigenvalues and vectors of L_sym (fewer where the graph has fewer vertices).
+
+    Args:
+        affinity: symmetric, non-negative, without self-loops [n, n]. A vertex without edges is a component.
+        k: number of eigenvalues.
+        seed: of the start vector of Lanczos. Each vector's largest entry is made positive.
+        tolerance: relative accuracy of the eigenvalues; 0 is machine precision.
+
+    Raises:
+        ValueError: the matrix is not square, not symmetric, or has negative or non-finite weights; k < 1.
+    """
+    graph = _checked(affinity, k)
+    n = graph.shape[0]
+    k = min(k, n)
+    components, label = _components(graph)
+    degree = degrees(graph)
+    zeros = _indicators(label, components, degree, min(components, k))
+    if components >= k:
+        return Spectrum(np.zeros(k), _signed(zeros), components, label)
+
+    wanted = k - components
+    order = np.argsort(label, kind="stable")
+    borders = np.searchsorted(label[order], np.arange(components + 1))
+    values: list[NDArray[np.float64]] = []
+    places: list[tuple[NDArray[np.intp], NDArray[np.float64]]] = []
+    for piece in range(components):
+        members = order[borders[piece] : borders[piece + 1]]
+        if len(members) < 2:
+            continue
+        block = graph if components == 1 else graph[members][:, members]
+        own, vectors = _solve(block, min(wanted, len(members) - 1), seed, tolerance)
+        values.extend(own[:, None])
+        places.extend((members, vectors[:, column]) for column in range(len(own)))
+
+    flat = np.concatenate(values)
+    smallest = np.argsort(flat, kind="stable")[:wanted]
+    others = np.zeros((n, len(smallest)))
+    for column, chosen in enumerate(smallest):
+        members, vector = places[chosen]
+        others[members, column] = vector
+    all_values = np.concatenate([np.zeros(components), flat[smallest]])
+    return Spectrum(all_values, _signed(np.concatenate([zeros, others], axis=1)), components, label)
+
+
+def degrees(affinity: Graph) -> Float[np.ndarray, " n"]:
+    """The edge weight of each vertex."""
+    return np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel()
+
+
+def row_normalised(vectors: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    """Rows on the unit sphere (Ng et al. 2001), so that a sample's degree no longer matters."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0))
+
+
+def eigengap(eigenvalues: Float[np.ndarray, " k"], runners_up: int = 3) -> list[Gap]:
+    """The suggested number of strategies, a k ≥ 2 behind which the gap λ_{k+1} − λ_k is large, then runners-up.
+
+    von Luxburg (2007), section 8.3. Among the gaps of at least a quarter of the largest, the one that is
+    largest relative to λ_{k+1} wins: where hardly any edge joins the groups, the gap is all of λ_{k+1},
+    however small that is beside the spacing of larger eigenvalues. k = 1 competes against a null instead
+    (`spray.analysis.null`), for the first gap is large in any connected graph. The runners-up follow by falling gap.
+    Fewer than three eigenvalues have no such gap: k is 1 and the gap 0.
+    """
+    size = np.diff(eigenvalues)[1:]
+    if not len(size):
+        return [Gap(1, 0.0, 0.0)]
+    relative = size / np.maximum(eigenvalues[2:], _ABOVE_ZERO)
+    best = int(np.where(size >= size.max() / 4, relative, -1).argmax())
+    others = [at for at in np.argsort(-size, kind="stable").tolist() if at != best][:runners_up]
+    return [Gap(at + 2, float(size[at]), float(relative[at])) for at in (best, *others)]
+
+
+def _checked(affinity: Graph, k: int) -> Graph:
+    graph: Graph = affinity.tocsr().astype(np.float64)
+    if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or not graph.shape[0]:
+        raise ValueError(f"an affinity matrix is square with at least one vertex; got shape {graph.shape}.")
+    if k < 1:
+        raise ValueError(f"at least one eigenvalue must be asked for; got k={k}.")
+    if not np.isfinite(graph.data).all() or (graph.data < 0).any():
+        raise ValueError("affinities must be finite and not negative; found others (are they distances?).")
+    if abs(graph - graph.T).max() > 1e-12 * max(abs(graph).max(), 1e-300):
+        raise ValueError("the affinity matrix is not symmetric; use (A + A.T) / 2.")
+    if graph.diagonal().any():
+        raise ValueError("the affinity matrix has self-loops; set its diagonal to zero.")
+    return graph
+
+
+def _components(graph: Graph) -> tuple[int, NDArray[np.int64]]:
+    """Connected components over positive weights, numbered by falling size, then by their first vertex."""
+    count, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    size = np.bincount(label, minlength=count)
+    first = np.full(count, len(label))
+    np.minimum.at(first, label, np.arange(len(label)))
+    number = np.empty(count, dtype=np.int64)
+    number[np.lexsort((first, -size))] = np.arange(count)
+    return int(count), number[label]
+
+
+def _indicators(
+    label: NDArray[np.int64], components: int, degree: NDArray[np.float64], k: int
+) -> NDArray[np.float64]:
+    """The eigenvectors of eigenvalue 0: √degree on one of the k largest components, zero elsewhere."""
+    root = np.sqrt(np.where(degree > 0, degree, 1.0))
+    mass = np.sqrt(np.bincount(label, weights=root**2, minlength=components))
+    vectors = np.zeros((len(label), k))
+    inside = np.flatnonzero(label < k)
+    vectors[inside, label[inside]] = root[inside] / mass[label[inside]]
+    return vectors
+
+
+def _solve(
+    graph: Graph, k: int, seed: int, tolerance: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The k smallest eigenvalues above zero, and their vectors, of one connected component."""
+    n = graph.shape[0]
+    root = np.sqrt(degrees(graph))
+    adjacency = graph.copy()
+    adjacency.data /= np.repeat(root, np.diff(graph.indptr)) * root[graph.indices]
+    root /= np.linalg.norm(root)
+    if n <= max(_DENSE, 2 * k + 2):
+        dense = np.eye(n) - adjacency.toarray() + 3 * np.outer(root, root)
+        with threadpool_limits(1):
+            values, vectors = scipy.linalg.eigh(dense, subset_by_index=(0, k - 1))
+        return np.clip(values, _ABOVE_ZERO, 2), vectors
+
+    def shifted(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        vector = vector.ravel()
+        image: NDArray[np.float64] = vector + adjacency @ vector - 2 * (root @ vector) * root
+        return image
+
+    operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=shifted, dtype=np.float64)
+    start = np.random.default_rng(seed).uniform(-1, 1, n)
+    start -= (root @ start) * root
+    # One thread: the sums of a solver depend on how many there are, and the bytes of a result must not. Nor
+    # would more be faster: what is left to share beside the sparse product is too small.
+    with threadpool_limits(1):
+        values, vectors = scipy.sparse.linalg.eigsh(
+            operator, k, which="LA", v0=start, tol=tolerance, ncv=min(n - 1, max(3 * k, 32))
+        )
+    order = np.argsort(-values, kind="stable")
+    return np.clip(2 - values[order], _ABOVE_ZERO, 2), vectors[:, order]
+
+
+def _signed(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each vector with its largest entry positive; entries within rounding of it count by position."""
+    size = np.abs(vectors)
+    first = (size >= size.max(axis=0) * (1 - 1e-6)).argmax(axis=0)
+    return vectors * np.where(vectors[first, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)

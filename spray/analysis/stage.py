@@ -1,0 +1,269 @@
+"""The spectral analysis of a group of samples, from relevance maps to strategies (Lapuschkin et al. 2019).
+
+    maps → representation → neighbourhood graph → spectrum of L_sym → eigengap against the null
+         → clusterings and a picture of the spectral embedding
+
+`Analysis.group` does this for arrays; `spray.analyze` for every class of a stored run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int
+from threadpoolctl import threadpool_limits
+
+from spray.analysis import embedding
+from spray.analysis.approximate import probed_recall
+from spray.analysis.clustering import HDBSCAN, Clusterer, KMeans
+from spray.analysis.features import PCA, Pooled, Representation, usable
+from spray.analysis.graph import Graph, NearestNeighbours, affinity
+from spray.analysis.groups import GroupBy, choose_groups, choose_table, gathered_features
+from spray.analysis.null import GaussianNull
+from spray.analysis.parallel import in_processes, worthwhile_workers
+from spray.analysis.spectral import Spectrum, eigengap, spectrum
+from spray.analysis.stability import Stability
+from stores import AnalysisHandle, Run
+from stores.analysis import Clustering, GroupAnalysis
+from stores.provenance import Json, Provenance, describe
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, what)``"""
+
+_IDENTICAL = 1e-6
+"""Feature vectors that differ by no more than this part of their largest entry are one and the same."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All steps and parameters of the spectral analysis; equal values give equal results.
+
+    ``eigenvectors``: how many are computed, and up to how many strategies are looked for (one fewer).
+    ``tolerance``: of the solver's residuals; the eigenvalues' errors are about its square.
+    ``reduction``: applied to the features where neighbours are approximate; exact ones use them whole.
+    ``picture``: "tsne", "umap", "none", or "auto", which saves small runs UMAP's start-up.
+    """
+
+    representation: Representation = field(default_factory=Pooled)
+    neighbours: NearestNeighbours = field(default_factory=NearestNeighbours)
+    reduction: PCA = field(default_factory=PCA)
+    eigenvectors: int = 16
+    tolerance: float = 1e-6
+    null: GaussianNull = field(default_factory=GaussianNull)
+    clusterings: tuple[Clusterer, ...] = field(default_factory=lambda: (KMeans(), HDBSCAN()))
+    stability: Stability = field(default_factory=Stability)
+    picture: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        embedding.choose(self.picture, 0)
+        if self.eigenvectors < 2:
+            raise ValueError(f"an analysis needs at least 2 eigenvectors; got {self.eigenvectors}.")
+        names = [clustering.name for clustering in self.clusterings]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"clusterings are told apart by name, and {names} has one twice; keep one of each."
+            )
+
+    def group(
+        self,
+        maps: Float[np.ndarray, "n ..."],
+        rows: Int[np.ndarray, " n"] | None = None,
+        group: int = 0,
+    ) -> GroupAnalysis:
+        """Analyse the relevance of one group of samples.
+
+        Args:
+            maps: relevance of each sample, of any shape that the representation takes.
+            rows: row numbers of the samples in their store, ascending; 0, 1, … if left out.
+            group: the group's index, for the record.
+        """
+        return self.features(self.representation.transform(np.asarray(maps)), rows, group)
+
+    def features(
+        self,
+        features: Float[np.ndarray, "n d"],
+        rows: Int[np.ndarray, " n"] | None = None,
+        group: int = 0,
+    ) -> GroupAnalysis:
+        """Analyse feature vectors that the representation has already made; the same as `group` otherwise."""
+        rows = np.arange(len(features)) if rows is None else np.asarray(rows, dtype=np.int64)
+        if len(rows) != len(features) or (np.diff(rows) <= 0).any():
+            raise ValueError(
+                f"row numbers must ascend, one per sample; got {len(rows)} for {len(features)} samples."
+            )
+        finite, zero = usable(features)
+        kept = np.flatnonzero(finite & ~zero)
+        sorted_out = _SortedOut(group, rows[kept], rows[zero], rows[~finite])
+        used = features if len(kept) == len(features) else features[kept]
+        if len(used) < 2:
+            return self._trivial(sorted_out, "single" if len(used) else "empty")
+        if np.ptp(used, axis=0).max() <= _IDENTICAL * np.abs(used).max():
+            return self._trivial(sorted_out, "identical")
+        return self._spectral(sorted_out, used)
+
+    def _spectral(self, sorted_out: _SortedOut, features: Float[np.ndarray, "m d"]) -> GroupAnalysis:
+        graph, facts = self._graph(features)
+        solved = self._solve(graph)
+        with threadpool_limits(1):  # equal bytes on any number of cores
+            strategies, gap = self._strategies(features, solved)
+            clusterings = self._clusters(graph, solved, strategies)
+            labels = {name: clustering.labels for name, clustering in clusterings.items()}
+            facts["stability"] = self.stability.measure(
+                features, labels, lambda some: self._labels_again(some, strategies), self.seed
+            )
+            pictures = self._pictures(solved.vectors)
+        sizes = np.bincount(solved.component)
+        return GroupAnalysis(
+            group=sorted_out.group,
+            status="ok",
+            rows=sorted_out.rows,
+            zero_rows=sorted_out.zero,
+            invalid_rows=sorted_out.invalid,
+            eigenvalues=solved.values,
+            vectors=solved.vectors,
+            components=solved.components,
+            strategies=strategies,
+            eigengap=gap,
+            clusterings=clusterings,
+            pictures=pictures,
+            facts={**facts, "component_sizes": [int(size) for size in sizes[:32]]},
+        )
+
+    def _graph(self, features: Float[np.ndarray, "m d"]) -> tuple[Graph, dict[str, Json]]:
+        exact = self.neighbours.is_exact(len(features))
+        indices, distances = self.neighbours.neighbours(features, self.seed, self.reduction.transform)
+        facts: dict[str, Json] = {
+            "neighbours": indices.shape[1],
+            "exact_neighbours": exact,
+            "recall": 1.0 if exact else probed_recall(features, indices, seed=self.seed),
+        }
+        return affinity(indices, distances, self.neighbours.weights), facts
+
+    def _strategies(
+        self, features: Float[np.ndarray, "m d"], solved: Spectrum
+    ) -> tuple[int, dict[str, Json]]:
+        """The eigengap's number of strategies, or 1 where the null shows gaps as large."""
+        best, *others = eigengap(solved.values)
+        norm = self.representation.norm
+        null = self.null.test(features, self.neighbours, self.eigenvectors, norm=norm, seed=self.seed)
+        runners_up = [gap._asdict() for gap in others]
+        return (best.k if null.significant else 1), {
+            **best._asdict(),
+            "runners_up": runners_up,
+            "null": dataclasses.asdict(null),
+        }
+
+    def _solve(self, graph: Graph) -> Spectrum:
+        return spectrum(graph, self.eigenvectors, seed=self.seed, tolerance=self.tolerance)
+
+    def _clusters(self, graph: Graph, solved: Spectrum, strategies: int) -> dict[str, Clustering]:
+        return {
+            step.name: step.cluster(solved.vectors, graph, strategies, self.seed) for step in self.clusterings
+        }
+
+    def _labels_again(
+        self, features: Float[np.ndarray, "r d"], strategies: int
+    ) -> dict[str, Int[np.ndarray, " r"]]:
+        """The clusterings of a resample, for as many strategies as were found in all."""
+        graph = self.neighbours.affinity(features, self.seed)
+        found = self._clusters(graph, self._solve(graph), strategies)
+        return {name: clustering.labels for name, clustering in found.items()}
+
+    def _pictures(self, vectors: Float[np.ndarray, "m k"]) -> dict[str, Float[np.ndarray, "m 2"]]:
+        name = embedding.choose(self.picture, len(vectors))
+        if name == "none":
+            return {}
+        return {name: embedding.picture(embedding.PICTURES[name](), vectors, self.seed)}
+
+    def _trivial(self, sorted_out: _SortedOut, status: str) -> GroupAnalysis:
+        """What is known of samples that cannot be told apart: they are one cluster."""
+        m = len(sorted_out.rows)
+        name = embedding.choose(self.picture, m)
+        return GroupAnalysis(
+            group=sorted_out.group,
+            status=status,
+            rows=sorted_out.rows,
+            zero_rows=sorted_out.zero,
+            invalid_rows=sorted_out.invalid,
+            eigenvalues=np.zeros(0),
+            vectors=np.zeros((m, 0)),
+            components=min(m, 1),
+            strategies=min(m, 1),
+            eigengap={"k": min(m, 1), "gap": 0.0, "runners_up": [], "null": {}},
+            clusterings={step.name: Clustering(np.zeros(m, dtype=np.int64)) for step in self.clusterings},
+            pictures={} if name == "none" else {name: np.zeros((m, 2), dtype=np.float32)},
+        )
+
+
+@dataclass(frozen=True)
+class _SortedOut:
+    """The samples of a group by whether they can be analysed."""
+
+    group: int
+    rows: Int[np.ndarray, " m"]
+    zero: Int[np.ndarray, " z"]
+    invalid: Int[np.ndarray, " f"]
+
+
+def analyze(
+    run: Run,
+    analysis: Analysis | None = None,
+    *,
+    relevance: str | None = None,
+    column: str = "input.place",
+    group_by: GroupBy = "label",
+    groups: Sequence[int | str] | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> AnalysisHandle:
+    """Analyse the stored relevance of each class, or of all samples jointly, and store the results.
+
+    Groups that are committed already are left alone, so an interrupted analysis goes on where it stopped.
+
+    Args:
+        run: a run opened for writing ("r+"), with its samples and the relevance complete.
+        analysis: the steps and parameters; the defaults if left out.
+        relevance: name of the relevance table; may be left out where there is one.
+        column: which relevance, such as "input.place" or "layer4.channel".
+        group_by: "label", "prediction", or "all" for one joint group over all classes.
+        groups: the classes to analyse, by index or name; all if left out.
+        workers: processes; one per core, where there are several groups worth it, if left out.
+        progress: called as ``progress(done, total, what)`` with the number of groups.
+
+    Returns:
+        The stored analysis. It is new if the steps, the relevance, the column or the grouping are.
+
+    Raises:
+        ValueError: the run has no such relevance or class, or the representation cannot take this column.
+        stores.Uncommitted: the relevance is not complete.
+    """
+    table = choose_table(run, relevance)
+    chosen = choose_groups(run, group_by, groups)
+    stored = run.table(table)
+    if column not in stored.columns:
+        raise ValueError(f"{table} has no column {column!r}; it has {', '.join(stored.columns)}.")
+    settled = dataclasses.replace(
+        analysis or Analysis(), picture=embedding.choose((analysis or Analysis()).picture, run.n)
+    )
+    select: dict[str, Json] = {"name": "select", "relevance": table, "column": column, "group_by": group_by}
+    provenance = Provenance((select, describe(settled)), (stored.provenance.id,))
+    grid = list(stored.columns[column].shape[-2:]) if column.endswith(".place") else None
+    handle = run.create_analysis(
+        provenance,
+        facts={"relevance": table, "column": column, "group_by": group_by, "grid": grid},
+    )
+    missing = {group: chosen[group] for group in handle.missing(chosen)}
+    done = len(chosen) - len(missing)
+    report = progress or (lambda done, total, what: None)
+    report(done, len(chosen), "analysis")
+    with gathered_features(run, table, column, settled.representation, missing) as features:
+        jobs = ((features[group], rows, group) for group, rows in missing.items())
+        for result in in_processes(settled.features, jobs, worthwhile_workers(missing, workers)):
+            handle.write(result)
+            done += 1
+            report(done, len(chosen), "analysis")
+    return handle

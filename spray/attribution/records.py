@@ -1,0 +1,141 @@
+"""What an audit keeps of each sample: computed blocks as columns of the store's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from spray.attribution.display import Display
+from spray.attribution.pooling import MapLayout
+from spray.blocks import Block
+from spray.data import AuditData, input_digest
+from spray.engine import Explanation
+from spray.engine.errors import BadInput
+from stores import Column, sample_columns
+
+Columns = dict[str, "np.ndarray | list[str]"]
+DTYPES = {str: "str", int: "int64", float: "float64"}
+ABSENT: dict[type, str | int | float] = {str: "", int: -1, float: float("nan")}
+"""What stands for a metadata entry that a sample does not have."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module whose output's relevance is kept; ``last`` says that four-axis outputs have channels last."""
+
+    name: str
+    last: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Layer:
+        """From ``NAME`` or ``NAME@last``."""
+        name, _, suffix = text.partition("@")
+        if suffix not in ("", "last"):
+            raise BadInput(f"layer '{text}': after @ only 'last' (channels are the last axis) is known.")
+        if name == "input":
+            raise BadInput(
+                "a module called 'input' would take the place of the model's input: name a neighbour."
+            )
+        return cls(name, suffix == "last")
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """Columns of the table ``samples``."""
+
+    data: AuditData
+    display: Display
+    thumbnails: int
+
+    def columns(self, block: Block, logits: Float[Tensor, "rows classes"]) -> Columns:
+        """One block's ids, labels, predictions, logits, pixel digests, pictures and metadata."""
+        inputs = block.inputs[: len(block.rows)]
+        columns: Columns = {
+            "id": [self.data.ids[row] for row in block.rows],
+            "label": block.labels.numpy(),
+            "prediction": logits.argmax(1).numpy(),
+            "logits": logits.numpy(),
+            "digest": np.array([input_digest(pixels) for pixels in inputs], np.int64),
+        }
+        if self.thumbnails and inputs.ndim == 4:
+            columns["thumbnail"] = self.display.pictures(inputs, self.thumbnails)
+        for name, kind in self.data.metadata.items():
+            values = [kind(facts.get(name, ABSENT[kind])) for facts in block.metadata]
+            columns[f"meta.{name}"] = values if kind is str else np.array(values, DTYPES[kind])
+        return columns
+
+    def declaration(self, filler: Float[Tensor, ...], classes: int) -> list[Column]:
+        """The columns' types, for inputs like ``filler``.
+
+        Raises:
+            BadInput: a metadata column has a type that no column can have.
+        """
+        if others := [name for name, kind in self.data.metadata.items() if kind not in DTYPES]:
+            raise BadInput(
+                f"metadata '{others[0]}' is declared as {self.data.metadata[others[0]]!r}; use str, int or float."
+            )
+        pictured = self.thumbnails > 0 and filler.ndim == 3
+        thumbnail = self.display.pictures(filler[None], self.thumbnails).shape[1:] if pictured else None
+        metadata = {name: DTYPES[kind] for name, kind in self.data.metadata.items()}
+        declared = sample_columns(classes, thumbnail=thumbnail, metadata=metadata)
+        return [*declared, Column("digest", "int64")]
+
+
+@dataclass(frozen=True)
+class RelevanceRecord:
+    """Columns of a relevance table."""
+
+    layers: Sequence[Layer]
+    grid: int
+    full: bool
+
+    def columns(self, explanation: Explanation, count: int) -> dict[str, np.ndarray]:
+        """Pooled (and full) input maps, layer relevance by channel and by place, targets and the engine's checks."""
+        maps = explanation.relevance[:count].float()
+        columns = {"input.place": MapLayout().by_place(maps, self.grid)}
+        if self.full:
+            columns["input.full"] = maps
+        for layer in self.layers:
+            values = explanation.layers[layer.name][:count].float()
+            # Three axes in a model of images are (n, token, channel); in a model of signals (n, channel, time).
+            tokens = values.ndim == 3 and maps.ndim != 3
+            layout = MapLayout(-1 if layer.last or tokens else 1)
+            columns[f"{layer.name}.channel"] = layout.by_channel(values)
+            if values.ndim > 2:
+                columns[f"{layer.name}.place"] = layout.by_place(values, self.grid)
+        arrays = {name: values.cpu().numpy() for name, values in columns.items()}
+        arrays["target"] = explanation.targets[:count].cpu().numpy().astype(np.int64)
+        return arrays | {
+            name: values[:count].double().cpu().numpy() for name, values in explanation.checks.items()
+        }
+
+    def declaration(self, probe: Explanation) -> list[Column]:
+        """The columns' types, as found in one explanation."""
+        signal = probe.relevance.ndim == 3
+        declared = []
+        for name, values in self.columns(probe, 1).items():
+            shape = values.shape[1:]
+            axes = _axes(name, len(shape), signal)
+            encoding: Literal["scaled_float16", "plain"] = "plain"
+            if name == "input.full":
+                encoding = "scaled_float16"
+            declared.append(Column(name, str(values.dtype), shape, axes, encoding))
+        return declared
+
+
+def _axes(name: str, ndim: int, signal: bool) -> tuple[str, ...]:
+    """Names of a relevance column's axes: feature vectors, signals (x), token rows, pictures (y, x), volumes."""
+    if ndim == 0:
+        return ()
+    if name.endswith(".channel"):
+        return ("channel",)
+    if name == "input.full":
+        return ("channel", *("z", "y", "x")[4 - ndim :]) if ndim > 1 else ("feature",)
+    if ndim == 1:
+        return ("x",) if signal else ("feature",) if name == "input.place" else ("token",)
+    return ("z", "y", "x")[3 - ndim :]

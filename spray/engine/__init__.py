@@ -1,0 +1,24 @@
+"""Relevance of a batch, by layer-wise relevance propagation, on models as they are.
+
+From the top: `explainer` (forward, trace, backward, checks) over `backprop` (functions as gradients see them),
+`methods` (any other method through the same door), `trace` (which operation made which value) and `operations/`
+(the backward pass of each); `composites` (which rule where) over `rules/` (one family a file); `calls` and `layer`
+(a layer as a rule sees it) over `geometry`, `weights` and `ledger`.
+"""
+
+from spray.engine.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
+from spray.engine.explainer import Explainer, Explanation, Start, attribute, explain
+from spray.engine.preflight import Ranked
+
+__all__ = [
+    "AttributionError",
+    "BadInput",
+    "BadModel",
+    "Explainer",
+    "Explanation",
+    "Ranked",
+    "Start",
+    "UnsupportedOperation",
+    "attribute",
+    "explain",
+]

@@ -1,0 +1,173 @@
+"""A weighted layer as one call of it ran: its linear map, its weights as derived for rules, and its books."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spray.engine.geometry import Geometry
+from spray.engine.ledger import Ledger
+from spray.engine.weights import DerivedWeights
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A normalisation over channels, x ↦ scale·x + shift, drawn into the weighted layer before it."""
+
+    scale: Float[Tensor, " o"]
+    shift: Float[Tensor, " o"]
+    sources: tuple[Tensor, ...]
+
+
+class Layer:
+    """Wx + b of one call, with W and b after folding, and the derived weights the rules ask for."""
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        derived: DerivedWeights | None = None,
+        ledger: Ledger | None = None,
+        nonnegative: bool = False,
+    ) -> None:
+        self.geometry = geometry
+        self.fold: Fold | None = None
+        self.rectified = False
+        """Whether z is known to be ≥ 0, and c to be 0 where z is: ahead of a ReLU, whose output stands for z."""
+        self._nonnegative = nonnegative
+        self._weight, self._bias = weight, bias
+        self._derived = derived or DerivedWeights()
+        self._ledger = ledger
+
+    @property
+    def weight(self) -> Tensor:
+        """W, the scale of a folded normalisation included."""
+        fold = self.fold
+        if fold is None:
+            return self._weight.detach()
+        return self._get("weight", lambda: self.geometry.scale_outputs(self._weight.detach(), fold.scale))
+
+    @property
+    def bias(self) -> Tensor | None:
+        """b, the shift of a folded normalisation included."""
+        bias = None if self._bias is None else self._bias.detach()
+        if self.fold is None:
+            return bias
+        return self.fold.shift if bias is None else bias * self.fold.scale + self.fold.shift
+
+    @property
+    def positive_weight(self) -> Tensor:
+        """W⁺ = max(W, 0)."""
+        return self._get("positive", lambda: self.weight.clamp(min=0))
+
+    @property
+    def negative_weight(self) -> Tensor:
+        """W⁻ = min(W, 0)."""
+        return self._get("negative", lambda: self.weight.clamp(max=0))
+
+    @property
+    def absolute_weight(self) -> Tensor:
+        """|W|."""
+        return self._get("absolute", lambda: self.weight.abs())
+
+    @property
+    def squared_weight(self) -> Tensor:
+        """W², elementwise."""
+        return self._get("squared", lambda: self.weight.square())
+
+    @property
+    def positive_bias(self) -> Tensor | None:
+        """b⁺ = max(b, 0)."""
+        return None if self.bias is None else self.bias.clamp(min=0)
+
+    @property
+    def negative_bias(self) -> Tensor | None:
+        """b⁻ = min(b, 0)."""
+        return None if self.bias is None else self.bias.clamp(max=0)
+
+    @property
+    def absolute_bias(self) -> Tensor | None:
+        """|b|."""
+        return None if self.bias is None else self.bias.abs()
+
+    def derive(self, kind: str, build: Callable[[Tensor], Tensor]) -> Tensor:
+        """A rule's own function of W, cached under ``kind``, which names the rule and its parameters."""
+        return self._get(kind, lambda: build(self.weight))
+
+    def forward(
+        self, x: Float[Tensor, "n ..."], weight: Tensor, bias: Tensor | None = None
+    ) -> Float[Tensor, "n ..."]:
+        """The layer's linear map with another weight, and with no bias unless given."""
+        return self.geometry.forward(x, weight, bias)
+
+    def adjoint(self, r: Float[Tensor, "n ..."], weight: Tensor, x: Tensor) -> Float[Tensor, "n ..."]:
+        """Wᵀr with the given weight, shaped like the input x."""
+        return self.geometry.adjoint(r, weight, x)
+
+    def broadcast(self, bias: Float[Tensor, " o"]) -> Tensor:
+        """The bias shaped so that it broadcasts against the output."""
+        if self.geometry.channel_dim == -1:
+            return bias
+        return bias.view(-1, *[1] * (self._weight.ndim - 2))
+
+    def nonnegative(self, x: Tensor) -> bool:
+        """Whether no input is negative, so that one pass with W⁺ holds all positive contributions."""
+        return self._nonnegative or x.numel() == 0 or bool(x.min() >= 0)
+
+    def settle(
+        self,
+        c: Float[Tensor, "n ..."],
+        z: Float[Tensor, "n ..."],
+        *shares: Float[Tensor, "n ..."],
+    ) -> None:
+        """Book what the stabiliser took: Σ c·z that came, less Σ r·d for each pair r, d of quotient and denominator."""
+        if self._ledger is None:
+            return
+        taken = self._ledger.products(c, z)
+        for r, d in zip(shares[::2], shares[1::2], strict=True):
+            taken = taken - self._ledger.products(r, d)
+        self._ledger.book("epsilon", taken)
+
+    def settle_further(self, r: Tensor, denominator: Tensor) -> None:
+        """Take back from the stabiliser's books what went to a further part of the layer's contributions."""
+        if self._ledger is not None:
+            self._ledger.book("epsilon", -self._ledger.products(r, denominator))
+
+    def settle_relevance(self, relevance: Tensor, r: Tensor, denominator: Tensor) -> None:
+        """As ``settle``, for rules that are given R itself."""
+        if self._ledger is not None:
+            taken = self._ledger.rows(relevance) - self._ledger.products(r, denominator)
+            self._ledger.book("epsilon", taken)
+
+    def settle_bias(self, r: Float[Tensor, "n ..."], bias: Tensor | None) -> None:
+        """Book what the bias took: Σ r·b."""
+        if self._ledger is not None and bias is not None:
+            self._ledger.book("bias", self._per_channel(r) @ bias)
+
+    def settle_stabilised(self, r: Float[Tensor, "n ..."], epsilon: float, bias: Tensor | None) -> None:
+        """Both books for r = R / (d + ε) with all d ≥ 0, in one pass: the stabiliser took Σ R − r·d = ε·Σ r."""
+        if self._ledger is None:
+            return
+        per_channel = self._per_channel(r)
+        self._ledger.book("epsilon", per_channel.sum(1) * epsilon)
+        if bias is not None:
+            self._ledger.book("bias", per_channel @ bias)
+
+    def _per_channel(self, r: Float[Tensor, "n ..."]) -> Float[Tensor, "n channel"]:
+        """The sum over the places of each sample."""
+        assert self._ledger is not None
+        if self.geometry.channel_dim == -1:
+            return r.reshape(self._ledger.samples, -1, r.shape[-1]).sum(1)
+        per_channel = r.sum(tuple(range(2, r.ndim)))
+        return per_channel.reshape(self._ledger.samples, -1, r.shape[1]).sum(1)
+
+    def _get(self, kind: str, build: Callable[[], Tensor]) -> Tensor:
+        sources = (self._weight, *(self.fold.sources if self.fold else ()))
+        with torch.no_grad():
+            return self._derived.get(kind, sources, build)

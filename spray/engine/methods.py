@@ -1,0 +1,83 @@
+"""Methods that are not the engine's own: any function (model, inputs, targets) → relevance, and captum's attributors.
+
+They come through the same door as composites, so their maps are checked, stored, analysed and compared alike::
+
+    Explainer(model, Function("mine", my_function)).explain(inputs, targets)
+    Explainer(model, Captum("IntegratedGradients", {"n_steps": 32})).explain(inputs, targets)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from spray.engine.errors import AttributionError
+from stores.provenance import TUNING
+
+Attributor = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+@runtime_checkable
+class Foreign(Protocol):
+    """A method outside the engine."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in provenance."""
+
+    def relevance(
+        self, model: nn.Module, inputs: Float[Tensor, "n ..."], targets: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n ..."]:
+        """The relevance of every input value for the target class of its sample."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function (model, inputs, targets) → relevance, known in provenance by name and version."""
+
+    name: str
+    function: Attributor = field(metadata=TUNING)
+    version: str = ""
+
+    def relevance(
+        self, model: nn.Module, inputs: Float[Tensor, "n ..."], targets: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n ..."]:
+        """What the function returns."""
+        return self.function(model, inputs, targets)
+
+
+@dataclass(frozen=True)
+class Captum:
+    """An attributor of captum (an optional extra), by class name, with the settings of its ``attribute``."""
+
+    attributor: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The attributor's name, as captum's."""
+        return f"captum.{self.attributor}"
+
+    def relevance(
+        self, model: nn.Module, inputs: Float[Tensor, "n ..."], targets: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n ..."]:
+        """What captum's attributor returns.
+
+        Raises:
+            AttributionError: captum is not installed, or has no attributor of that name.
+        """
+        try:
+            attr = import_module("captum.attr")
+        except ImportError:
+            raise AttributionError(
+                f"{self.name} needs captum, which is not installed: pip install 'spray-audit[captum]'."
+            ) from None
+        if not hasattr(attr, self.attributor):
+            raise AttributionError(f"captum.attr has no attributor {self.attributor!r}.")
+        out: Tensor = getattr(attr, self.attributor)(model).attribute(inputs, target=targets, **self.settings)
+        return out.detach()

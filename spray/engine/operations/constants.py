@@ -1,0 +1,135 @@
+"""Sums with constants: learned tokens, position embeddings and shifts take their own share of the relevance.
+
+c passes to the part that depends on the input; Σ c·k, the relevance of the constant k, is booked as ``tokens``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spray.engine.trace import Call, Handler
+
+
+def add(call: Call) -> Tensor:
+    """x + α·y, one of them possibly constant."""
+    return _sum(call, sign=1)
+
+
+def subtract(call: Call) -> Tensor:
+    """x − α·y, one of them possibly constant."""
+    return _sum(call, sign=-1)
+
+
+def reversed_subtract(call: Call) -> Tensor:
+    """y − x, as Python writes ``1 - x``."""
+    call.args = (call.args[1], call.args[0])
+    call.function = torch.sub if isinstance(call.args[0], Tensor) else _subtract_from_number
+    return _sum(call, sign=-1)
+
+
+def concatenate(call: Call) -> Tensor:
+    """Concatenation, of tokens that do not depend on the input as well."""
+    call.carries = "natively"
+    pieces = call.args[0]
+    out: Tensor = call.native()
+    constants = [not call.trace.depends(piece) for piece in pieces]
+    call.keeps_sign = not any(constants)
+    if any(constants):
+        _refuse_gates(call, pieces)
+        dim = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0)
+        sizes = [1 if call.name == "stack" else piece.shape[dim] for piece in pieces]
+        held = torch.cat(
+            [
+                part.detach() * constant
+                for part, constant in zip(out.split(sizes, dim), constants, strict=True)
+            ],
+            dim,
+        )
+        _book(call, out, held)
+    return out
+
+
+def where(call: Call) -> Tensor:
+    """A choice by a constant mask between values."""
+    condition, a, b = (*call.args, *call.kwargs.values())[:3]
+    out: Tensor = call.native()
+    if not (call.trace.depends(a) and call.trace.depends(b)):
+        _refuse_gates(call, (a, b))
+        chosen = condition if call.trace.depends(b) else ~condition
+        _book(call, out, torch.where(chosen, out.detach(), 0))
+    return out
+
+
+def masked_fill(call: Call) -> Tensor:
+    """Values replaced by a constant where a mask is set."""
+    out: Tensor = call.native()
+    mask = call.args[1]
+    _book(call, out, torch.where(mask, out.detach(), 0))
+    return out
+
+
+def _sum(call: Call, sign: int) -> Tensor:
+    call.carries = "elementwise"
+    out: Tensor = call.native()
+    first, second = call.args[0], call.args[1] if len(call.args) > 1 else call.kwargs["other"]
+    held = [value for value in (first, second) if not call.trace.depends(value)]
+    if held:
+        _refuse_gates(call, held)
+        value = held[0].detach() if isinstance(held[0], Tensor) else held[0]
+        factor = sign * call.kwargs.get("alpha", 1) if held[0] is second else 1
+        _book(call, out, value * factor)
+    else:
+        call.carries, call.keeps_sign = "no", sign == 1
+    return out
+
+
+def _subtract_from_number(number: float, x: Tensor) -> Tensor:
+    return number - x
+
+
+def _book(call: Call, out: Tensor, held: Tensor | float) -> None:
+    """Book Σ c·held of each sample once c arrives at the output; R passes sums with constants unchanged."""
+    if isinstance(held, int | float) and held == 0:
+        return
+    ledger = call.trace.ledger
+
+    def book(c: Tensor | None) -> None:
+        if c is None:  # R itself is carried here, and passes unchanged
+            return
+        share = torch.where(c == 0, 0, c * held)
+        ledger.book("tokens", ledger.rows(share))
+
+    out.register_hook(book)
+
+
+def _refuse_gates(call: Call, values: Any) -> None:
+    for value in values:
+        origin = call.trace.origin(value)
+        if origin is not None and origin.gate is not None:
+            raise call.refuse(
+                f"{origin.gate} has no rule as an activation: its value at 0 is not 0, so it is held constant as a "
+                "gate, which may only multiply. Use ReLU, GELU, SiLU or tanh there."
+            )
+
+
+HANDLERS: dict[str, Handler] = {
+    "add": add,
+    "__add__": add,
+    "__radd__": add,
+    "sub": subtract,
+    "subtract": subtract,
+    "__sub__": subtract,
+    "rsub": reversed_subtract,
+    "__rsub__": reversed_subtract,
+    "cat": concatenate,
+    "concat": concatenate,
+    "concatenate": concatenate,
+    "stack": concatenate,
+    "hstack": concatenate,
+    "vstack": concatenate,
+    "where": where,
+    "masked_fill": masked_fill,
+}

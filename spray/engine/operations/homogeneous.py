@@ -1,0 +1,104 @@
+"""Operations that are positively homogeneous of degree 1, f(t·x) = t·f(x) for t > 0: no rule is needed.
+
+For these Σ x·∂f/∂x = f(x) (Euler), so in the form c = R/x autograd's own gradient is LRP-0, exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from spray.engine.functions import names
+from spray.engine.trace import Call, Handler
+
+SHAPES = names(
+    "view view_as reshape reshape_as flatten unflatten permute transpose t T mT adjoint swapaxes swapdims movedim "
+    "moveaxis squeeze unsqueeze expand expand_as broadcast_to repeat repeat_interleave tile contiguous clone to float "
+    "double type_as chunk split tensor_split unsafe_chunk unsafe_split unbind narrow select __getitem__ index_select "
+    "gather take_along_dim roll flip unfold pixel_shuffle pixel_unshuffle channel_shuffle diagonal ravel "
+    "max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices "
+    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d adaptive_max_pool1d_with_indices "
+    "adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices"
+)
+"""Values moved, copied or chosen: c and R both follow autograd's gradient. Of tied maxima the first takes all."""
+
+ELEMENTWISE = names("leaky_relu prelu neg positive abs hardshrink")
+"""Elementwise and homogeneous (hardshrink piecewise): R, where it is carried, passes unchanged."""
+
+LINEAR = names(
+    "sum mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
+    "cumsum max min amax amin maximum minimum fold"
+)
+"""Sums, averages and extrema over several values, which only c can pass."""
+
+
+def relu(call: Call) -> Tensor:
+    """max(x, 0), whose output can stand for that of the weighted layer before it."""
+    call.carries = "elementwise"
+    out: Tensor = call.native()
+    origin = call.trace.origin(call.tracked[0])
+    if origin is not None and origin.call is not None:
+        origin.call.rectify(out.detach(), folded=origin.folded)
+    return out
+
+
+def shape(call: Call) -> Any:
+    """Shape operations and max-pooling."""
+    call.carries = "natively"
+    call.keeps_sign = True
+    return call.native()
+
+
+def elementwise(call: Call) -> Any:
+    """Homogeneous activations."""
+    call.carries = "elementwise"
+    return call.native()
+
+
+def linear(call: Call) -> Any:
+    """Sums and averages."""
+    call.keeps_sign = True
+    return call.native()
+
+
+def dropout(call: Call) -> Tensor:
+    """Dropout in evaluation: the identity.
+
+    Raises:
+        UnsupportedOperation: it is active, so every pass is another function.
+    """
+    p = call.kwargs.get("p", call.args[1] if len(call.args) > 1 else 0.5)
+    training = call.kwargs.get("training", call.args[2] if len(call.args) > 2 else True)
+    if training and p > 0:
+        raise call.refuse("dropout is active, so two passes differ. Call model.eval() first.")
+    x: Tensor = call.args[0]
+    return x
+
+
+def interpolate(call: Call) -> Any:
+    """Resizing is linear in the values, in every mode."""
+    return call.native()
+
+
+def pad(call: Call) -> Any:
+    """Padding with zeros or with copies; another constant would add relevance of its own."""
+    value = call.kwargs.get("value", call.args[3] if len(call.args) > 3 else None)
+    mode = call.kwargs.get("mode", call.args[2] if len(call.args) > 2 else "constant")
+    if mode == "constant" and value:
+        raise call.refuse(f"padding with {value} adds a constant to the model. Pad with zeros or reflect.")
+    call.carries = "natively"
+    return call.native()
+
+
+HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(SHAPES, shape),
+    **dict.fromkeys(ELEMENTWISE, elementwise),
+    **dict.fromkeys(LINEAR, linear),
+    **dict.fromkeys(
+        ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"), dropout
+    ),
+    "relu": relu,
+    "interpolate": interpolate,
+    "pad": pad,
+}

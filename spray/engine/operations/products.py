@@ -1,0 +1,133 @@
+"""Products: a constant factor is linear, a gate is held constant, a true product of two tensors is split.
+
+Gates (sigmoid, hard-sigmoid, softmax) come by as constants, see ``gates``. Of x·y, with both depending on the
+input, each factor takes one half of the relevance: c_x = ½·c·y, c_y = ½·c·x, so that R_x + R_y = R.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.autograd import Function
+
+from spray.engine.errors import UnsupportedOperation
+from spray.engine.operations import weighted
+from spray.engine.trace import Call, Handler
+
+
+class _Scaled(Function):
+    """The identity, whose input gets a fixed share of what its output is given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, part: float) -> Tensor:
+        ctx.part = part
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, c: Tensor) -> tuple[Tensor, None]:
+        return c * ctx.part, None
+
+
+def share(x: Tensor, part: float) -> Tensor:
+    """x, which will take only that part of what it is given."""
+    out: Tensor = _Scaled.apply(x, part)
+    return out
+
+
+def multiply(call: Call) -> Tensor:
+    """x·y."""
+    x, y = _factors(call)
+    if call.trace.depends(x) and call.trace.depends(y):
+        return _split(call, x, y)
+    call.carries = "elementwise"
+    out: Tensor = call.native()
+    return out
+
+
+def divide(call: Call) -> Tensor:
+    """x / y, y held constant.
+
+    Raises:
+        UnsupportedOperation: the input stands in the denominator only, which is no share of anything.
+    """
+    x, y = _factors(call)
+    if not call.trace.depends(x):
+        raise _upside_down(call)
+    if call.trace.depends(y):
+        call.args = (x, y.detach(), *call.args[2:])
+    else:
+        call.carries = "elementwise"
+    out: Tensor = call.native()
+    return out
+
+
+def divide_by(call: Call) -> Tensor:
+    """y / x, as Python writes ``1 / x``: always refused, since the input below is no share of anything."""
+    raise _upside_down(call)
+
+
+def power(call: Call) -> Tensor:
+    """x², as the product x·x; no other power has a rule."""
+    x, exponent = _factors(call)
+    if call.trace.depends(exponent) or exponent not in (1, 2):
+        raise call.refuse(f"only x² has a rule, not the exponent {exponent}.")
+    out: Tensor = x * 1 if exponent == 1 else share(x, 0.5) * share(x, 0.5)
+    return out
+
+
+def square(call: Call) -> Tensor:
+    """x·x."""
+    x = call.args[0]
+    out: Tensor = share(x, 0.5) * share(x, 0.5)
+    return out
+
+
+def matmul(call: Call) -> Tensor:
+    """x @ y; with a constant matrix a weighted layer, with two tensors of the model a true product."""
+    x, y = _factors(call)
+    both = call.trace.depends(x) and call.trace.depends(y)
+    if both:
+        return _split(call, x, y)
+    if call.trace.depends(x) and call.trace.origin(y) is None and y.ndim == 2:
+        return weighted.matrix(call, x, y)
+    out: Tensor = call.native()
+    return out
+
+
+def einsum(call: Call) -> Tensor:
+    """Sums of products of two tensors, given as ``einsum(equation, x, y)``."""
+    equation, *operands = call.args
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        operands = list(operands[0])
+    if sum(map(call.trace.depends, operands)) > 2:
+        raise call.refuse("a product of more than two tensors has no rule. Multiply two at a time.")
+    if len(operands) == 2 and all(map(call.trace.depends, operands)):
+        operands = [share(operand, 0.5) for operand in operands]
+    call.args = (equation, *operands)
+    out: Tensor = call.native()
+    return out
+
+
+def _upside_down(call: Call) -> UnsupportedOperation:
+    return call.refuse("a constant divided by a value has no rule. Multiply by a gate, or normalise instead.")
+
+
+def _factors(call: Call) -> tuple[Any, Any]:
+    return call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
+
+
+def _split(call: Call, x: Tensor, y: Tensor) -> Tensor:
+    out: Tensor = call.function(share(x, 0.5), share(y, 0.5))
+    return out
+
+
+HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), multiply),
+    **dict.fromkeys(("div", "divide", "true_divide", "__truediv__"), divide),
+    **dict.fromkeys(("reciprocal", "__rdiv__", "__rtruediv__"), divide_by),
+    **dict.fromkeys(("pow", "__pow__"), power),
+    "square": square,
+    **dict.fromkeys(("matmul", "__matmul__", "bmm", "mm"), matmul),
+    "einsum": einsum,
+}

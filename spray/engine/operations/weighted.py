@@ -1,0 +1,147 @@
+"""Weighted layers, as modules or functions: the operations that the composite gives a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from spray.engine.calls import Early, LayerCall
+from spray.engine.geometry import Convolution, Geometry, Linear
+from spray.engine.layer import Layer
+from spray.engine.rules import RelevanceRule
+from spray.engine.trace import Call, Handler, Origin
+
+
+def weighted(
+    call: Call, kind: str, geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, part: str = ""
+) -> Tensor:
+    """Run a weighted layer under the rule its composite gives it, ``part`` naming it within its module.
+
+    Raises:
+        UnsupportedOperation: its input or weight is of a kind that no rule covers.
+    """
+    trace = call.trace
+    origin = trace.origin(x)
+    if origin is None or origin.gate is not None or trace.depends(weight) or trace.depends(bias):
+        made_of = f" ({origin.gate})" if origin is not None and origin.gate else ""
+        raise call.refuse(
+            f"its weight depends on the input, or its input is held constant{made_of}. A weighted layer needs an "
+            "input that depends on the model's input and constant weights."
+        )
+    name, module = trace.path[-1] if trace.path else ("", None)
+    name = ".".join(filter(None, (name, part)))
+    rule = trace.rules(kind=kind, name=name, module=module, position=trace.weighted)
+    trace.weighted += 1
+    early = None
+    if isinstance(rule, RelevanceRule):
+        if origin.early is None:
+            raise call.refuse(
+                f"the rule {rule.name} hands back relevance itself and so can only stand in a first layer, but "
+                f"layer '{name}' comes after layers with other rules. Give it another rule."
+            )
+        origin.early.demand("relevance")
+        early = Early(f"{call.name} '{name}'", carries=True)
+    elif origin.early is not None:
+        origin.early.demand("quotient")
+    layer = Layer(
+        geometry, weight, bias, derived=trace.derived, ledger=trace.ledger, nonnegative=origin.nonnegative
+    )
+    layer_call = LayerCall(layer, rule, early)
+    out = layer_call.run(x)
+    call.origin = Origin(trace.token, call=layer_call, early=early)
+    return out
+
+
+def linear(call: Call) -> Tensor:
+    """F.linear and nn.Linear."""
+
+    def bind(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return weighted(call, "linear", Linear(), input, weight, bias)
+
+    return bind(*call.args, **call.kwargs)
+
+
+def convolution(call: Call, dimensions: int) -> Tensor:
+    """F.conv1d to conv3d and their modules."""
+
+    def bind(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        every = partial(_tuple, dimensions)
+        ends: tuple[int, ...] = ()
+        if isinstance(padding, str):
+            padding, ends = _explicit_padding(weight, padding, every(dilation))
+        geometry = Convolution(every(stride), every(padding), every(dilation), groups, one_sided=ends)
+        return weighted(call, "convolution", geometry, input, weight, bias)
+
+    _refuse_single(call, dimensions)
+    return bind(*call.args, **call.kwargs)
+
+
+def transposed_convolution(call: Call, dimensions: int) -> Tensor:
+    """F.conv_transpose1d to conv_transpose3d and their modules."""
+
+    def bind(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        output_padding: int | Sequence[int] = 0,
+        groups: int = 1,
+        dilation: int | Sequence[int] = 1,
+    ) -> Tensor:
+        every = partial(_tuple, dimensions)
+        geometry = Convolution(
+            every(stride), every(padding), every(dilation), groups, True, every(output_padding)
+        )
+        return weighted(call, "convolution", geometry, input, weight, bias)
+
+    _refuse_single(call, dimensions)
+    return bind(*call.args, **call.kwargs)
+
+
+def _tuple(dimensions: int, value: int | Sequence[int]) -> tuple[int, ...]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * dimensions if len(values) == 1 else values
+
+
+def _explicit_padding(
+    weight: Tensor, padding: str, dilation: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """``padding='same'`` or ``'valid'`` in numbers: on both sides, and one-sided where the kernel is even."""
+    if padding == "valid":
+        return (0,) * len(dilation), ()
+    total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    ends = [end for t in reversed(total) for end in (0, t % 2)]
+    return tuple(t // 2 for t in total), tuple(ends) if any(ends) else ()
+
+
+def _refuse_single(call: Call, dimensions: int) -> None:
+    x = call.tracked[0]
+    if x.ndim != dimensions + 2:
+        raise call.refuse(
+            f"its input has shape {tuple(x.shape)}, but {dimensions + 2} dimensions (samples, channels, "
+            f"{dimensions} of place) are needed. Add the sample dimension."
+        )
+
+
+HANDLERS: dict[str, Handler] = {
+    "linear": linear,
+    **{f"conv{d}d": partial(convolution, dimensions=d) for d in (1, 2, 3)},
+    **{f"conv_transpose{d}d": partial(transposed_convolution, dimensions=d) for d in (1, 2, 3)},
+}
+
+
+def matrix(call: Call, x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ W`` with a constant matrix: a linear layer without bias."""
+    return weighted(call, "linear", Linear(), x, torch.t(weight), None)

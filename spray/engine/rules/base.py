@@ -1,0 +1,58 @@
+"""What a rule is: how a weighted layer hands the relevance of its output down to its input.
+
+Notation, as in the papers: x input, W weight, b bias, z = Wx + b output, R relevance, c = R/x the relevance
+per unit of value. The engine propagates c, because an operation that is positively homogeneous of degree 1
+(ReLU, pooling, residual sum, …) then needs no rule: autograd's own gradient carries c correctly.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spray.engine.layer import Layer
+
+
+@dataclass(frozen=True)
+class Rule(ABC):
+    """One way to share relevance among the inputs of a weighted layer; its fields are all of its parameters."""
+
+    name: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class QuotientRule(Rule):
+    """A rule under which an input of zero gets no relevance, so that c = R/x is all there is to hand on."""
+
+    @abstractmethod
+    def backward(
+        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+    ) -> Float[Tensor, "n ..."]:
+        """R_in / x from c = R_out / z; what bias and stabiliser absorb is told to ``layer.settle``."""
+
+
+@dataclass(frozen=True)
+class RelevanceRule(Rule):
+    """A rule that gives relevance to inputs of zero: from there on to the input, R itself is carried."""
+
+    @abstractmethod
+    def backward(
+        self, layer: Layer, x: Float[Tensor, "n ..."], relevance: Float[Tensor, "n ..."]
+    ) -> Float[Tensor, "n ..."]:
+        """R_in from R_out; what bias and stabiliser absorb is told to ``layer.settle``."""
+
+
+def stabilize(z: Tensor, epsilon: float) -> Tensor:
+    """s(z) = z + ε·sign(z) with sign(0) = +1, so that no denominator is zero and none changes its sign."""
+    offset = torch.full_like(z, epsilon)
+    return torch.where(z < 0, z - offset, z + offset)
+
+
+def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / denominator with 0/0 = 0: where nothing contributed, there is nothing to share."""
+    return torch.where(denominator == 0, 0, numerator / denominator)

@@ -1,0 +1,71 @@
+"""The z^B rule (Montavon et al. 2017, eq. 20): a first layer whose inputs lie in a known box l ≤ x ≤ h.
+
+R_in = x·Wᵀr − l·W⁺ᵀr − h·W⁻ᵀr,   r = R / s(Wx − W⁺l − W⁻h).
+The denominator is a sum of contributions (x − l)·w⁺ + (x − h)·w⁻, none of which is negative. Black pixels get
+relevance too, so R itself is handed on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spray.engine.errors import BadInput
+from spray.engine.layer import Layer
+from spray.engine.rules.base import RelevanceRule, quotient
+
+
+@dataclass(frozen=True)
+class Box(RelevanceRule):
+    """z^B: inputs between ``low`` and ``high``, one number each or one per channel, in the layer's own units.
+
+    The defaults hold for images normalised by the mean and standard deviation of ImageNet.
+    """
+
+    name: ClassVar[str] = "box"
+    low: float | tuple[float, ...] = -3.0
+    high: float | tuple[float, ...] = 3.0
+    epsilon: float = 1e-6
+
+    def backward(
+        self, layer: Layer, x: Float[Tensor, "n ..."], relevance: Float[Tensor, "n ..."]
+    ) -> Float[Tensor, "n ..."]:
+        """Three backward passes, the bounds' forward pass once.
+
+        Raises:
+            BadInput: an input lies outside the box, where contributions would turn negative.
+        """
+        low, high = self._bound(self.low, layer, x), self._bound(self.high, layer, x)
+        outside = (x < low) | (x > high)
+        if outside.any():
+            rows = tuple(torch.nonzero(outside.flatten(1).any(1)).flatten().tolist())
+            raise BadInput(
+                f"inputs of the first layer reach from {float(x.min()):.4g} to {float(x.max()):.4g}, outside the "
+                f"box [{self.low}, {self.high}] of the z^B rule. Give the box the bounds of your data.",
+                rows,
+            )
+        positive, negative = layer.positive_weight, layer.negative_weight
+        bounds = layer.forward(low, positive) + layer.forward(high, negative)
+        d = layer.forward(x, layer.weight) - bounds
+        r = quotient(relevance, d + self.epsilon)
+        layer.settle_relevance(relevance, r, d)
+        share = x * layer.adjoint(r, layer.weight, x)
+        share -= low * layer.adjoint(r, positive, x)
+        return share.sub_(high * layer.adjoint(r, negative, x))
+
+    def _bound(self, bound: float | tuple[float, ...], layer: Layer, x: Tensor) -> Tensor:
+        """The bound as one sample of inputs."""
+        if isinstance(bound, int | float):
+            return torch.full_like(x[:1], bound)
+        channels = x.shape[layer.geometry.channel_dim]
+        if len(bound) != channels:
+            raise BadInput(
+                f"the box has {len(bound)} bounds, but the first layer's input has {channels} channels."
+            )
+        shape = [1] * x.ndim
+        shape[layer.geometry.channel_dim] = channels
+        return x.new_tensor(bound).view(shape).expand_as(x[:1]).contiguous()

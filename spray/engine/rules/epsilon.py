@@ -1,0 +1,64 @@
+"""LRP-0 and LRP-ε (Bach et al. 2015, eq. 56 and 58): relevance in proportion to each input's contribution.
+
+LRP-0:  R_in = x · Wᵀ(R / z), in the form c = R/x simply the gradient, c_in = Wᵀc.
+LRP-ε:  R_in = x · Wᵀ(R / s(z)),  s(z) = z + ε·sign(z).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from spray.engine.layer import Layer
+from spray.engine.rules.base import QuotientRule
+
+
+@dataclass(frozen=True)
+class Zero(QuotientRule):
+    """LRP-0: relevance in proportion to the contribution x·w, the bias taking its own share."""
+
+    name: ClassVar[str] = "zero"
+
+    def backward(
+        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+    ) -> Float[Tensor, "n ..."]:
+        """Wᵀc: with c = R/z no division is left, and 0/0 never arises."""
+        layer.settle_bias(c, layer.bias)
+        return layer.adjoint(c, layer.weight, x)
+
+
+@dataclass(frozen=True)
+class Epsilon(QuotientRule):
+    """LRP-ε: as LRP-0, with ε absorbing relevance where contributions cancel.
+
+    With ``relative`` the stabiliser is ε times the root mean square of the layer's output for that sample.
+    """
+
+    name: ClassVar[str] = "epsilon"
+    epsilon: float = 1e-6
+    relative: bool = False
+
+    def backward(
+        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+    ) -> Float[Tensor, "n ..."]:
+        """Wᵀr with r = c·z/s(z) = c·|z| / (|z| + ε)."""
+        if layer.rectified and self.epsilon > 0 and not self.relative:
+            r = (c * z).div_(z + self.epsilon)
+            layer.settle_stabilised(r, self.epsilon, layer.bias)
+            return layer.adjoint(r, layer.weight, x)
+        magnitude = z.abs()
+        r = c * magnitude
+        r = r.div_(magnitude.add_(self._stabiliser(z)))
+        if self.epsilon == 0:
+            r.nan_to_num_(nan=0.0)
+        layer.settle(c, z, r, z)
+        layer.settle_bias(r, layer.bias)
+        return layer.adjoint(r, layer.weight, x)
+
+    def _stabiliser(self, z: Tensor) -> float | Tensor:
+        if not self.relative:
+            return self.epsilon
+        return z.square().flatten(1).mean(1).sqrt().mul(self.epsilon).view(-1, *[1] * (z.ndim - 1))

@@ -1,0 +1,53 @@
+"""Rules that look at no weight: pass (R unchanged) and norm (R in proportion to the value)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spray.engine.layer import Layer
+from spray.engine.rules.base import QuotientRule, RelevanceRule, stabilize
+
+
+@dataclass(frozen=True)
+class Pass(RelevanceRule):
+    """Pass: R_in = R_out, for a layer whose input and output have one shape."""
+
+    name: ClassVar[str] = "pass"
+
+    def backward(
+        self, layer: Layer, x: Float[Tensor, "n ..."], relevance: Float[Tensor, "n ..."]
+    ) -> Float[Tensor, "n ..."]:
+        """R unchanged.
+
+        Raises:
+            ValueError: the layer changes the shape, so there is no place for each R to go.
+        """
+        if x.shape != relevance.shape:
+            raise ValueError(
+                f"the pass rule hands relevance on unchanged, but the layer turns {tuple(x.shape)} into "
+                f"{tuple(relevance.shape)}. Use the norm or the flat rule for this layer."
+            )
+        return relevance
+
+
+@dataclass(frozen=True)
+class Norm(QuotientRule):
+    """Norm: relevance in proportion to the value of each input in reach, R_in = x · 1ᵀ(R / s(1x))."""
+
+    name: ClassVar[str] = "norm"
+    epsilon: float = 1e-6
+
+    def backward(
+        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+    ) -> Float[Tensor, "n ..."]:
+        """1ᵀ(R / s(1x)): LRP-ε with every weight 1 and no bias."""
+        ones = layer.derive("ones", torch.ones_like)
+        total = layer.forward(x, ones)
+        r = c * z / stabilize(total, self.epsilon)
+        layer.settle(c, z, r, total)
+        return layer.adjoint(r, ones, x)

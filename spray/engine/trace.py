@@ -1,0 +1,315 @@
+"""Following one forward pass of an unmodified model, operation by operation.
+
+A ``Trace`` is a torch function mode: every torch function the model calls on a tensor that depends on the
+input comes by, written as a module, a function, a method or an operator, and is handed to the handler of
+its name. An operation without a handler is refused by name. Tensors that do not depend on the input are
+constants. In-place operations return fresh tensors; later uses of the old one are led to the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from spray.engine.calls import Early, LayerCall, either
+from spray.engine.errors import UnsupportedOperation
+from spray.engine.functions import CONSTANTS, METADATA, map_tensors, operation_name, out_of_place, tensors_in
+from spray.engine.ledger import Ledger
+from spray.engine.weights import DerivedWeights
+
+Handler = Callable[["Call"], Any]
+
+
+@dataclass(eq=False)
+class Origin:
+    """What a trace knows about a tensor it has seen."""
+
+    trace: object
+    """The trace's token, not the trace: a tensor that held its trace would be freed by the cycle collector only."""
+    call: LayerCall | None = None
+    early: Early | None = None
+    folded: bool = False
+    """Whether it is the output of a normalisation folded into ``call``, not that of the layer itself."""
+    gate: str | None = None
+    tokens: bool = False
+    """Whether it holds integers made of the model's input, which an embedding will look up."""
+    nonnegative: bool = False
+    """Whether its values are known to be ≥ 0, by the operations that made it."""
+    replaced: Tensor | None = None
+    overwritten: bool = False
+    """Whether an in-place operation has changed the memory it shares with its views."""
+
+
+@dataclass
+class Call:
+    """One operation of the model: its name, its arguments, and those of them that depend on the input."""
+
+    trace: Trace
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    tracked: list[Tensor]
+    carries: Literal["no", "natively", "elementwise"] = "no"
+    keeps_sign: bool = False
+    origin: Origin | None = field(default=None)
+
+    def native(self) -> Any:
+        """Run the operation itself, out of place, recorded by autograd, parameters held constant."""
+        args, kwargs = map_tensors(_freeze, (self.args, self.kwargs))
+        return self.function(*args, **kwargs)
+
+    def refuse(self, reason: str) -> UnsupportedOperation:
+        """The error that names this operation, where it was met, why it is refused, and the way out."""
+        return UnsupportedOperation(f"{self.name}{self.trace.place}: {reason}")
+
+
+class Trace(TorchFunctionMode):
+    """One forward pass under way: what is known about its tensors, and the books of its backward passes."""
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        rules: Any,
+        *,
+        samples: int,
+        derived: DerivedWeights,
+        folds: bool = True,
+        attention: str = "constant",
+    ) -> None:
+        super().__init__()
+        self.handlers = handlers
+        self.rules = rules
+        self.ledger = Ledger(samples)
+        self.derived = derived
+        self.folds = folds
+        self.attention = attention
+        self.token = object()
+        self.path: list[tuple[str, torch.nn.Module]] = []
+        self.weighted = 0
+        self.embedded: list[tuple[Tensor, Tensor]] = []
+        """Tokens of the input, and the vectors an embedding has looked up for them."""
+
+    # -- what is known about a tensor -----------------------------------------------------------------------------
+
+    def start(self, x: Tensor) -> Tensor:
+        """Mark the model's input as what everything depends on."""
+        if not x.is_floating_point():
+            _mark(x, Origin(self.token, tokens=True))
+            return x
+        _mark(x, Origin(self.token, early=Early("the model's input", carries=True)))
+        return x
+
+    def origin(self, value: object) -> Origin | None:
+        """What this trace knows about a tensor, None for constants and other objects."""
+        origin = value.__dict__.get("_spray_origin") if isinstance(value, Tensor) else None
+        return origin if isinstance(origin, Origin) and origin.trace is self.token else None
+
+    def depends(self, value: object) -> bool:
+        """Whether relevance can flow through a tensor on to the input."""
+        origin = self.origin(value)
+        return origin is not None and origin.gate is None and not origin.tokens
+
+    def gate(self, value: Tensor, name: str) -> Tensor:
+        """Hold a tensor constant as a factor made by the operation ``name``: no relevance flows through it."""
+        held = value.detach()
+        _mark(held, Origin(self.token, gate=name))
+        return held
+
+    def current(self, tensor: Tensor) -> Tensor:
+        """The tensor that holds the values now, after in-place operations on it.
+
+        Raises:
+            UnsupportedOperation: it shares memory with a tensor that was overwritten in place since, or it was made
+                by an operation the trace could not see.
+        """
+        origin = self.origin(tensor)
+        while origin is not None and origin.replaced is not None:
+            tensor = origin.replaced
+            origin = self.origin(tensor)
+        if origin is not None:
+            root = self.origin(_root(tensor))
+            if root is not None and root.overwritten:
+                raise UnsupportedOperation(
+                    f"a tensor{self.place} shares memory with one that an in-place operation has overwritten "
+                    "since. Relevance cannot follow views of overwritten tensors: write the in-place operation "
+                    "out of place (inplace=False, x = x + y instead of x += y)."
+                )
+        elif tensor.requires_grad and not tensor.is_leaf:
+            made_by = type(tensor.grad_fn).__name__
+            raise UnsupportedOperation(
+                f"a tensor{self.place} was made outside the sight of the trace (by {made_by}): a scripted or "
+                "compiled module, a custom autograd function, or a tensor kept from an earlier call. Use the "
+                "eager, plain form of that part of the model."
+            )
+        return tensor
+
+    def finish(self, output: Tensor) -> Tensor:
+        """The model's output as it stands after the last in-place operation; c is what it hands back."""
+        output = self.current(output)
+        origin = self.origin(output)
+        if origin is not None and origin.early is not None:
+            origin.early.demand("quotient")
+        return output
+
+    def captured(self, output: Tensor, name: str) -> Tensor:
+        """A module's output as it stands when the module returns.
+
+        Raises:
+            UnsupportedOperation: no relevance flows through it.
+        """
+        output = self.current(output)
+        if not self.depends(output):
+            raise UnsupportedOperation(
+                f"the output of module '{name}' does not depend on the input, or is held constant as a gate, so it "
+                "has no relevance. Name a module whose values are handed on."
+            )
+        return output
+
+    def relevance(self, value: Tensor, carried: Tensor) -> Tensor:
+        """R of a tensor from what was carried to it, c or R; of a layer with a folded BatchNorm, after that."""
+        origin = self.origin(value)
+        if origin is not None and origin.early is not None and origin.early.carried == "relevance":
+            return carried
+        if origin is not None and origin.call is not None:
+            return carried * origin.call.z
+        return carried * value.detach()
+
+    @property
+    def place(self) -> str:
+        """Where in the model the trace is, for messages."""
+        named = [name for name, _ in self.path if name]
+        return f" in module '{named[-1]}' ({type(self.path[-1][1]).__name__})" if named else ""
+
+    # -- the mode -------------------------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name = operation_name(func)
+        if name in METADATA:
+            return func(*args, **(kwargs or {}))
+        args, named = map_tensors(self.current, (args, dict(kwargs or {})))
+        tensors = list(tensors_in((args, named)))
+        tracked = [tensor for tensor in tensors if self.depends(tensor)]
+        tokens = any(origin.tokens for origin in map(self.origin, tensors) if origin is not None)
+        if tokens and name == "embedding":
+            return self._follow(name, func, args, named, tracked)
+        if not tensors:
+            return func(*args, **named)
+        if not tracked or name in CONSTANTS:
+            return self._constant(func, args, named, tensors, tokens)
+        return self._follow(name, func, args, named, tracked)
+
+    def _constant(
+        self, func: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor], tokens: bool
+    ) -> Any:
+        """An operation on constants; what is made of a gate stays a gate, integers made of tokens stay tokens."""
+        gates = [origin.gate for origin in map(self.origin, tensors) if origin is not None and origin.gate]
+        args, kwargs = map_tensors(_freeze, (args, kwargs))
+        with torch.no_grad():
+            out = func(*args, **kwargs)
+        for tensor in tensors_in(out):
+            if gates and tensor.is_floating_point():
+                _mark(tensor, Origin(self.token, gate=gates[0]))
+            elif tokens and not tensor.is_floating_point():
+                _mark(tensor, Origin(self.token, tokens=True))
+        return out
+
+    def _follow(
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], tracked: list[Tensor]
+    ) -> Any:
+        name, func, kwargs, in_place = out_of_place(name, func, kwargs)
+        call = Call(self, name, func, args, kwargs, tracked)
+        handler = self.handlers.get(name)
+        if handler is None:
+            raise call.refuse(
+                "there is no rule for this operation. Write this part of the model with operations that have one, "
+                "or add a handler for it (CONTRIBUTING.md: Add an operation); `gradient` and "
+                "`gradient_x_input` need no rules."
+            )
+        if kwargs.get("out") is not None:
+            raise call.refuse("writing into out=… hides where values come from. Use the returned tensor.")
+        if not torch.is_grad_enabled():
+            raise call.refuse(
+                "the model turns gradients off inside its forward (no_grad, inference_mode, detach), so relevance "
+                "cannot follow. Remove that, or explain the part of the model after it."
+            )
+        if name != "batch_norm":
+            self.consume(tracked)
+        out = handler(call)
+        out = map_tensors(lambda tensor: self._finish(call, tensor), out)
+        if in_place:
+            origin = self.origin(args[0])
+            root = self.origin(_root(args[0]))
+            if origin is not None and root is not None and out is not args[0]:
+                origin.replaced = out
+                root.overwritten = True
+        return out
+
+    def consume(self, tracked: list[Tensor]) -> None:
+        """Tell the weighted layers whose outputs are used that they are."""
+        for tensor in tracked:
+            origin = self.origin(tensor)
+            if origin is not None and origin.call is not None:
+                origin.call.consumed(tensor, folded=origin.folded)
+
+    def _finish(self, call: Call, out: Tensor) -> Tensor:
+        """Mark an output of an operation on tracked tensors."""
+        if self.origin(out) is not None or not out.is_floating_point():
+            return out
+        if not out.requires_grad:
+            raise call.refuse(
+                "its result does not depend on the input differentiably, so relevance cannot follow."
+            )
+        if call.origin is not None:
+            _mark(out, call.origin)
+            return out
+        early = self.early(call, carries=call.carries == "natively")
+        if early is not None and call.carries == "elementwise" and out.shape == call.tracked[0].shape:
+            early.carries = True
+            out = either(call.tracked[0], out, early)
+        _mark(out, Origin(self.token, early=early, nonnegative=self._nonnegative(call)))
+        return out
+
+    def _nonnegative(self, call: Call) -> bool:
+        """Whether the operation is a ReLU, or one that keeps signs on nothing but values ≥ 0."""
+        known = (origin.nonnegative for origin in map(self.origin, call.tracked) if origin is not None)
+        return call.name == "relu" or (call.keeps_sign and all(known))
+
+    def early(self, call: Call, *, carries: bool) -> Early | None:
+        """The output of an operation ahead of the first layer that carries c, None if it is not there."""
+        before = [origin.early for origin in map(self.origin, call.tracked) if origin is not None]
+        parents = [early for early in before if early is not None]
+        if len(parents) == len(before):
+            return Early(call.name + self.place, tuple(parents), carries=carries)
+        for early in parents:
+            early.demand("quotient")
+        return None
+
+
+def _freeze(tensor: Tensor) -> Tensor:
+    """Parameters are constants of the explanation: no gradient is computed for them."""
+    return tensor.detach() if tensor.requires_grad and tensor.is_leaf and not _marked(tensor) else tensor
+
+
+def _root(tensor: Tensor) -> Tensor:
+    """The tensor whose memory a view shows."""
+    return tensor if tensor._base is None else tensor._base
+
+
+def _marked(tensor: Tensor) -> bool:
+    return "_spray_origin" in tensor.__dict__
+
+
+def _mark(tensor: Tensor, origin: Origin) -> None:
+    tensor.__dict__["_spray_origin"] = origin
