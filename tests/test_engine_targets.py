@@ -60,6 +60,15 @@ def test_several_targets_come_from_one_forward_pass():
         assert all(torch.equal(explanation.checks[key], value) for key, value in alone.checks.items())
 
 
+def test_each_target_can_have_a_start_of_its_own():
+    model, x = small_cnn(), images()
+    starts = ["logit", "unit", Difference(against=3)]
+    several = Explainer(model, "epsilon_plus").explain_each(x, [1, None, 1], starts)
+    for explanation, target, start in zip(several, [1, None, 1], starts, strict=True):
+        alone = attribute(model, x, target, "epsilon_plus", start=start)
+        assert torch.equal(explanation.relevance, alone)
+
+
 def test_a_difference_of_logits_is_the_difference_of_two_maps():
     model, x = small_cnn(bias=False), images()
     contrast = explain(model, x, 1, "lrp_0", start=Difference(against=3))

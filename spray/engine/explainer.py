@@ -125,21 +125,30 @@ class Explainer:
         return self.explain_each(inputs, [targets], start)[0]
 
     def explain_each(
-        self, inputs: Float[Tensor, "n ..."], targets: Sequence[Target], start: Start = "logit"
+        self,
+        inputs: Float[Tensor, "n ..."],
+        targets: Sequence[Target],
+        start: Start | list[Start] = "logit",
     ) -> list[Explanation]:
         """Relevance of several targets per sample from one forward pass: one explanation per entry of ``targets``.
 
         For the true, the predicted and the second class: ``explain_each(inputs, [labels, None, Ranked(1)])``.
+        ``start`` is one for all targets, or a list of one for each.
         """
         self._check_model()
         preflight.check_inputs(inputs, self.model)
-        seed = _start(start).seed
+        starts = start if isinstance(start, list) else [start] * len(targets)
+        seeds = [_start(each).seed for each in starts]
         with computing(inputs.device.type):
             if isinstance(self.composite, Foreign):
-                return [self._foreign(self.composite, inputs, each, seed) for each in targets]
+                return [
+                    self._foreign(self.composite, inputs, each, seed)
+                    for each, seed in zip(targets, seeds, strict=True)
+                ]
             run = self._forward(inputs)
             return [
-                self._backward(run, each, seed, keep=i + 1 < len(targets)) for i, each in enumerate(targets)
+                self._backward(run, each, seed, keep=i + 1 < len(targets))
+                for i, (each, seed) in enumerate(zip(targets, seeds, strict=True))
             ]
 
     def _forward(self, inputs: Tensor) -> _Pass:
