@@ -92,6 +92,24 @@ class AnalysisHandle:
         keyed = {f"{unit}/{key}": data for key, data in files.items()}
         self._ledger.write(unit, keyed, {"provenance": provenance.id})
 
+    def write_tested(self, group: int, findings: Sequence[Finding], provenance: Provenance) -> None:
+        """Keep the findings of one group before they are ranked among all: an interrupted test goes on after it.
+
+        Raises:
+            StoreError: the group is kept already, with other findings.
+        """
+        self._check_writable()
+        unit = self._tested_unit(group, provenance)
+        files = {f"{unit}/{key}": data for key, data in encode_findings(findings, provenance).items()}
+        self._ledger.write(unit, files, {"provenance": provenance.id})
+
+    def tested(self, group: int, provenance: Provenance) -> list[Finding] | None:
+        """The kept findings of one group; None if it has not been tested in this way."""
+        unit = self._tested_unit(group, provenance)
+        if self._ledger.commit(unit) is None:
+            return None
+        return decode_findings(self._files(unit), f"{self._floor.url}: {unit}")[0]
+
     def findings(self) -> list[Finding]:
         """The newest list of findings, as ranked; empty if there is none.
 
@@ -126,6 +144,9 @@ class AnalysisHandle:
 
     def _findings_unit(self, revision: int) -> str:
         return f"{ROOT}/{self.id}/findings/{revision}"
+
+    def _tested_unit(self, group: int, provenance: Provenance) -> str:
+        return f"{ROOT}/{self.id}/tested/{provenance.id[:12]}/{group_key(group)}"
 
     def _check_writable(self) -> None:
         if not self._writable:

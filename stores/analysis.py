@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from stores.provenance import Json
 
@@ -83,3 +83,5 @@ class Finding:
     summary: str = ""
     """The finding in plain, hedged words."""
     notes: tuple[str, ...] = ()
+    pictures: Mapping[str, UInt8[np.ndarray, "n y x rgb"]] = field(default_factory=dict)
+    """Samples before and after interventions: "members" and the same "removed", "hosts" and the same "pasted"."""

@@ -15,6 +15,7 @@ from stores.provenance import Json, Provenance, to_json
 from stores.schema import content_of, element
 
 _ARRAYS = {"rows": np.int64, "region": np.bool_, "mean_map": np.float32}
+_PICTURES = "pictures"
 
 
 def encode_findings(findings: Sequence[Finding], provenance: Provenance) -> dict[str, bytes]:
@@ -32,6 +33,9 @@ def encode_findings(findings: Sequence[Finding], provenance: Provenance) -> dict
         name: _joined([getattr(finding, name) for finding in findings], dtype)
         for name, dtype in _ARRAYS.items()
     }
+    pictures = [picture for finding in findings for _, picture in sorted(finding.pictures.items())]
+    if pictures:
+        arrays[_PICTURES] = _joined(pictures, np.uint8)
     content: dict[str, Json] = {
         "findings": [_record(finding) for finding in findings],
         "provenance": provenance.to_json(),
@@ -45,18 +49,28 @@ def decode_findings(files: Mapping[str, bytes], where: str) -> tuple[list[Findin
     content = content_of(attributes, "findings", where)
     if content is None:
         raise Damaged(f"{where}: these are not findings.")
-    taken = dict.fromkeys(_ARRAYS, 0)
+    queues = {name: _Queue(values) for name, values in arrays.items()}
     findings = []
     for record in content["findings"]:
-        values: dict[str, Any] = {}
-        for name, shape in record.pop("shapes").items():
-            length = math.prod(shape) if shape is not None else 0
-            piece = arrays[name][taken[name] : taken[name] + length]
-            values[name] = None if shape is None else piece.reshape(shape)
-            taken[name] += length
+        values = {name: queues[name].take(shape) for name, shape in record.pop("shapes").items()}
+        pictures = {name: queues[_PICTURES].take(shape) for name, shape in record.pop(_PICTURES, {}).items()}
         record["clusters"], record["notes"] = tuple(record["clusters"]), tuple(record["notes"])
-        findings.append(Finding(**record, **values))
+        findings.append(Finding(**record, **values, pictures=pictures))
     return findings, Provenance.from_json(content["provenance"])
+
+
+class _Queue:
+    """Arrays that lie end to end in one, taken from the front."""
+
+    def __init__(self, flat: np.ndarray) -> None:
+        self.flat, self.taken = flat, 0
+
+    def take(self, shape: Sequence[int] | None) -> Any:
+        """The next one, of this shape; None takes nothing."""
+        if shape is None:
+            return None
+        start, self.taken = self.taken, self.taken + math.prod(shape)
+        return self.flat[start : self.taken].reshape(shape)
 
 
 def _record(finding: Finding) -> dict[str, Json]:
@@ -64,7 +78,10 @@ def _record(finding: Finding) -> dict[str, Json]:
     for name in _ARRAYS:
         values = getattr(finding, name)
         shapes[name] = None if values is None else list(np.shape(values))
-    return {
+    pictures: dict[str, Json] = {
+        name: list(np.shape(picture)) for name, picture in sorted(finding.pictures.items())
+    }
+    record: dict[str, Json] = {
         "name": finding.name,
         "group": int(finding.group),
         "clustering": finding.clustering,
@@ -77,6 +94,7 @@ def _record(finding: Finding) -> dict[str, Json]:
         "notes": list(finding.notes),
         "shapes": shapes,
     }
+    return record | {_PICTURES: pictures} if pictures else record
 
 
 def _joined(arrays: Sequence[Any], dtype: type) -> np.ndarray:

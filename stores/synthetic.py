@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from stores.analysis import Clustering, Finding, GroupAnalysis
 from stores.provenance import Json, Provenance
@@ -32,6 +32,8 @@ _STRATEGIES = (
     "a bright tag in the upper right corner",
 )
 _SHARD = 256
+_PICTURED = 6
+"""Samples that a finding shows before and after interventions."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def _write_analysis(
         rng = np.random.default_rng([options["seed"], 2, group])
         analysis = _group(group, rows, maps, truth.strategies[rows], rng)
         handle.write(analysis)
-        findings += _findings(analysis, maps, truth.strategies[rows], rng)
+        findings += _findings(analysis, maps, truth, rng)
     findings.sort(key=lambda finding: -finding.score)
     handle.write_findings(findings, _made("findings", options))
 
@@ -313,11 +315,12 @@ def _kmeans(points: Float[np.ndarray, "m d"], k: int) -> Int[np.ndarray, " m"]:
 def _findings(
     analysis: GroupAnalysis,
     maps: Float[np.ndarray, "m y x"],
-    strategies: Int[np.ndarray, " m"],
+    truth: _Truth,
     rng: np.random.Generator,
 ) -> list[Finding]:
     """One finding per strategy; effects of interventions are drawn at random, high for the tag."""
     found: list[Finding] = []
+    strategies = truth.strategies[analysis.rows]
     if analysis.status != "ok":
         return found
     for index, strategy in enumerate(np.unique(strategies).tolist()):
@@ -360,9 +363,29 @@ def _findings(
                 mean.astype(np.float32),
                 evidence,
                 summary,
+                pictures=_pictures(truth, analysis.rows[members], analysis.group, region),
             )
         )
     return found
+
+
+def _pictures(
+    truth: _Truth, members: Int[np.ndarray, " m"], group: int, region: Bool[np.ndarray, "y x"]
+) -> dict[str, UInt8[np.ndarray, "n y x c"]]:
+    """The region of a few members replaced by their mean, and pasted on as many samples of other classes."""
+    shown = members[:_PICTURED]
+    hosts = np.flatnonzero(truth.labels != group)[: len(shown)]
+    before = truth.images[shown]
+    inside = np.zeros(before.shape[-2:], bool)
+    fine = region.repeat(2, axis=0).repeat(2, axis=1)
+    inside[: len(fine), : fine.shape[1]] = fine
+    shots = {
+        "members": before,
+        "removed": np.where(inside, before.mean(axis=(2, 3), keepdims=True), before),
+        "hosts": truth.images[hosts],
+        "pasted": np.where(inside, before[: len(hosts)], truth.images[hosts]),
+    }
+    return {name: _thumbnails(images) for name, images in shots.items()}
 
 
 def _effect(effect: float, n: int) -> dict[str, Any]:
