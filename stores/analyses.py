@@ -146,7 +146,7 @@ class AnalysisHandle:
         return f"{ROOT}/{self.id}/findings/{revision}"
 
     def _tested_unit(self, group: int, provenance: Provenance) -> str:
-        return f"{ROOT}/{self.id}/tested/{provenance.id[:12]}/{group_key(group)}"
+        return f"{ROOT}/{self.id}/tested/{provenance.id[:12]}-{group_key(group)}"
 
     def _check_writable(self) -> None:
         if not self._writable:

@@ -137,7 +137,8 @@ class _Check:
     def _owners(self, units: list[str]) -> Iterator[Problem]:
         """Tables and analyses that have commits but are not there any more."""
         for owner in dict.fromkeys(
-            unit.removesuffix("/findings") for unit in (u.rpartition("/")[0] for u in units)
+            unit.removesuffix("/findings").removesuffix("/tested")
+            for unit in (u.rpartition("/")[0] for u in units)
         ):
             if self.floor.size(f"{owner}/zarr.json") is None:
                 yield self._done(
