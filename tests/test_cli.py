@@ -314,7 +314,9 @@ def test_ctrl_c_leaves_a_store_that_the_same_command_completes(project, tmp_path
     (project / "interrupt").touch()
     arguments = ["attribute", "--model", f"{project}/model.py:load", "--data", f"{project}/data.py:load"]
     arguments += ["--block", "6", "--device", "cpu", "--workers", str(workers)]
-    code = "from spray.cli import main; main(prog_name='spray')"
+    # Tests that run in the background of a shell inherit a SIGINT that is ignored.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from spray.cli import main; main(prog_name='spray')"
     found = subprocess.run(
         [sys.executable, "-c", code, *arguments, "--out", tmp_path / "a.zarr"],
         capture_output=True,
