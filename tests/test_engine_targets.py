@@ -69,6 +69,13 @@ def test_each_target_can_have_a_start_of_its_own():
         assert torch.equal(explanation.relevance, alone)
 
 
+def test_a_target_can_be_decided_by_the_logits():
+    model, x = small_cnn(), images()
+    least = explain(model, x, lambda logits: logits.argmin(1), "epsilon_plus")
+    assert torch.equal(least.targets, least.logits.argmin(1))
+    assert torch.equal(least.relevance, attribute(model, x, least.targets, "epsilon_plus"))
+
+
 def test_a_difference_of_logits_is_the_difference_of_two_maps():
     model, x = small_cnn(bias=False), images()
     contrast = explain(model, x, 1, "lrp_0", start=Difference(against=3))

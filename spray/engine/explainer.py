@@ -20,7 +20,7 @@ from spray.engine.composites import Composite, Gradient, Method, composite
 from spray.engine.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
 from spray.engine.methods import Foreign
 from spray.engine.operations import HANDLERS
-from spray.engine.preflight import Ranked
+from spray.engine.preflight import ByLogits, Ranked
 from spray.engine.start import Start as StartStep
 from spray.engine.start import start
 from spray.engine.trace import Trace
@@ -28,7 +28,7 @@ from spray.engine.watching import computing, watched
 from spray.engine.weights import DerivedWeights
 
 Start = str | StartStep
-Target = Int[Tensor, " n"] | int | Ranked | None
+Target = Int[Tensor, " n"] | int | Ranked | ByLogits | None
 Seed = Callable[[Tensor, Tensor], Tensor]
 
 __all__ = [
@@ -114,6 +114,8 @@ class Explainer:
         start: Start = "logit",
     ) -> Explanation:
         """Relevance of one target per sample: classes, one class for all, ``Ranked``, or None for the predicted.
+
+        A function from the logits to classes is taken, too.
 
         ``start`` is a name of ``spray.engine.start.STARTS`` or a start: where the relevance is put in, and how much.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,9 @@ class Ranked:
 
     rank: int
 
+
+ByLogits = Callable[[Tensor], Tensor]
+"""A target that the logits decide: from (n, classes) to one class per sample."""
 
 _RANDOM = ("Dropout", "StochasticDepth", "DropPath", "DropBlock")
 
@@ -137,7 +141,9 @@ def check_logits(logits: object, samples: int) -> Tensor:
     return logits
 
 
-def check_targets(targets: Tensor | int | Ranked | None, logits: Float[Tensor, "n classes"]) -> Tensor:
+def check_targets(
+    targets: Tensor | int | Ranked | ByLogits | None, logits: Float[Tensor, "n classes"]
+) -> Tensor:
     """One class per sample, int64; None means the predicted ones.
 
     Raises:
@@ -155,7 +161,8 @@ def check_targets(targets: Tensor | int | Ranked | None, logits: Float[Tensor, "
     if isinstance(targets, int):
         chosen = torch.full((samples,), targets, device=logits.device)
     else:
-        chosen = torch.as_tensor(targets, device=logits.device)
+        given = targets if isinstance(targets, Tensor) or not callable(targets) else targets(logits.detach())
+        chosen = torch.as_tensor(given, device=logits.device)
         if chosen.is_floating_point() or chosen.dtype == torch.bool or chosen.shape != (samples,):
             raise BadInput(
                 f"targets are {chosen.dtype} of shape {tuple(chosen.shape)}, but one integer class for each of "
