@@ -201,6 +201,7 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, nargs="*", default=[1000, 5000, 50_000, 200_000])
     parser.add_argument("--served", type=int, nargs="*", default=[200_000])
+    parser.add_argument("--stores", type=Path, help="where drawn stores are kept for the next time")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     from playwright.sync_api import sync_playwright
@@ -211,8 +212,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(FLAGS))
         for samples in sorted({*options.samples, *options.served}):
-            store = Path(folder) / f"{samples}.zarr"
-            draw_store(store, samples)
+            store = (options.stores or Path(folder)) / f"{samples}.zarr"
+            if not store.exists():
+                partial = store.with_suffix(".partial")
+                draw_store(partial, samples)
+                partial.rename(store)
             if samples in options.samples:
                 start = time.perf_counter()
                 written = reports.write(store, Path(folder) / f"{samples}.html")

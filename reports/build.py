@@ -21,7 +21,7 @@ from reports.payload import blocks, page_payload, script_json
 from reports.theme import style_variables
 
 HERE = Path(__file__).parent
-SCRIPTS = ("core", "data", "tiles", "verdicts", "router", "page")
+SCRIPTS = ("core", "data", "tiles", "evidence", "verdicts", "router", "page")
 STYLES = ("base", "layout", "panels")
 
 Carrier = Literal["auto", "file", "folder"]

@@ -77,7 +77,6 @@ def plot_embedding(
         "x": xy[:, 0],
         "y": xy[:, 1],
         "colour": colours.tolist(),
-        "size": np.full(len(xy), 6.0),
         "id": list(entry.samples.ids),
         "prediction": [model.classes[i] if i >= 0 else "" for i in entry.samples.prediction],
         "confidence": entry.samples.confidence,

@@ -14,18 +14,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Int8
 
-from reports.images import atlas, packed, quantise
+from reports.images import Atlas, atlas, packed, quantise
 from reports.model import Group, ReportModel, Subject, spectral_unit
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS
 from reports.verdicts import INHERITED_FROM, overlaps
-from stores import Run, Verdict
+from stores import Finding, Run, Verdict
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 EIGENVALUES = 30
 VECTORS = 8
 """Eigenvectors that travel, as int8, so that the page can measure distances in the spectral embedding."""
-PAGE = 2048
+PAGE = 1024
 """Samples per block of pictures."""
+FRONT = 384
+"""About so many pictures travel with a class that has several pages: those that are looked at first."""
+CODED = 2**16
+"""A column of metadata with fewer values than this travels as codes."""
 FULL = "input.full"
 STEP = 4
 """Levels between two codes of a sample's map."""
@@ -143,6 +147,7 @@ def subject_payload(subject: Subject) -> dict[str, Any]:
         "notes": list(finding.notes),
         "region": None if finding.region is None else packed(finding.region.astype(np.uint8)),
         "mean_map": None if finding.mean_map is None else packed(quantise(finding.mean_map[None])[0][0]),
+        "pictured": bool(finding.pictures),
     }
 
 
@@ -153,7 +158,7 @@ def chunk_payload(group: Group, pictures: Pictures) -> dict[str, Any]:
         "index": group.index,
         "n": len(samples.rows),
         "ids": list(samples.ids),
-        "metadata": {name: list(values) for name, values in samples.metadata.items()},
+        "metadata": {name: column_payload(values) for name, values in samples.metadata.items()},
         "rows": packed(samples.rows.astype(np.uint32)),
         "label": packed(samples.label.astype(np.int16)),
         "prediction": packed(samples.prediction.astype(np.int16)),
@@ -167,8 +172,18 @@ def chunk_payload(group: Group, pictures: Pictures) -> dict[str, Any]:
         "members": {subject.key: packed(subject.members.astype(np.uint32)) for subject in group.subjects},
         "means": {key: packed(mean) for key, mean in pictures.means.items()},
         "class_scale": finite(pictures.class_scale),
-        "pages": {"size": pictures.size, "names": list(pictures.names)},
+        "pages": pictures.pages,
+        "front": pictures.front,
     }
+
+
+def column_payload(values: Sequence[str]) -> dict[str, Any]:
+    """A column of text: its values, and their codes by sample where values repeat."""
+    known = {value: code for code, value in enumerate(dict.fromkeys(values))}
+    if len(known) >= min(CODED, max(2, len(values) // 2)):
+        return {"values": list(values), "codes": None}
+    codes = np.fromiter((known[value] for value in values), dtype=np.uint16, count=len(values))
+    return {"values": list(known), "codes": packed(codes)}
 
 
 def pictures_of(group: Group) -> dict[str, Float[np.ndarray, "m 2"]]:
@@ -184,14 +199,23 @@ def pictures_of(group: Group) -> dict[str, Float[np.ndarray, "m 2"]]:
 class Pictures:
     """Where the pictures of a class are, and what was seen in passing while they were read."""
 
-    names: tuple[str, ...]
-    """Block of each page, in the order of the samples."""
-    size: int
-    """Samples per page."""
+    pages: Mapping[str, Any]
+    """``size`` and ``names``: blocks of so many samples, in their order; or ``picked``: the beginning of the names of
+    blocks that hold whatever positions their names end with."""
     means: Mapping[str, Int8[np.ndarray, "y x"]]
     """Mean map of each cluster, every member's map first scaled to its own largest |R|."""
     class_scale: float
     """98th percentile of the samples' largest |R|: the scale of the class as a whole."""
+    front: Mapping[str, Any] | None = None
+    """Positions that are looked at first, and a page of their pictures."""
+
+
+def front_positions(group: Group) -> Int[np.ndarray, " k"]:
+    """The most and the least central members of every finding and cluster: about ``FRONT`` in all, ascending."""
+    each = FRONT // max(1, len(group.subjects))
+    inner, outer = max(12, each * 2 // 3), max(6, each // 3)
+    ends = [np.r_[subject.members[:inner], subject.members[-outer:]] for subject in group.subjects]
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *ends]))
 
 
 def mean_maps(
@@ -233,15 +257,29 @@ def picture_page(
         content["maps"] = packed(codes, compress=True)
         content["scale"] = packed(np.nan_to_num(scale))
     if "thumbnail" in run.samples.columns:
-        sheet = atlas(np.asarray(run.samples.read("thumbnail", rows)))
-        if sheet is not None:
-            content["atlas"] = {
-                "columns": sheet.columns,
-                "stride": list(sheet.stride),
-                "size": list(sheet.size),
-                "data": packed(np.frombuffer(sheet.webp, dtype=np.uint8))["data"],
-            }
+        content["atlas"] = atlas_payload(atlas(np.asarray(run.samples.read("thumbnail", rows))))
     return content
+
+
+def atlas_payload(sheet: Atlas | None) -> dict[str, Any] | None:
+    """An atlas for the browser."""
+    if sheet is None:
+        return None
+    return {
+        "columns": sheet.columns,
+        "stride": list(sheet.stride),
+        "size": list(sheet.size),
+        "data": packed(np.frombuffer(sheet.webp, dtype=np.uint8))["data"],
+    }
+
+
+def proof_payload(finding: Finding) -> dict[str, Any]:
+    """Samples of a finding before and after interventions, as a block."""
+    return {
+        kind: {"count": len(pictures), "atlas": atlas_payload(atlas(np.asarray(pictures), quality=90))}
+        for kind, pictures in finding.pictures.items()
+        if len(pictures)
+    }
 
 
 def blocks(run: Run, model: ReportModel, written: set[str]) -> Iterator[tuple[str, str]]:
@@ -265,8 +303,29 @@ def blocks(run: Run, model: ReportModel, written: set[str]) -> Iterator[tuple[st
             if names[-1] not in written:
                 written.add(names[-1])
                 yield names[-1], text
-        pictures = Pictures(tuple(names), PAGE, mean_maps(group, codes_seen), class_scale(scales))
+        for number, subject in enumerate(group.subjects):
+            if subject.finding is not None and subject.finding.pictures:
+                yield (
+                    f"proof-{model.analysis}-{group.index}-{number}",
+                    script_json(proof_payload(subject.finding)),
+                )
+        pictures = Pictures(
+            {"size": PAGE, "names": names},
+            mean_maps(group, codes_seen),
+            class_scale(scales),
+            front_payload(run, model, group) if len(names) > 1 else None,
+        )
         yield chunk_name(model, group.index), script_json(chunk_payload(group, pictures))
+
+
+def front_payload(run: Run, model: ReportModel, group: Group) -> dict[str, Any]:
+    """The pictures of ``front_positions``."""
+    positions = front_positions(group)
+    rows = group.samples.rows[positions]
+    return {
+        "positions": packed(positions.astype(np.uint32)),
+        "page": picture_page(run, rows, relevance_codes(run, model, rows)),
+    }
 
 
 def class_scale(scales: Sequence[Float[np.ndarray, " n"]]) -> float:

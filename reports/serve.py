@@ -30,14 +30,15 @@ from reports.payload import (
     finite,
     mean_maps,
     picture_page,
+    proof_payload,
     relevance_codes,
     script_json,
 )
 
 LOCAL = "127.0.0.1"
 PORT = 5100
-SERVED_PAGE = 32
-"""Samples per block of pictures: small, because they are read when somebody looks."""
+PICKED = 256
+"""At most so many pictures in one answer."""
 MEMBERS_OF_MEAN = 1000
 """A served mean map is that of at most so many members, evenly drawn."""
 VERDICT_BYTES = 64_000_000
@@ -56,7 +57,10 @@ class Source:
         """The JSON of a block; the latest are kept, since several people look at the same classes."""
 
     def block(self, name: str) -> dict[str, Any]:
-        """A block by its name, ``chunk-<analysis>-<class>`` or ``pictures-<analysis>-<class>-<page>``.
+        """A block by its name.
+
+        ``chunk-<analysis>-<class>``; ``pictures-<analysis>-<class>-<position>.<position>…``; and
+        ``proof-<analysis>-<class>-<number of the finding>``.
 
         Raises:
             KeyError: there is no such block.
@@ -65,23 +69,29 @@ class Source:
         model = self.models[analysis]
         if kind == "chunk":
             return self._chunk(model, model.group(_number(rest[0])))
+        index, _, wanted = rest[0].rpartition("-")
+        group = model.group(_number(index))
         if kind == "pictures":
-            index, _, number = rest[0].rpartition("-")
-            group = model.group(_number(index))
-            start = _number(number) * SERVED_PAGE
-            rows = group.samples.rows[start : start + SERVED_PAGE]
-            if start >= 0 and len(rows):
-                return picture_page(self.run, rows, relevance_codes(self.run, model, rows, full=True))
+            return self._pictures(model, group, [_number(text) for text in wanted.split(".")])
+        if kind == "proof" and 0 <= _number(wanted) < len(group.subjects):
+            finding = group.subjects[_number(wanted)].finding
+            if finding is not None and finding.pictures:
+                return proof_payload(finding)
         raise KeyError(name)
 
+    def _pictures(self, model: ReportModel, group: Group, positions: list[int]) -> dict[str, Any]:
+        if len(positions) > PICKED or not all(0 <= i < len(group.samples.rows) for i in positions):
+            raise KeyError(positions)
+        rows = group.samples.rows[positions]
+        return picture_page(self.run, rows, relevance_codes(self.run, model, rows, full=True))
+
     def _chunk(self, model: ReportModel, group: Group) -> dict[str, Any]:
-        pages = -(-len(group.samples.rows) // SERVED_PAGE)
-        names = tuple(f"pictures-{model.analysis}-{group.index}-{number}" for number in range(pages))
+        pages = {"picked": f"pictures-{model.analysis}-{group.index}"}
         drawn = [_some(subject) for subject in group.subjects if subject.kind == "cluster"]
         members = np.unique(np.concatenate([np.zeros(0, np.int64), *(subject.members for subject in drawn)]))
         relevance = relevance_codes(self.run, model, group.samples.rows[members])
         if relevance is None:
-            return chunk_payload(group, Pictures(names, SERVED_PAGE, {}, 0.0))
+            return chunk_payload(group, Pictures(pages, {}, 0.0))
         codes, scale = relevance
         # Only the drawn members were read: positions among them take the place of those in the class.
         placed = tuple(
@@ -89,7 +99,7 @@ class Source:
             for subject in drawn
         )
         means = mean_maps(dataclasses.replace(group, subjects=placed), [(0, codes)])
-        return chunk_payload(group, Pictures(names, SERVED_PAGE, means, class_scale([scale])))
+        return chunk_payload(group, Pictures(pages, means, class_scale([scale])))
 
     def verdicts(self) -> list[dict[str, Any]]:
         """All verdicts of the store, in the order they were given."""
@@ -242,7 +252,7 @@ def start(
         index=None,
         extra_patterns=[
             (r"/", _Page, options),
-            (r"/data/([\w-]+)", _Data, options),
+            (r"/data/([\w.-]+)", _Data, options),
             (r"/verdicts", _Verdicts, options),
         ],
         http_server_kwargs={"max_body_size": VERDICT_BYTES},

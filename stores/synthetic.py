@@ -388,8 +388,13 @@ def _pictures(
     return {name: _thumbnails(images) for name, images in shots.items()}
 
 
-def _effect(effect: float, n: int) -> dict[str, Any]:
-    return {"effect": effect, "control": 0.02, "n": n, "interval": [max(0.0, effect - 0.05), effect + 0.05]}
+def _effect(effect: float, n: int) -> dict[str, Json]:
+    """What an intervention measures: its effect, that of controls, and what is left beside the strongest."""
+    net = effect - 0.02
+    return {
+        "mean": effect, "net": net, "net_interval": [net - 0.05, net + 0.05], "images": n, "way": "local mean",
+        "controls": {"matched": 0.02, "random": 0.0},
+    }  # fmt: skip
 
 
 def _made(what: str, options: Mapping[str, Any]) -> Provenance:

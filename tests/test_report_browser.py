@@ -639,26 +639,49 @@ def test_every_page_says_something_and_nothing_that_a_program_would_say(run, vis
     assert '"synthetic"' in v.page.inner_text("#about-configuration")
 
 
-def test_many_dots_are_thinned_and_selected_through(visit):
+def lasso_all(v):
+    drag(v, "#figure-embedding", [(0.03, 0.05), (0.88, 0.05), (0.88, 0.95), (0.03, 0.95), (0.03, 0.06)])
+    v.settled("spray.state.origin === 'brush'")
+
+
+def test_many_dots_are_thinned_and_lasso_and_box_take_those_that_are_not_drawn_too(visit):
     v = visit()
+    lasso_all(v)
+    whole = v.state("Array.from(spray.state.selection)")
     v.state(
         "(spray.mostDots = 50, spray.router.go({ group: spray.report.groups[1].index }).then(() => null))"
     )
-    v.settled(
-        "spray.state.group === spray.report.groups[1] && spray.state.chunk.index === spray.state.group.index"
-    )
+    v.settled("spray.state.chunk.index === spray.report.groups[1].index")
     points = "spray.figures.embedding.model.document.get_model_by_name('points')"
-    assert v.state(f"{points}.data.x.length") == 50
     n = v.state("spray.state.chunk.n")
-    assert f"50 of {n} dots drawn" in v.page.inner_text("#legend")
+    drawn = v.state(f"{points}.data.x.length")
+    assert 40 <= drawn <= 60
+    assert f"{drawn} of {n} dots drawn" in v.page.inner_text("#legend")
     members = set(v.state("Array.from(spray.state.selection)"))
-    shown = [int(i * n / 50) for i in range(50)]
+    shown = v.state("Array.from(spray.thinned(spray.state))")
     assert v.state(f"{points}.selected.indices") == [
         i for i, position in enumerate(shown) if position in members
     ]
-    drag(v, "#figure-embedding", [(0.03, 0.05), (0.88, 0.05), (0.88, 0.95), (0.03, 0.95), (0.03, 0.06)])
-    v.settled("spray.state.origin === 'brush'")
-    assert set(v.state("Array.from(spray.state.selection)")) <= set(shown)
+    v.state("spray.router.go({ group: spray.report.groups[0].index }).then(() => null)")
+    flagged = v.state("Array.from(spray.state.chunk.members[spray.state.subject.key])")
+    assert len(set(flagged) & set(v.state("Array.from(spray.thinned(spray.state))"))) >= 12
+    lasso_all(v)
+    assert v.state("Array.from(spray.state.selection)") == whole
+
+
+def test_points_in_a_polygon_are_those_a_plain_second_writing_finds(visit):
+    v = visit()
+    star = np.array(
+        [[0, 3], [1, 1], [3, 1], [1.4, -0.3], [2, -2.5], [0, -1], [-2, -2.5], [-1.4, -0.3], [-3, 1], [-1, 1]]
+    )
+    xy = np.random.default_rng(0).uniform(-3, 3, (400, 2))
+    geometry = {"type": "poly", "x": star[:, 0].tolist(), "y": star[:, 1].tolist()}
+    found = v.state(f"spray.inside({json.dumps(geometry)}, {json.dumps(xy.ravel().tolist())})")
+    # The turns of a closed path around a point add up to a full one inside, and to nothing outside.
+    ends = np.concatenate([star, star[:1]])[None] - xy[:, None]
+    turns = np.diff(np.unwrap(np.arctan2(ends[..., 1], ends[..., 0])))
+    assert found == np.flatnonzero(np.abs(turns.sum(axis=1)) > 3).tolist()
+    assert 50 < len(found) < 300
 
 
 def test_a_folder_with_a_block_missing_says_so_and_goes_on(browser, run, tmp_path):

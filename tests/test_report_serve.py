@@ -111,9 +111,18 @@ def test_blocks_that_do_not_exist_are_not_found(url, path):
 
 def test_blocks_out_of_an_analysis_are_not_found(run, url):
     analysis = run.analysis().id
-    for name in (f"chunk-{analysis}-99", f"pictures-{analysis}-0-9999", f"pictures-{analysis}-0--1"):
-        assert ask(f"{url}data/{name}")[0] == 404
-    assert ask(f"{url}data/chunk-{analysis}-0")[0] == 200
+    for name in (
+        f"chunk-{analysis}-99",
+        f"pictures-{analysis}-0-9999",
+        f"pictures-{analysis}-0--1",
+        f"pictures-{analysis}-0-{'.'.join(['0'] * 300)}",
+        f"pictures-{analysis}-0-..",
+        f"proof-{analysis}-0-99",
+        f"proof-{analysis}-0--1",
+    ):
+        assert ask(f"{url}data/{name}")[0] == 404, name
+    for name in (f"chunk-{analysis}-0", f"pictures-{analysis}-0-5.1.7", f"proof-{analysis}-0-0"):
+        assert ask(f"{url}data/{name}")[0] == 200, name
 
 
 @pytest.mark.parametrize(
@@ -190,6 +199,7 @@ def test_a_served_class_has_the_mean_maps_of_a_written_one_and_pictures_at_full_
         chunk = json.loads(ask(f"{url}data/{name}")[1])
         assert chunk["means"] == written[name]["means"]
         assert chunk["ids"] == written[name]["ids"] and chunk["members"] == written[name]["members"]
-        page = json.loads(ask(f"{url}data/{chunk['pages']['names'][0]}")[1])
+        page = json.loads(ask(f"{url}data/{chunk['pages']['picked']}-0.9.4")[1])
+        assert page["maps"]["shape"][0] == 3
         full = run.table("relevance/epsilon_plus_flat").columns["input.full"].shape
         assert page["maps"]["shape"][1:] == list(full[1:])

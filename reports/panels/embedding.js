@@ -17,6 +17,7 @@ spray.panel({
     const find = (name) => this.model.document.get_model_by_name(name);
     for (const name of ["points", "labels", "mark", "dots", "names"]) this[name] = find(name);
     this.points.selected.properties.indices.change.connect(() => this.brushed());
+    this.model.on_event("selectiongeometry", ({ geometry, final }) => final && this.surrounded(geometry));
     this.points.inspect.connect(() => this.hovered());
     this.plot.addEventListener("pointermove", (event) => (this.pointer = event), true);
     this.plot.addEventListener("pointerleave", () => spray.card.hide());
@@ -30,8 +31,23 @@ spray.panel({
       this.own = false;
       return;
     }
-    const selection = Uint32Array.from(indices, (i) => this.drawn[i]).sort();
+    if (this.isThinned() && indices.length > 1) return; // surrounded() takes those that are not drawn, too
+    this.select(Uint32Array.from(indices, (i) => this.drawn[i]));
+  },
+  /** A lasso or box around some of many dots: all samples inside, drawn or not. */
+  surrounded(geometry) {
+    const { chunk, picture, selection } = spray.state;
+    if (!this.isThinned() || !["rect", "poly"].includes(geometry.type)) return;
+    const inside = spray.inside(geometry, chunk.pictures[picture]);
+    const more = this.pointer?.shiftKey ? [...selection] : []; // shift adds, as Bokeh does with the drawn ones
+    if (inside.length) this.select(Uint32Array.from(new Set([...more, ...inside])));
+  },
+  select(found) {
+    const selection = found.sort();
     spray.set({ selection, origin: "brush", sample: selection.length === 1 ? selection[0] : null });
+  },
+  isThinned() {
+    return this.drawn.length < spray.state.chunk.n;
   },
   hovered() {
     const [index] = this.points.inspected.indices;
@@ -64,36 +80,45 @@ spray.panel({
   draw(state) {
     const { chunk, group } = state;
     const xy = chunk.pictures[state.picture];
-    this.drawn = spray.thinned(xy ? chunk.n : 0);
+    this.drawn = xy ? spray.thinned(state) : new Uint32Array(0);
     const n = this.drawn.length;
-    const x = new Float32Array(n);
-    const y = new Float32Array(n);
-    this.drawn.forEach((position, i) => ([x[i], y[i]] = [xy[2 * position], xy[2 * position + 1]]));
-    const { colours, entries } = spray.colouring(state);
-    const size = new Float32Array(n).fill(n > 4000 ? 3.5 : n > 1200 ? 5 : n > 300 ? 6.5 : 8);
-    this.points.data = { x, y, colour: Array.from(this.drawn, (position) => colours[position]), size };
+    const { hues, codes, entries } = spray.colouring(state);
+    const shades = hues.map(spray.rgba);
+    const Colours = this.points.data.colour.constructor; // Bokeh's array of packed colours: no text to parse for each dot
+    this.points.data = {
+      x: Float32Array.from(this.drawn, (position) => xy[2 * position]),
+      y: Float32Array.from(this.drawn, (position) => xy[2 * position + 1]),
+      colour: new Colours(Array.from(this.drawn, (position) => shades[codes[position]])),
+    };
+    const size = { value: n > 4000 ? 3.5 : n > 1200 ? 5 : n > 300 ? 6.5 : 8 };
+    for (const name of ["glyph", "selection_glyph", "nonselection_glyph"]) if (this.dots[name].size.value !== size.value) this.dots[name].size = size;
     this.labels.data = this.names_of(state, xy);
-    this.frame(this.model.x_range, x);
-    this.frame(this.model.y_range, y);
+    this.frame(this.model.x_range, xy ?? [], 0);
+    this.frame(this.model.y_range, xy ?? [], 1);
     spray.fill(
       this.legend,
       entries.map(([colour, text]) => spray.element("span", {}, spray.element("i", { style: { background: colour } }), text)),
-      n && n < chunk.n ? spray.element("span", {}, `${spray.count(n)} of ${spray.count(chunk.n)} dots drawn: the lasso takes from these`) : null,
+      n && n < chunk.n ? spray.element("span", {}, `${spray.count(n)} of ${spray.count(chunk.n)} dots drawn; lasso and box take all`) : null,
       n ? null : spray.element("span", {}, group.status === "ok" ? "This analysis has no picture." : spray.classNote(group)),
     );
   },
   /** Where selected positions are among the drawn dots. */
   places(selection) {
-    if (this.drawn.length === spray.state.chunk.n) return Array.from(selection);
-    const inside = new Set(selection);
+    if (!this.isThinned()) return Array.from(selection);
+    const inside = new Uint8Array(spray.state.chunk.n);
+    for (const position of selection) inside[position] = 1;
     const found = [];
-    this.drawn.forEach((position, i) => inside.has(position) && found.push(i));
+    this.drawn.forEach((position, i) => inside[position] && found.push(i));
     return found;
   },
   /** Put all dots in sight, with some air; the reset tool comes back to this. */
-  frame(range, values) {
-    const low = values.length ? values.reduce((a, b) => Math.min(a, b)) : 0;
-    const high = values.length ? values.reduce((a, b) => Math.max(a, b)) : 1;
+  frame(range, xy, axis) {
+    let [low, high] = [Infinity, -Infinity];
+    for (let i = axis; i < xy.length; i += 2) {
+      low = Math.min(low, xy[i]);
+      high = Math.max(high, xy[i]);
+    }
+    if (!(low <= high)) [low, high] = [0, 1];
     const air = 0.06 * (high - low || 1);
     Object.assign(range, { start: low - air, end: high + air, reset_start: low - air, reset_end: high + air });
   },
@@ -128,45 +153,84 @@ spray.panel({
   },
 });
 
-/** Positions that are drawn: all, or every so many-th where there are more than a canvas moves smoothly. */
-spray.thinned = (n) => {
-  const step = Math.max(1, n / spray.mostDots);
-  return Uint32Array.from({ length: Math.min(n, spray.mostDots) }, (_, i) => Math.floor(i * step));
+/** Positions that are drawn, ascending: all, or, of more than a canvas moves smoothly, every so many-th, and more of
+    those in flagged findings. */
+spray.thinned = ({ chunk, group }) => {
+  const most = spray.mostDots;
+  if (chunk.n <= most) return Uint32Array.from({ length: chunk.n }, (_, i) => i);
+  const drawn = new Uint8Array(chunk.n);
+  const draw = (positions, count) => {
+    const step = Math.max(1, positions.length / count);
+    for (let i = 0; i < Math.min(count, positions.length); i += 1) drawn[positions[Math.floor(i * step)]] = 1;
+  };
+  const flagged = group.subjects.filter((entry) => entry.flagged);
+  for (const entry of flagged) draw(chunk.members[entry.key], Math.floor(most / 4 / flagged.length));
+  const step = chunk.n / (flagged.length ? (3 * most) / 4 : most);
+  for (let at = 0; at < chunk.n; at += step) drawn[Math.floor(at)] = 1;
+  const positions = [];
+  drawn.forEach((yes, position) => yes && positions.push(position));
+  return Uint32Array.from(positions);
 };
-spray.mostDots = 20_000;
+spray.mostDots = 4000;
 
-/** Colours by position and what they mean: [[colour, text]…], for the chosen colouring. */
+/** Positions whose dots lie in a box or polygon, given in the picture's coordinates. */
+spray.inside = (geometry, xy) => {
+  const box = geometry.type === "rect";
+  const across = box ? [geometry.x0, geometry.x1] : geometry.x;
+  const up = box ? [geometry.y0, geometry.y1] : geometry.y;
+  const [left, right, low, high] = [Math.min(...across), Math.max(...across), Math.min(...up), Math.max(...up)];
+  const found = [];
+  for (let i = 0; 2 * i < xy.length; i += 1) {
+    const [x, y] = [xy[2 * i], xy[2 * i + 1]];
+    if (x < left || x > right || y < low || y > high) continue;
+    if (box || spray.within(x, y, across, up)) found.push(i);
+  }
+  return found;
+};
+
+/** Whether a point lies in a polygon: a ray from it crosses the border an odd number of times. */
+spray.within = (x, y, across, up) => {
+  let odd = false;
+  for (let i = 0, j = across.length - 1; i < across.length; j = i, i += 1) {
+    if (up[i] > y !== up[j] > y && x < ((across[j] - across[i]) * (y - up[i])) / (up[j] - up[i]) + across[i]) odd = !odd;
+  }
+  return odd;
+};
+
+/** A colour of the theme or the palette, #rrggbb, as the number 0xrrggbbff. */
+spray.rgba = (hue) => Number.parseInt(`${hue.slice(1)}ff`, 16);
+
+/** What the dots' colours are and mean, for the chosen colouring: dot i has hues[codes[i]]; entries [[hue, text]…]. */
 spray.colouring = ({ colour, chunk, group }) => {
   const { palette } = spray.report;
   const grey = spray.theme.colour("dot");
-  const colours = new Array(chunk.n).fill(grey);
-  const entries = [];
-  const paint = (members, hue, text) => {
-    for (const i of members) colours[i] = hue;
-    entries.push([hue, text]);
-  };
+  const hues = [grey];
+  const codes = new Uint16Array(chunk.n);
   if (colour === "findings" || chunk.labels[colour]) {
     const subjects = group.subjects.filter((entry) => entry.clustering === colour && entry.name !== "noise");
-    for (const entry of [...subjects].reverse()) for (const i of chunk.members[entry.key]) colours[i] = spray.subjectColour(group, entry);
-    for (const entry of subjects.slice(0, 8)) entries.push([spray.subjectColour(group, entry), `${spray.subjectName(entry)} (${spray.count(entry.n)})`]);
-    if (colours.includes(grey)) entries.push([grey, colour === "findings" ? "in no finding" : subjects.length > 8 ? "noise and smaller clusters" : "noise"]);
-    return { colours, entries };
+    for (const entry of [...subjects].reverse()) {
+      hues.push(spray.subjectColour(group, entry));
+      for (const i of chunk.members[entry.key]) codes[i] = hues.length - 1;
+    }
+    const entries = subjects.slice(0, 8).map((entry) => [spray.subjectColour(group, entry), `${spray.subjectName(entry)} (${spray.count(entry.n)})`]);
+    if (codes.some((code) => hues[code] === grey)) entries.push([grey, colour === "findings" ? "in no finding" : subjects.length > 8 ? "noise and smaller clusters" : "noise"]);
+    return { hues, codes, entries };
   }
   if (colour === "correct") {
-    const wrong = spray.theme.colour("alarm-fill");
-    chunk.label.forEach((label, i) => (colours[i] = label < 0 ? grey : label === chunk.prediction[i] ? palette[0] : wrong));
-    return { colours, entries: [[palette[0], "right"], [wrong, "wrong"]] };
+    hues.push(palette[0], spray.theme.colour("alarm-fill"));
+    chunk.label.forEach((label, i) => (codes[i] = label < 0 ? 0 : label === chunk.prediction[i] ? 1 : 2));
+    return { hues, codes, entries: [[hues[1], "right"], [hues[2], "wrong"]] };
   }
   const values = colour === "prediction" ? Array.from(chunk.prediction, spray.className) : chunk.metadata[colour.slice(5)];
   const counts = new Map();
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
-  [...counts].sort((a, b) => b[1] - a[1]).slice(0, 7).forEach(([value, count], place) => {
-    const members = [];
-    values.forEach((entry, i) => entry === value && members.push(i));
-    paint(members, palette[place], `${value || "–"} (${spray.count(count)})`);
-  });
+  const common = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 7);
+  const code = new Map(common.map(([value], place) => [value, place + 1]));
+  hues.push(...palette.slice(0, common.length));
+  values.forEach((value, i) => (codes[i] = code.get(value) ?? 0));
+  const entries = common.map(([value, count], place) => [palette[place], `${value || "–"} (${spray.count(count)})`]);
   if (counts.size > 7) entries.push([grey, `${counts.size - 7} more`]);
-  return { colours, entries };
+  return { hues, codes, entries };
 };
 
 /** Flagged findings alone are vermilion; the others take the palette in their order, grey beyond it. */

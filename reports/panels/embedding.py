@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 from bokeh.models import (
     BoxSelectTool,
     ColumnDataSource,
@@ -48,7 +49,8 @@ def build(backend: Literal["canvas", "svg", "webgl"] = "canvas") -> figure:
     plot.grid.visible = False
     plot.outline_line_color = plot.background_fill_color = plot.border_fill_color = None
     dots = plot.add_glyph(
-        source("points", "x", "y", "colour", "size"),
+        # The page colours dots by packed numbers, 0xrrggbbaa: no text to parse for each.
+        ColumnDataSource({"x": [], "y": [], "colour": np.zeros(0, np.uint32)}, name="points"),
         dot(fill_alpha=0.85),
         selection_glyph=dot(fill_alpha=0.95, line_color=LIGHT["card"], line_width=0.6),
         nonselection_glyph=dot(fill_alpha=0.28),
@@ -82,5 +84,5 @@ def source(name: str, *columns: str) -> ColumnDataSource:
 
 
 def dot(**style: Any) -> Scatter:
-    """A dot whose place, colour and size are columns."""
-    return Scatter(x="x", y="y", size="size", fill_color="colour", **{"line_color": None, **style})
+    """A dot whose place and colour are columns."""
+    return Scatter(x="x", y="y", size=6, fill_color="colour", **{"line_color": None, **style})

@@ -31,16 +31,22 @@ spray.unpack = async (packed) => {
 
 /** Decode one class: columns by position, member positions by subject key, mean maps of clusters. */
 spray.decode = async (raw) => {
-  const { index, n, ids, metadata, pages } = raw;
-  const chunk = { index, n, ids, metadata, classScale: raw.class_scale, pictures: {}, labels: {}, members: {}, means: {} };
-  chunk.pages = { size: pages.size, names: pages.names, loaded: new Map(), asked: new Map() };
+  const { index, n, ids } = raw;
+  const chunk = { index, n, ids, classScale: raw.class_scale, pictures: {}, labels: {}, members: {}, means: {}, metadata: {} };
   const jobs = [];
   const put = (target, name, packed) => jobs.push(spray.unpack(packed).then((values) => (target[name] = values)));
   for (const name of ["rows", "label", "prediction", "confidence", "vectors"]) put(chunk, name, raw[name]);
   for (const columns of ["pictures", "labels", "members", "means"]) {
     for (const [name, packed] of Object.entries(raw[columns])) put(chunk[columns], name, packed);
   }
+  for (const [name, column] of Object.entries(raw.metadata)) {
+    if (!column.codes) chunk.metadata[name] = column.values;
+    else jobs.push(spray.unpack(column.codes).then((codes) => (chunk.metadata[name] = Array.from(codes, (code) => column.values[code]))));
+  }
+  let front = null;
+  if (raw.front) jobs.push(Promise.all([spray.unpack(raw.front.positions), spray.decodePage(raw.front.page)]).then(([positions, page]) => (front = { positions, page })));
   await Promise.all(jobs);
+  chunk.album = spray.album(raw.pages, front);
   return chunk;
 };
 
@@ -53,13 +59,15 @@ spray.decodePage = async ({ maps, scale, atlas }) => {
     jobs.push(spray.unpack(maps).then((values) => (page.maps = values)));
     jobs.push(spray.unpack(scale).then((values) => (page.scale = values)));
   }
-  if (atlas) {
-    const blob = new Blob([spray.bytes(atlas.data)], { type: "image/webp" });
-    page.atlas = { columns: atlas.columns, stride: atlas.stride, size: atlas.size };
-    jobs.push(createImageBitmap(blob).then((bitmap) => (page.atlas.bitmap = bitmap)));
-  }
+  if (atlas) jobs.push(spray.decodeAtlas(atlas).then((decoded) => (page.atlas = decoded)));
   await Promise.all(jobs);
   return page;
+};
+
+/** Many small pictures in one: its bitmap, and where each is in it. */
+spray.decodeAtlas = async ({ columns, stride, size, data }) => {
+  const bitmap = await createImageBitmap(new Blob([spray.bytes(data)], { type: "image/webp" }));
+  return { columns, stride, size, bitmap };
 };
 
 /** Keep the latest results of an asynchronous function of one name. */
@@ -79,27 +87,90 @@ spray.remember = (kept, work) => {
 spray.chunk = (index) => spray.chunkOf(`chunk-${spray.report.analysis}-${index}`);
 spray.chunkOf = spray.remember(12, (name) => spray.source(name).then(spray.decode));
 spray.pageOf = spray.remember(24, (name) => spray.source(name).then(spray.decodePage));
+/** Pictures of interventions of a finding: {members, removed, hosts, pasted}, each {count, atlas}. */
+spray.proofOf = spray.remember(12, async (name) => {
+  const sets = Object.entries(await spray.source(name));
+  const decoded = await Promise.all(sets.map(async ([kind, { count, atlas }]) => [kind, { count, atlas: await spray.decodeAtlas(atlas) }]));
+  return Object.fromEntries(decoded);
+});
 
-/** The page of pictures that holds a position; null while it is on its way (state.arrived tells when it is there). */
-spray.pictures = (chunk, position) => {
-  const { size, names, loaded, asked } = chunk.pages;
-  const at = Math.floor(position / size);
-  if (!loaded.has(at) && !asked.has(at)) {
-    const coming = spray.pageOf(names[at]).then((page) => {
-      loaded.set(at, page);
-      asked.delete(at);
-      if (chunk === spray.state.chunk) spray.set({ arrived: spray.state.arrived + 1 });
+/** The pictures of a class, fetched when they are first asked for: whole pages of consecutive positions, or, where
+    ``pages.picked`` names them, exactly those asked for, together. ``front`` has those that are looked at first. */
+spray.album = ({ size, names, picked }, front) => {
+  const most = 128; // positions in one request
+  const kept = 16; // pages of one class that are held
+  const places = new Map(front ? Array.from(front.positions, (position, at) => [position, { page: front.page, at }]) : []);
+  const pages = new Map(); // by number, the latest used last
+  const coming = new Map(); // by name
+  const wanted = new Set();
+
+  function fetched(name, take) {
+    if (coming.has(name)) return;
+    const job = spray.pageOf(name).then((page) => {
+      take(page);
+      coming.delete(name);
+      spray.arrived();
     });
-    coming.catch((error) => spray.trouble(`Pictures are missing: ${error.message}`));
-    asked.set(at, coming);
+    job.catch((error) => {
+      coming.delete(name);
+      spray.trouble(`Pictures are missing: ${error.message}`);
+    });
+    coming.set(name, job);
   }
-  return loaded.get(at) ?? null;
+
+  function send() {
+    const positions = [...wanted].sort((a, b) => a - b);
+    wanted.clear();
+    for (let start = 0; start < positions.length; start += most) {
+      const part = positions.slice(start, start + most);
+      fetched(`${picked}-${part.join(".")}`, (page) => part.forEach((position, at) => places.set(position, { page, at })));
+    }
+  }
+
+  /** Where the picture of a position is, as {page, at}; null while it is on its way (state.arrived tells when it is there). */
+  function find(position) {
+    const place = places.get(position);
+    if (place) return place;
+    if (picked) {
+      if (!wanted.size) queueMicrotask(send);
+      wanted.add(position);
+      return null;
+    }
+    const number = Math.floor(position / size);
+    const page = pages.get(number);
+    if (page) {
+      pages.delete(number);
+      pages.set(number, page);
+      return { page, at: position % size };
+    }
+    fetched(names[number], (arrived) => {
+      pages.set(number, arrived);
+      if (pages.size > kept) pages.delete(pages.keys().next().value);
+    });
+    return null;
+  }
+
+  /** Wait for the pictures of some positions. */
+  async function settled(positions) {
+    for (const position of positions) find(position);
+    await null; // what is asked for together leaves after this
+    await Promise.all(coming.values());
+  }
+
+  return { find, settled, single: names?.length === 1 };
 };
 
-/** Wait for the pictures of some positions. */
-spray.awaitPictures = async (chunk, positions) => {
-  for (const position of positions) spray.pictures(chunk, position);
-  await Promise.all(chunk.pages.asked.values());
+spray.pictures = (chunk, position) => chunk.album.find(position);
+spray.awaitPictures = (chunk, positions) => chunk.album.settled(positions);
+
+/** Tell the panels, once per frame, that pictures came in. */
+spray.arrived = () => {
+  if (spray.arriving) return;
+  spray.arriving = true;
+  requestAnimationFrame(() => {
+    spray.arriving = false;
+    spray.set({ arrived: spray.state.arrived + 1 });
+  });
 };
 
 /** Where blocks come from: the carrier's only difference. */

@@ -20,8 +20,13 @@ spray.router = (() => {
   function go(target) {
     const next = address(target);
     if (next === location.hash) return follow();
-    location.hash = next; // hashchange follows it
-    return Promise.resolve();
+    try {
+      history.pushState(null, "", next); // unlike setting the hash, it does not make the browser lay out the page to scroll
+    } catch {
+      location.hash = next; // in a frame without an address of its own; hashchange follows it
+      return Promise.resolve();
+    }
+    return follow();
   }
 
   /** The first subject worth a look: the class's top finding, else its largest cluster. */
@@ -31,7 +36,7 @@ spray.router = (() => {
   async function open(group) {
     try {
       const chunk = await spray.chunk(group.index);
-      if (chunk.pages.names.length === 1) await spray.awaitPictures(chunk, [0]);
+      if (chunk.album.single) await spray.awaitPictures(chunk, [0]);
       spray.trouble(null);
       return chunk;
     } catch (error) {

@@ -13,10 +13,12 @@ spray.tiles = (() => {
   /** Fit a canvas to its size on the page, in device pixels; returns its context. */
   function fit(canvas, width, height = width) {
     const ratio = Math.min(3, window.devicePixelRatio || 1);
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    canvas.style.width = `${width}px`;
-    canvas.style.height = `${height}px`;
+    const [across, down] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== across || canvas.height !== down) {
+      Object.assign(canvas, { width: across, height: down });
+      canvas.style.width = `${width}px`;
+      canvas.style.height = `${height}px`;
+    }
     return canvas.getContext("2d");
   }
 
@@ -81,12 +83,12 @@ spray.tiles = (() => {
   /** Paint one sample, or a blank until its pictures are there. ``region`` is outlined where given. */
   function paint(canvas, chunk, position, { view = spray.state.view, size = 72, region = null } = {}) {
     const context = fit(canvas, size);
-    const page = spray.pictures(chunk, position);
-    if (!page || (!page.atlas && !page.maps)) {
+    const place = spray.pictures(chunk, position);
+    if (!place || (!place.page.atlas && !place.page.maps)) {
       blank(context);
       return;
     }
-    const at = position % chunk.pages.size;
+    const { page, at } = place;
     const { scaling, opacity } = spray.state;
     const factor = scaling === "class" && chunk.classScale > 0 ? (page.scale?.[at] || 0) / chunk.classScale : 1;
     const shown = !page.atlas ? "heatmap" : !page.maps ? "image" : view;
@@ -106,22 +108,36 @@ spray.tiles = (() => {
     if (region && spray.state.outline) ring(context, region);
   }
 
-  /** Mean of some samples' maps, each scaled to its own largest |R|, as {codes, shape}; null while pictures are missing. */
+  /** At most so many of many, evenly drawn. */
+  const spread = (positions, most = 256) => (positions.length <= most ? positions : Array.from({ length: most }, (_, i) => positions[Math.floor((i * positions.length) / most)]));
+
+  /** Mean of some samples' maps (of 256 of many), each scaled to its own largest |R|, as {codes, shape}; null while pictures are missing. */
   function meanOf(chunk, positions) {
     let sum = null;
     let shape = null;
-    for (const position of positions) {
-      const page = spray.pictures(chunk, position);
-      if (!page?.maps) return null;
-      shape = page.grid;
+    let missing = false;
+    for (const position of spread(positions)) {
+      const place = spray.pictures(chunk, position);
+      if (!place?.page.maps) {
+        missing = true; // the others are asked for in the same go
+        continue;
+      }
+      shape = place.page.grid;
       const length = shape[0] * shape[1];
       sum ??= new Float64Array(length);
-      const at = (position % chunk.pages.size) * length;
-      for (let i = 0; i < length; i += 1) sum[i] += page.maps[at + i];
+      const from = place.at * length;
+      for (let i = 0; i < length; i += 1) sum[i] += place.page.maps[from + i];
     }
-    if (!sum) return null;
+    if (!sum || missing) return null;
     const top = sum.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     return { codes: Int8Array.from(sum, (value) => (top > 0 ? Math.round((127 * value) / top) : 0)), shape };
+  }
+
+  /** Paint one picture of an atlas as it is; ``region`` is outlined where given. */
+  function picture(canvas, atlas, at, { size = 76, region = null } = {}) {
+    const context = fit(canvas, size);
+    image(context, atlas, at, false);
+    if (region && spray.state.outline) ring(context, region);
   }
 
   /** The colour bar, negative to positive. */
@@ -136,7 +152,7 @@ spray.tiles = (() => {
     }
   }
 
-  return { paint, average, meanOf, bar, names: ["view", "map", "opacity", "scaling", "outline", "arrived"] };
+  return { paint, average, picture, meanOf, bar, names: ["view", "map", "opacity", "scaling", "outline", "arrived"] };
 })();
 
 /** Whether a change alters how pictures are painted. */

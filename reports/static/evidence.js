@@ -1,0 +1,178 @@
+"use strict";
+/* What was measured about a finding: effects of interventions beside their controls, parts of the score, whatever else
+   is recorded, and pictures before and after. */
+
+/** What was measured, in short: each intervention's effect beside its controls, then the parts of the score as bars. */
+spray.evidence = (subject, className) => {
+  if (!subject || subject.kind !== "finding") return [];
+  const [removed, pasted] = spray.effects(subject, className);
+  const parts = Object.entries(subject.parts ?? {}).filter(([, value]) => value === null || typeof value === "number");
+  const list = parts.length ? spray.element("dl", { class: "parts", "aria-label": "Parts of the suspicion" }, parts.map(([name, value]) => spray.part(name, value))) : null;
+  return [removed && spray.effect(removed), pasted && spray.effect(pasted), list];
+};
+
+/** The interventions of a finding: {title, sign, mean, net, interval, controls, images, way}, null where not run. */
+spray.effects = (subject, className) => {
+  const { removal, transplant, flip_rate: flips } = subject.evidence ?? {};
+  const turned = Number.isFinite(flips) ? `: ${spray.percent(flips)} become “${className}”` : "";
+  const read = (title, sign, entry) => {
+    const mean = entry?.mean ?? entry?.effect;
+    if (!Number.isFinite(mean)) return null;
+    const controls = Object.entries(entry.controls ?? { control: entry.control }).filter(([, value]) => Number.isFinite(value));
+    const interval = entry.net_interval ?? entry.interval;
+    const known = Array.isArray(interval) && interval.every(Number.isFinite);
+    return { title, sign, mean, net: entry.net ?? null, interval: known ? interval : null, controls, images: entry.images ?? entry.n, way: entry.way };
+  };
+  return [read("region removed", -1, removal), read(`pasted elsewhere${turned}`, 1, transplant)];
+};
+
+/** An effect on the class's probability, with its sign: removing is counted downwards. */
+spray.signed = (value, sign) => `${sign * value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+
+/** An intervention in words, figures and all. */
+spray.effectWords = ({ title, sign, mean, net, interval, controls, images, way }) => {
+  const signed = (value) => spray.signed(value, sign);
+  const told = controls.map(([name, value]) => `${name} ${signed(value)}`).join(", ");
+  const ends = interval ? [...interval].sort((a, b) => sign * (a - b)) : null;
+  const range = ends ? `; net of the strongest control ${signed(net ?? mean)}, 95 % between ${ends.map(signed).join(" and ")}` : "";
+  return `${title}${way ? ` (${way})` : ""}: class probability ${signed(mean)}; controls: ${told || "none"}${range}; ${spray.count(images ?? 0)} images`;
+};
+
+/** An intervention as a bar from 0 to 1, its controls as ticks; figures in the tooltip. */
+spray.effect = (entry) => {
+  const place = (value) => `${100 * Math.max(0, Math.min(1, value))}%`;
+  const said = spray.effectWords(entry);
+  return spray.element(
+    "div",
+    { class: "effect", title: said },
+    spray.element("div", { class: "said" }, spray.element("span", {}, entry.title), spray.element("b", {}, `P ${spray.signed(entry.mean, entry.sign)}`)),
+    spray.element(
+      "div",
+      { class: "track", role: "img", "aria-label": said },
+      spray.element("i", { class: "span", style: { width: place(entry.mean) } }),
+      entry.controls.map(([, value]) => spray.element("i", { class: "control", style: { left: place(value) } })),
+    ),
+  );
+};
+
+/** Effects with their controls and intervals on one axis: dots for means, a whisker for the net effect's 95 %. */
+spray.effectPlot = (subject, className) => {
+  const entries = spray.effects(subject, className).filter(Boolean);
+  if (!entries.length) return null;
+  const rows = entries.flatMap((entry) => [
+    { heading: `${entry.title}${entry.way ? `, ${entry.way}` : ""} · ${spray.count(entry.images ?? 0)} images`, said: spray.effectWords(entry) },
+    { name: "this region", value: entry.mean, kind: "own", sign: entry.sign },
+    ...entry.controls.map(([name, value]) => ({ name: name === "control" ? name : `control: ${name}`, value, kind: "control", sign: entry.sign })),
+    ...(entry.interval ? [{ name: "net of the strongest", value: entry.net ?? entry.mean, interval: entry.interval, kind: "net", sign: entry.sign }] : []),
+  ]);
+  const values = rows.filter((row) => row.kind).flatMap((row) => [row.value, ...(row.interval ?? [])]);
+  const low = Math.min(-0.05, ...values);
+  const high = Math.max(0.1, ...values);
+  const [left, right, each] = [132, 404, 20];
+  const x = (value) => left + ((value - low) / (high - low)) * (right - left);
+  const step = high - low > 0.8 ? 0.2 : high - low > 0.35 ? 0.1 : 0.05;
+  const ticks = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9; k += 1) ticks.push(k * step);
+  const bottom = rows.length * each + 4;
+  const text = (content, at, y, anchor, kind = "") => spray.element("svg:text", { x: at, y, "text-anchor": anchor, class: kind }, content);
+  const line = (x0, y0, x1, y1, kind) => spray.element("svg:line", { x1: x0, y1: y0, x2: x1, y2: y1, class: kind });
+  const mark = (row, at) => {
+    const y = at * each + 12;
+    if (row.heading) return text(row.heading, 0, y + 5, "start", "heading");
+    return [
+      text(row.name, left - 10, y + 4, "end"),
+      row.interval ? line(x(row.interval[0]), y, x(row.interval[1]), y, "whisker") : line(x(0), y, x(row.value), y, `stem ${row.kind}`),
+      spray.element("svg:circle", { cx: x(row.value), cy: y, r: row.kind === "control" ? 3.5 : 4.5, class: row.kind }),
+      text(spray.signed(row.value, row.sign), 452, y + 4, "end", "number"),
+    ];
+  };
+  return spray.element(
+    "figure",
+    { class: "effects" },
+    spray.element(
+      "svg:svg",
+      { viewBox: `0 0 456 ${bottom + 34}`, role: "img", "aria-label": entries.map(spray.effectWords).join(". ") },
+      ticks.map((tick) => [line(x(tick), 4, x(tick), bottom, Math.abs(tick) < 1e-9 ? "zero" : "grid"), text(Math.abs(tick).toFixed(step < 0.1 ? 2 : 1), x(tick), bottom + 14, "middle")]),
+      text("change of the class's probability (removing: downwards)", (left + right) / 2, bottom + 30, "middle"),
+      rows.map(mark),
+    ),
+  );
+};
+
+/** One part of the score; bars end at 1, numbers do not. */
+spray.part = (name, value) => {
+  const measured = Number.isFinite(value);
+  const width = `${100 * Math.max(0, Math.min(1, measured ? value : 0))}%`;
+  const said = measured ? spray.decimal(value) : "–";
+  return spray.element(
+    "div",
+    { title: measured ? `${spray.words(name)}: ${value}` : `${spray.words(name)}: not measured` },
+    spray.element("dt", {}, spray.words(name)),
+    spray.element("dd", {}, spray.element("span", { class: "meter" }, spray.element("i", { style: { width } })), spray.element("span", { class: "number" }, said)),
+  );
+};
+
+/** Names of evidence that is shown in a form of its own. */
+spray.told = new Set(["removal", "transplant", "flip_rate", "score", "certain"]);
+
+/** Whatever else is recorded as evidence, as it is: names and values, tables for lists of records. */
+spray.recorded = (value) => {
+  if (value === null || value === undefined) return "not measured";
+  if (typeof value === "number") return Number.isInteger(value) ? spray.count(value) : Math.abs(value) >= 0.001 || value === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (Array.isArray(value)) {
+    if (!value.length) return "none";
+    if (value.every((entry) => entry && typeof entry === "object" && !Array.isArray(entry))) return spray.records(value);
+    return spray.element("span", {}, value.flatMap((entry, at) => [at ? ", " : "", spray.recorded(entry)]));
+  }
+  if (typeof value !== "object") return String(value);
+  return spray.element("dl", { class: "pairs small" }, Object.entries(value).map(([name, entry]) => [spray.element("dt", {}, spray.words(name)), spray.element("dd", {}, spray.recorded(entry))]));
+};
+
+/** A list of records as a table. */
+spray.records = (list) => {
+  const names = [...new Set(list.flatMap(Object.keys))];
+  const number = (name) => list.some((entry) => typeof entry[name] === "number");
+  const head = names.map((name) => spray.element("th", { scope: "col", class: number(name) ? "n" : null }, spray.words(name)));
+  const lines = list.slice(0, 30).map((entry) => spray.element("tr", {}, names.map((name) => spray.element("td", { class: number(name) ? "n" : null }, spray.recorded(entry[name])))));
+  return spray.element("div", { class: "scroll" }, spray.element("table", {}, spray.element("thead", {}, spray.element("tr", {}, head)), spray.element("tbody", {}, lines)));
+};
+
+/** The part of the evidence that has no form of its own; null where there is none. */
+spray.furtherEvidence = (subject) => {
+  const parts = Object.entries(subject.parts ?? {}).filter(([, value]) => value !== null && typeof value !== "number");
+  const rest = [...parts, ...Object.entries(subject.evidence ?? {}).filter(([name]) => !spray.told.has(name))];
+  return rest.length ? spray.recorded(Object.fromEntries(rest)) : null;
+};
+
+/** Pictures before and after the interventions, each pair one above the other; painted once they are there. */
+spray.proof = (group, subject) => {
+  if (!subject.pictured) {
+    const tested = subject.kind === "finding" && spray.effects(subject, group.name).some(Boolean);
+    return tested ? spray.element("p", { class: "faint" }, "No pictures before and after were stored with this finding.") : null;
+  }
+  const place = spray.element("div", { class: "proof" }, spray.element("p", { class: "faint", role: "status" }, "Pictures are on their way…"));
+  const name = `proof-${spray.report.analysis}-${group.index}-${group.subjects.indexOf(subject)}`;
+  spray.proofOf(name).then(
+    (sets) => spray.fill(place, spray.pairs("Region removed", sets.members, sets.removed, subject.region), spray.pairs("Region pasted on other classes", sets.hosts, sets.pasted, null)),
+    (error) => spray.fill(place, spray.element("p", { class: "bad" }, `Pictures are missing: ${error.message}`)),
+  );
+  return place;
+};
+
+spray.pairs = (title, before, after, region) => {
+  const count = Math.min(before?.count ?? 0, after?.count ?? 0);
+  if (!count) return null;
+  const painted = (set, at, words, outline) => {
+    const canvas = spray.element("canvas", { role: "img", "aria-label": `${title}: image ${at + 1}, ${words}` });
+    spray.tiles.picture(canvas, set.atlas, at, { size: 64, region: outline });
+    return canvas;
+  };
+  const pair = (_, at) => spray.element("div", { class: "pair-pictures" }, painted(before, at, "before", region), painted(after, at, "after", null));
+  return spray.element(
+    "figure",
+    {},
+    spray.element("figcaption", {}, spray.element("b", {}, title)),
+    spray.element("div", { class: "pairs-row" }, spray.element("div", { class: "rows", "aria-hidden": "true" }, spray.element("span", {}, "before"), spray.element("span", {}, "after")), Array.from({ length: count }, pair)),
+  );
+};
