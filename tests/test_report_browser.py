@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -559,6 +560,67 @@ def test_two_findings_stand_side_by_side_with_maps_members_and_metadata(run, vis
     v.settled("spray.state.other === null")
     v.page.click("#cluster-back")
     v.settled("spray.state.page === 'class'")
+
+
+def test_a_finding_shows_effects_with_intervals_and_pictures_before_and_after(run, visit):
+    finding = run.analysis().findings()[0]
+    v = visit(f"#class={finding.group}&subject={finding.name}&page=cluster")
+    v.settled("document.querySelectorAll('.pair-pictures canvas').length > 0")
+    figures = v.page.locator(".proof figure")
+    assert figures.count() == 2
+    for figure, kinds in zip(figures.all(), (("members", "removed"), ("hosts", "pasted")), strict=True):
+        assert figure.locator(".pair-pictures").count() == len(finding.pictures[kinds[0]])
+        for row, kind in enumerate(kinds):
+            shown = v.page.locator(".proof canvas").nth(
+                row + (0 if kind in ("members", "removed") else 2 * len(finding.pictures["members"]))
+            )
+            seen = np.asarray(Image.open(io.BytesIO(shown.screenshot())).convert("RGB")).mean(axis=-1)
+            stored = finding.pictures[kind][0].mean(axis=-1)
+            inner = (
+                seen[8:56, 8:30],
+                stored[
+                    stored.shape[0] // 8 : -stored.shape[0] // 8,
+                    stored.shape[1] // 8 : 30 * stored.shape[1] // 64,
+                ],
+            )
+            assert abs(inner[0].mean() - inner[1].mean()) < 12, kind
+    plot = v.page.locator(".effects svg").first
+    removal = finding.evidence["removal"]
+    assert f"−{removal['mean']:.2f}" in plot.get_attribute("aria-label")
+    whiskers = v.state(
+        "[...document.querySelectorAll('.effects .whisker')].map((line) => [line.x1.baseVal.value, line.x2.baseVal.value])"
+    )
+    dots = v.state("[...document.querySelectorAll('.effects circle.net')].map((dot) => dot.cx.baseVal.value)")
+    assert len(whiskers) == 2
+    for (low, high), net in zip(whiskers, dots, strict=True):
+        assert low < net < high
+
+
+def test_evidence_without_a_form_of_its_own_is_shown_as_it_is_recorded(browser, tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    first = run.analysis()
+    (finding, *rest) = first.findings()
+    association = [
+        {"column": "source", "value": HOSTILE, "lift": 3.25, "p": 1e-9},
+        {"column": "site", "value": "B", "lift": None, "p": 0.5},
+    ]
+    evidence = {
+        **finding.evidence,
+        "association": association,
+        "heuristics": {"border share": 0.125, "seen": True},
+    }
+    told = dataclasses.replace(finding, evidence=evidence, pictures={})
+    again = run.write_analysis(
+        stores.Provenance(({"name": "again"},)), [first.read(g) for g in first.groups], facts=first.facts
+    )
+    again.write_findings([told, *rest], stores.Provenance(({"name": "again"},)))
+    page = reports.build(run.path, tmp_path / "r.html").as_uri()
+    v = Visit(browser, f"{page}#class={finding.group}&subject={finding.name}&page=cluster")
+    text = v.page.inner_text("#cluster-columns")
+    for words in ("association", HOSTILE, "3.25", "1.0e-9", "not measured", "border share", "0.125", "yes"):
+        assert words in text, words
+    assert "No pictures before and after were stored" in text
+    v.close()
 
 
 def saved(v, kind):
