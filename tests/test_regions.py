@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spray.findings.regions import TopRegion, coinciding, describe_place, overlap, pixel_mask, unit_maps
+from spray.findings.regions import TopRegion, describe_place, overlap, pixel_mask, unit_maps
 
 
 def box(y: slice, x: slice, shape: tuple[int, int] = (28, 28)) -> np.ndarray:
@@ -31,13 +31,30 @@ def test_shared_region_is_what_members_have_and_the_rest_lacks() -> None:
     assert np.array_equal(region, box(slice(1, 4), slice(1, 4)))
 
 
-def test_region_has_the_asked_share_and_only_positive_cells() -> None:
+def test_a_region_is_as_large_as_its_relevance_within_bounds() -> None:
+    corner, line = np.zeros((28, 28)), np.zeros((28, 28))
+    corner[1:4, 1:4] = 1
+    line[2:26, 0] = 1
+    small, long = TopRegion(smooth=1).of(corner), TopRegion(smooth=1).of(line)
+    assert np.array_equal(small, corner > 0) and np.array_equal(long, line > 0)
+    assert TopRegion(share=10 / 784, smooth=1).of(line).sum() == 10
+    point = np.full((20, 20), 1e-3)
+    point[3, 3] = 1
+    assert TopRegion(least=0.02, smooth=1).of(point).sum() == 8
+    assert TopRegion().of(np.ones((28, 28))).sum() == 78
+
+
+def test_a_region_of_as_many_cells_as_asked() -> None:
     contrast = np.random.default_rng(2).normal(size=(20, 20))
-    assert TopRegion(share=0.1, smooth=1).of(contrast).sum() == 40
+    region = TopRegion(smooth=1).of(contrast, 40)
+    assert region.sum() == 40 and contrast[region].min() > contrast[~region].max()
+
+
+def test_only_positive_cells_are_relevant() -> None:
     assert not TopRegion().of(-np.ones((20, 20))).any()
     few = np.full((20, 20), -1.0)
     few[3, 3] = 1
-    assert TopRegion(share=0.1, smooth=1).of(few).sum() == 1
+    assert TopRegion(least=0.1, smooth=1).of(few).sum() == 1
 
 
 def test_overlap() -> None:
@@ -46,13 +63,6 @@ def test_overlap() -> None:
     assert overlap(first, first) == 1
     empty = np.zeros((28, 28), bool)
     assert overlap(empty, empty) == 0
-
-
-def test_coinciding_regions_form_groups_also_in_a_chain() -> None:
-    chain = [box(slice(i, i + 6), slice(0, 6)) for i in (0, 2, 4)]
-    far = box(slice(20, 26), slice(20, 26))
-    assert overlap(chain[0], chain[2]) < 0.4
-    assert coinciding([*chain, far], 0.4) == [[0, 1, 2], [3]]
 
 
 def test_pixel_mask_repeats_cells() -> None:

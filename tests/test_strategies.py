@@ -1,4 +1,4 @@
-"""Clusters that share a region are one strategy; noise belongs to none; relevance without place is left alone."""
+"""Clusters that look at one place are one strategy; noise belongs to none; relevance without place is left alone."""
 
 import numpy as np
 
@@ -20,23 +20,45 @@ def pieces(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_pieces_with_one_region_become_one_strategy_and_the_largest_comes_first() -> None:
     labels, units = pieces()
-    honest, tagged = merge(labels, units, REGION, 0.4)
+    honest, tagged = merge(labels, units, REGION, 0.7)
     assert honest.clusters == (0,) and honest.members.sum() == 40
     assert tagged.clusters == (1, 2) and np.flatnonzero(tagged.members).tolist() == list(range(20))
     assert tagged.region is not None and np.argwhere(tagged.region).max() == 1
 
 
-def test_no_overlap_no_merge() -> None:
+def test_nothing_is_alike_enough_above_one() -> None:
     labels, units = pieces()
     assert [strategy.clusters for strategy in merge(labels, units, REGION, 1.01)] == [(0,), (1,), (2,)]
 
 
+def test_a_chain_of_overlaps_is_not_one_strategy() -> None:
+    rng = np.random.default_rng(1)
+    maps = rng.uniform(0, 0.2, (90, 12, 12))
+    for group in range(3):
+        maps[30 * group : 30 * group + 30, 3:6, 3 * group : 3 * group + 6] += 1
+    merged = merge(np.repeat([0, 1, 2], 30), unit_maps(maps), TopRegion(smooth=1), 0.7)
+    assert [strategy.clusters for strategy in merged] == [(0,), (1,), (2,)]
+
+
+def test_pieces_of_a_long_artifact_that_are_strong_at_other_ends_are_merged() -> None:
+    rng = np.random.default_rng(2)
+    maps = rng.uniform(0, 0.2, (120, 28, 28))
+    maps[:60, 2:26, 0] += 1
+    maps[:30, 2:8, 0] += 0.5
+    maps[30:60, 20:26, 0] += 0.5
+    maps[60:, 10:18, 10:18] += 1
+    tagged, honest = merge(np.repeat([0, 1, 2], [30, 30, 60]), unit_maps(maps), TopRegion(), 0.7)
+    assert {tagged.clusters, honest.clusters} == {(0, 1), (2,)}
+    line = tagged if tagged.clusters == (0, 1) else honest
+    assert line.region is not None and line.region[2:26, 0].all()
+
+
 def test_channel_relevance_keeps_its_clusters_and_has_no_region() -> None:
     labels = np.array([0, 0, 0, 1, 1])
-    strategies = merge(labels, np.random.default_rng(0).normal(size=(5, 7)), REGION, 0.4)
+    strategies = merge(labels, np.random.default_rng(0).normal(size=(5, 7)), REGION, 0.7)
     assert [strategy.clusters for strategy in strategies] == [(0,), (1,)]
     assert all(strategy.region is None for strategy in strategies)
 
 
 def test_all_noise_gives_no_strategy() -> None:
-    assert merge(np.full(5, -1), np.ones((5, 4, 4)), REGION, 0.4) == []
+    assert merge(np.full(5, -1), np.ones((5, 4, 4)), REGION, 0.7) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,24 +18,33 @@ def unit_maps(maps: Float[np.ndarray, "n y x"]) -> Float[np.ndarray, "n y x"]:
 
 @dataclass(frozen=True)
 class TopRegion:
-    """The ``share`` of cells with the largest smoothed relevance: positive cells only, at least one.
+    """The cells with the largest smoothed relevance, as many as carry it: a corner tag has few, a border many.
+
+    Cells of at least ``level`` of the largest one belong to the region, but never more than ``share`` of the grid, nor
+    (while they are positive) fewer than ``least`` of it and one cell.
 
     Args:
-        share: of all cells of the grid.
+        share: of all cells, at most.
+        level: of the largest smoothed relevance.
+        least: of all cells.
         smooth: side of the box, in cells, over which relevance is averaged first; single pixels are noise.
     """
 
-    share: float = 0.03
+    share: float = 0.1
+    level: float = 0.2
+    least: float = 0.01
     smooth: int = 3
 
-    def of(self, contrast: Float[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
-        """The region of one map; empty where no cell is positive."""
-        smoothed = uniform_filter(contrast.astype(np.float64), self.smooth, mode="constant")
-        count = max(1, round(self.share * contrast.size))
+    def of(self, contrast: Float[np.ndarray, "y x"], cells: int | None = None) -> Bool[np.ndarray, "y x"]:
+        """The region of one map, or its top ``cells`` if given; empty where no cell is positive."""
+        smoothed = self.smoothed(contrast).ravel()
+        if cells is None:
+            relevant = int((smoothed >= self.level * smoothed.max()).sum())
+            cells = min(max(relevant, round(self.least * smoothed.size)), round(self.share * smoothed.size))
         # Stable order: among equal cells the first wins, on every machine.
-        top = np.argsort(-smoothed, axis=None, kind="stable")[:count]
+        top = np.argsort(-smoothed, kind="stable")[: max(1, cells)]
         region = np.zeros(contrast.size, bool)
-        region[top] = smoothed.reshape(-1)[top] > 0
+        region[top] = smoothed[top] > 0
         return region.reshape(contrast.shape)
 
     def shared(
@@ -46,22 +54,18 @@ class TopRegion:
         contrast = members.mean(0)
         return self.of(contrast - rest.mean(0) if len(rest) else contrast)
 
+    def smoothed(self, contrast: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
+        """Averaged over the box; outside the map there is no relevance."""
+        averaged: Float[np.ndarray, "y x"] = uniform_filter(
+            contrast.astype(np.float64), self.smooth, mode="constant"
+        )
+        return averaged
+
 
 def overlap(first: Bool[np.ndarray, "y x"], second: Bool[np.ndarray, "y x"]) -> float:
     """Intersection over union; 0 for two empty regions."""
     union = np.logical_or(first, second).sum()
     return float(np.logical_and(first, second).sum() / union) if union else 0.0
-
-
-def coinciding(regions: Sequence[Bool[np.ndarray, "y x"]], least: float) -> list[list[int]]:
-    """Indices grouped so that regions overlapping by ``least`` (IoU), directly or in a chain, come together."""
-    from scipy.sparse.csgraph import connected_components
-
-    if not regions:
-        return []
-    close = np.array([[overlap(a, b) >= least for b in regions] for a in regions])
-    count, group = connected_components(close | np.eye(len(regions), dtype=bool), directed=False)
-    return [[int(i) for i in np.flatnonzero(group == g)] for g in range(count)]
 
 
 def pixel_mask(region: Bool[np.ndarray, "y x"], height: int, width: int) -> Bool[np.ndarray, "h w"]:

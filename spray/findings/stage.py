@@ -36,11 +36,12 @@ class Findings:
 
     Args:
         clustering: whose clusters are taken.
-        merge_overlap: clusters of a class whose regions overlap by this IoU are pieces of one strategy.
+        merge_likeness: clusters of a class whose contrasts to the rest of it are alike by this cosine are pieces of
+            one strategy.
     """
 
     clustering: str = "hdbscan"
-    merge_overlap: float = 0.4
+    merge_likeness: float = 0.7
     region: TopRegion = field(default_factory=TopRegion)
     verification: Verification = field(default_factory=Verification)
     ranking: Ranking = field(default_factory=Ranking)
@@ -174,7 +175,7 @@ class _ClassFindings:
         clustering = self.result.clusterings.get(self.step.clustering)
         if clustering is None or self.result.status != "ok":
             return []
-        return merge(clustering.labels, self.units, self.step.region, self.step.merge_overlap)
+        return merge(clustering.labels, self.units, self.step.region, self.step.merge_likeness)
 
     def _finding(
         self, index: int, strategy: Strategy, shown: Evidence | None, tested: bool = False

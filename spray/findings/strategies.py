@@ -1,4 +1,8 @@
-"""From clusters to candidate strategies: pieces of one strategy, which share a region, are merged."""
+"""From clusters to candidate strategies: pieces of one strategy, which look at the same place, are merged.
+
+Spectral clusters of one strategy come in pieces, by what else is in the picture. What pieces have in common is where
+their relevance exceeds that of the rest of the class: their contrast.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from spray.findings.regions import TopRegion, coinciding
+from spray.findings.regions import TopRegion
 
 NOISE = -1
 
@@ -22,21 +26,61 @@ class Strategy:
 
 
 def merge(
-    labels: Int[np.ndarray, " m"], units: Float[np.ndarray, "m ..."], region: TopRegion, least_overlap: float
+    labels: Int[np.ndarray, " m"],
+    units: Float[np.ndarray, "m ..."],
+    region: TopRegion,
+    least_likeness: float,
 ) -> list[Strategy]:
-    """Clusters whose shared regions coincide (IoU) become one strategy; largest first.
+    """Clusters with like contrasts become one strategy; largest first.
 
-    ``units`` are unit maps; noise (−1) belongs to none. Relevance without two place axes has no region: each of its
-    clusters stays by itself.
+    The two most alike are merged, the contrast of their union is taken, and so on until no two are alike by
+    ``least_likeness`` (cosine of the positive parts of their smoothed contrasts): a chain of small likenesses merges
+    nothing. ``units`` are unit maps; noise (−1) belongs to none. Relevance without two place axes has no region: each
+    of its clusters stays by itself.
     """
     names = [int(name) for name in np.unique(labels) if name != NOISE]
     if units.ndim != 3:
-        pieces = [Strategy((name,), labels == name, None) for name in names]
-    else:
-        regions = [region.shared(units[labels == name], units[labels != name]) for name in names]
-        pieces = []
-        for group in coinciding(regions, least_overlap):
-            members = np.isin(labels, [names[i] for i in group])
-            shared = region.shared(units[members], units[~members])
-            pieces.append(Strategy(tuple(names[i] for i in group), members, shared))
-    return sorted(pieces, key=lambda piece: (-int(piece.members.sum()), piece.clusters))
+        return [Strategy((name,), labels == name, None) for name in names]
+    total = units.sum(axis=0, dtype=np.float64)
+    pieces = [
+        _Piece((name,), units[labels == name].sum(axis=0, dtype=np.float64), int((labels == name).sum()))
+        for name in names
+    ]
+    directions = [piece.direction(total, len(units), region) for piece in pieces]
+    while len(pieces) > 1:
+        likeness = np.array(directions) @ np.array(directions).T
+        likeness[np.tril_indices(len(pieces))] = -1
+        first, second = np.unravel_index(likeness.argmax(), likeness.shape)
+        if likeness[first, second] < least_likeness:
+            break
+        pieces[first] = pieces[first].joined(pieces.pop(second))
+        directions.pop(second)
+        directions[first] = pieces[first].direction(total, len(units), region)
+    merged = []
+    for piece in pieces:
+        members = np.isin(labels, piece.clusters)
+        merged.append(Strategy(piece.clusters, members, region.shared(units[members], units[~members])))
+    return sorted(merged, key=lambda strategy: (-int(strategy.members.sum()), strategy.clusters))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Clusters merged so far, the sum of their members' maps, and their number."""
+
+    clusters: tuple[int, ...]
+    sum: Float[np.ndarray, "y x"]
+    count: int
+
+    def joined(self, other: _Piece) -> _Piece:
+        clusters = tuple(sorted(self.clusters + other.clusters))
+        return _Piece(clusters, self.sum + other.sum, self.count + other.count)
+
+    def direction(
+        self, total: Float[np.ndarray, "y x"], samples: int, region: TopRegion
+    ) -> Float[np.ndarray, " c"]:
+        """Where its members have more relevance than the rest, as a vector of length 1 (or 0, if nowhere)."""
+        contrast = self.sum / self.count
+        if samples > self.count:
+            contrast = contrast - (total - self.sum) / (samples - self.count)
+        positive: Float[np.ndarray, " c"] = np.maximum(region.smoothed(contrast), 0).ravel()
+        return positive / max(float(np.linalg.norm(positive)), np.finfo(float).tiny)

@@ -169,7 +169,8 @@ class Verification:
         rest_rows = _some(rest, self.members, rng)
         hosts = read(_some(maps.hosts, self.members, rng))
         height, width = members.shape[-2:]
-        own = [pixel_mask(self.region.of(unit), height, width) for unit in maps.of(rest_rows)]
+        cells = int(region.sum())
+        own = [pixel_mask(self.region.of(unit, cells), height, width) for unit in maps.of(rest_rows)]
         rivals = sorted((c for i, c in enumerate(candidates) if i != index), key=lambda c: -len(c.rows))[
             :RIVALS
         ]
