@@ -135,7 +135,12 @@ class ReportModel:
         handle = run.analysis(analysis)
         findings = tuple(handle.findings())
         rank = {finding.name: place for place, finding in enumerate(findings)}
-        groups = [read_group(run, handle, index, findings) for index in handle.groups]
+        analyses = [handle.read(index) for index in handle.groups]
+        samples = read_samples(run, *(analysis.rows for analysis in analyses))
+        groups = [
+            read_group(run, analysis, entry, findings)
+            for analysis, entry in zip(analyses, samples, strict=True)
+        ]
 
         def suspicion_first(group: Group) -> tuple[int, int]:
             places = [rank[subject.key] for subject in group.findings]
@@ -167,32 +172,40 @@ class ReportModel:
         )
 
 
-def read_group(run: Run, handle: AnalysisHandle, index: int, findings: Sequence[Finding]) -> Group:
+def read_group(run: Run, analysis: GroupAnalysis, samples: Samples, findings: Sequence[Finding]) -> Group:
     """One class as the report needs it."""
-    analysis: GroupAnalysis = handle.read(index)
-    samples = read_samples(run, analysis.rows)
-    mine = [finding for finding in findings if finding.group == index]
+    mine = [finding for finding in findings if finding.group == analysis.group]
     subjects = (*finding_subjects(analysis, samples, mine), *cluster_subjects(analysis, samples))
-    name = "all classes" if index == ALL_CLASSES else run.classes[index]
-    return Group(index, name, analysis, samples, subjects)
+    name = "all classes" if analysis.group == ALL_CLASSES else run.classes[analysis.group]
+    return Group(analysis.group, name, analysis, samples, subjects)
 
 
-def read_samples(run: Run, rows: Int[np.ndarray, " m"]) -> Samples:
-    """The sample columns of some rows."""
+def read_samples(run: Run, *rows: Int[np.ndarray, " m"]) -> list[Samples]:
+    """The sample columns of several sets of rows, each column read once for all of them."""
     table = run.samples
-    logits = np.asarray(table.read("logits", rows), dtype=np.float64)
-    metadata = {
-        name.removeprefix("meta."): tuple(str(value) for value in table.read(name, rows))
-        for name in table.columns
-        if name.startswith("meta.")
-    }
+    wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *rows]))
+    names = ["id", "label", "prediction", *(name for name in table.columns if name.startswith("meta."))]
+    columns = {name: table.read(name, wanted) for name in names}
+    # Logits of many classes are large: a shard at a time is enough.
+    shares = [top_probability(np.asarray(part, np.float64)) for _, part in table.iterate("logits", wanted)]
+    columns["confidence"] = np.concatenate([np.zeros(0), *shares])
+    return [_picked(columns, np.searchsorted(wanted, mine), mine) for mine in rows]
+
+
+def _picked(
+    columns: Mapping[str, np.ndarray], places: Int[np.ndarray, " m"], rows: Int[np.ndarray, " m"]
+) -> Samples:
     return Samples(
         rows=np.asarray(rows, dtype=np.int64),
-        ids=tuple(str(value) for value in table.read("id", rows)),
-        label=np.asarray(table.read("label", rows), dtype=np.int64),
-        prediction=np.asarray(table.read("prediction", rows), dtype=np.int64),
-        confidence=top_probability(logits),
-        metadata=metadata,
+        ids=tuple(str(value) for value in columns["id"][places]),
+        label=np.asarray(columns["label"][places], dtype=np.int64),
+        prediction=np.asarray(columns["prediction"][places], dtype=np.int64),
+        confidence=columns["confidence"][places],
+        metadata={
+            name.removeprefix("meta."): tuple(str(value) for value in column[places])
+            for name, column in columns.items()
+            if name.startswith("meta.")
+        },
     )
 
 
