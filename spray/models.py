@@ -12,6 +12,7 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
+from spray import insertion
 from spray.loading import SpecError, call
 
 TORCHVISION = "torchvision:"
@@ -27,14 +28,15 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
             given), ``FILE.py:FUNCTION`` or ``PACKAGE.MODULE:FUNCTION``; the function takes no argument and
             returns an ``nn.Module``.
         weights: a state dict written by ``torch.save``, read with ``weights_only=True``. Its shapes decide
-            the number of classes of a torchvision model.
+            the number of classes of a torchvision model. Those of ``spray correct`` bring their corrections along.
 
     Raises:
         SpecError: the spec or the weights do not fit; the message says what to change.
     """
     state = None if weights is None else _load_state(weights)
     if spec.startswith(TORCHVISION):
-        model = _torchvision_model(spec.removeprefix(TORCHVISION), state)
+        plain = None if state is None else insertion.without_corrections(state)
+        model = _torchvision_model(spec.removeprefix(TORCHVISION), plain)
     else:
         model = call(spec)
         if not isinstance(model, nn.Module):
@@ -44,8 +46,9 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
             )
     if state is not None:
         try:
+            insertion.prepare(model, state)
             model.load_state_dict(state)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise SpecError(
                 f"The weights in {weights} do not fit the model '{spec}': {str(error)[:1000]}"
             ) from error

@@ -1,0 +1,233 @@
+"""What a correction is made of: the samples of a finding, samples without it, and their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from spray.blocks import BlockReader, first_inputs
+from spray.correction.errors import CorrectionError
+from spray.data import AuditData, input_digest
+from spray.findings import MismatchError
+from spray.findings.regions import pixel_mask
+from stores import AnalysisHandle, Run
+from stores.provenance import Json
+
+Rows = Int[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What is to be unlearnt: samples that share it, their class, and where in the picture it lies."""
+
+    name: str
+    rows: Rows
+    group: int
+    """Class index; −1 where the samples are of several classes."""
+    region: Bool[np.ndarray, "y x"] | None = None
+    analysis: str = ""
+
+    def mask(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, "h w"] | None:
+        """The region at the size of the inputs; None without one, or where inputs are no pictures."""
+        if self.region is None or not self.region.any() or inputs.ndim != 4:
+            return None
+        return torch.from_numpy(pixel_mask(self.region, *inputs.shape[-2:]))
+
+
+def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | None = None) -> Artifact:
+    """The artifact of a finding (by name), of a verdict (by its key or the beginning of its digest), or of some rows.
+
+    A verdict's own members count, whatever a later analysis groups; its region is that of the finding that shares
+    most members with it.
+
+    Raises:
+        CorrectionError: there is no such finding or verdict, or it has no members in the store.
+    """
+    if not isinstance(what, str):
+        rows = _checked_rows(run, np.unique(np.asarray(what, dtype=np.int64)))
+        return Artifact("rows", rows, _common_class(run, rows))
+    handle = analysis or run.analysis()
+    findings = {finding.name: finding for finding in handle.findings()}
+    if what in findings:
+        found = findings[what]
+        return Artifact(what, _checked_rows(run, found.rows), found.group, found.region, handle.id)
+    verdicts = [
+        verdict
+        for verdict in run.verdicts()
+        if what == verdict.key or (len(what) >= 8 and verdict.digest.startswith(what))
+    ]
+    if not verdicts:
+        known = ", ".join(list(findings)[:8]) or "none"
+        raise CorrectionError(
+            f"{run.path} has no finding or verdict '{what}'; findings of analysis {handle.id}, the most suspicious "
+            f"first: {known}."
+        )
+    rows = np.flatnonzero(np.isin(run.samples.read("id"), list(verdicts[-1].members)))
+    rows = _checked_rows(run, rows)
+    nearest = max(findings.values(), key=lambda it: len(np.intersect1d(it.rows, rows)), default=None)
+    shared = nearest is not None and len(np.intersect1d(nearest.rows, rows)) > len(rows) / 2
+    region = nearest.region if nearest is not None and shared else None
+    return Artifact(what, rows, _common_class(run, rows), region, verdicts[-1].analysis)
+
+
+def _checked_rows(run: Run, rows: Rows) -> Rows:
+    if len(rows) == 0:
+        raise CorrectionError("the finding has no members: there is nothing to correct.")
+    if rows[0] < 0 or rows[-1] >= run.n:
+        raise CorrectionError(f"rows go from 0 to {run.n - 1}, got {rows[0]} to {rows[-1]}.")
+    return rows
+
+
+def _common_class(run: Run, rows: Rows) -> int:
+    labels = np.unique(run.samples.read("label", rows))
+    return int(labels[0]) if len(labels) == 1 else -1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows to fit on and rows to judge by, each with the artifact and without it. All have a label."""
+
+    artifact_fit: Rows
+    artifact_held: Rows
+    clean_fit: Rows
+    clean_held: Rows
+
+    @property
+    def fit(self) -> Rows:
+        """All rows to fit on, ascending."""
+        return np.union1d(self.artifact_fit, self.clean_fit)
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """A seeded share of every class, with and without the artifact, is held out.
+
+    Args:
+        held_out: share of the samples that nothing is fitted on.
+        least: so many samples with and without the artifact are needed on either side.
+    """
+
+    held_out: float = 0.3
+    least: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1 or self.least < 2:
+            raise CorrectionError(
+                f"held_out is {self.held_out}, least {self.least}; expected a share between 0 and 1, and at least 2."
+            )
+
+    def split(
+        self, labels: Int[np.ndarray, " n"], usable: Bool[np.ndarray, " n"], artifact: Artifact
+    ) -> Split:
+        """Split the usable, labelled rows.
+
+        Raises:
+            CorrectionError: one of the four parts has fewer than ``least`` rows.
+        """
+        rng = np.random.default_rng([self.seed, 5])
+        inside = np.zeros(len(labels), bool)
+        inside[artifact.rows] = True
+        known = usable & (labels >= 0)
+        held = np.zeros(len(labels), bool)
+        for members in (inside, ~inside):
+            for label in np.unique(labels[known]):
+                rows = np.flatnonzero(known & members & (labels == label))
+                held[rng.permutation(rows)[: round(self.held_out * len(rows))]] = True
+        parts = {
+            "with the artifact, to fit on": known & inside & ~held,
+            "with the artifact, held out": known & inside & held,
+            "without the artifact, to fit on": known & ~inside & ~held,
+            "without the artifact, held out": known & ~inside & held,
+        }
+        for name, part in parts.items():
+            if part.sum() < self.least:
+                raise CorrectionError(
+                    f"'{artifact.name}': {part.sum()} labelled samples {name}; at least {self.least} are needed. "
+                    "Correct a larger finding, or hold out another share."
+                )
+        return Split(*(np.flatnonzero(part) for part in parts.values()))
+
+
+class Pixels:
+    """Inputs of a data set by row, in batches; those of a store are compared with what was attributed.
+
+    Args:
+        run: the store that the data set belongs to; None for another data set, whose samples are taken as they are.
+    """
+
+    def __init__(
+        self,
+        data: AuditData,
+        classes: int,
+        device: torch.device,
+        *,
+        run: Run | None = None,
+        batch: int = 128,
+        workers: int = 0,
+    ) -> None:
+        self.data, self.device, self.batch = data, device, batch
+        try:
+            self.example = first_inputs(data, 1)[:1]
+        except ValueError as error:
+            raise CorrectionError(f"Nothing to correct with: {error}.") from error
+        if run is not None and list(data.ids) != [str(name) for name in run.samples.read("id")]:
+            raise MismatchError("The data set at hand has other ids than the store: give the same data set.")
+        self._digests = None if run is None else run.samples.read("digest")
+        self._classes, self._workers = classes, workers
+
+    def batches(
+        self, rows: Rows, size: int | None = None
+    ) -> Iterator[tuple[Rows, Float[Tensor, "b ..."], Int[Tensor, " b"]]]:
+        """Rows in this order, with inputs and labels on the device; samples that cannot be read are left out.
+
+        Raises:
+            MismatchError: a sample has other pixels than when it was attributed.
+        """
+        size = size or self.batch
+        reader = BlockReader(self.data, size, self.example[0], self._classes, self._workers)
+        cut = [[int(row) for row in rows[at : at + size]] for at in range(0, len(rows), size)]
+        for block in reader.read(cut):
+            good = [place for place, row in enumerate(block.rows) if row not in block.failed]
+            chosen = np.array([block.rows[place] for place in good], dtype=np.int64)
+            inputs = block.inputs[good]
+            self._check(chosen, inputs)
+            if good:
+                yield chosen, inputs.to(self.device), block.labels[good].to(self.device)
+
+    def inputs(self, rows: Rows) -> Float[Tensor, "n ..."]:
+        """All inputs of some rows at once, on the CPU."""
+        parts = [inputs.cpu() for _, inputs, _ in self.batches(rows)]
+        return torch.cat(parts) if parts else self.example[:0]
+
+    @cached_property
+    def all_rows(self) -> Rows:
+        """Every row of the data set."""
+        return np.arange(len(self.data.ids))
+
+    def _check(self, rows: Rows, inputs: Float[Tensor, "b ..."]) -> None:
+        if self._digests is None:
+            return
+        for row, pixels in zip(rows.tolist(), inputs, strict=True):
+            if input_digest(pixels) != self._digests[row]:
+                raise MismatchError(
+                    f"Sample {self.data.ids[row]!r} has other pixels than when it was attributed. "
+                    "Give the same data with the same preprocessing (no random augmentation)."
+                )
+
+
+def told(artifact: Artifact) -> dict[str, Json]:
+    """The artifact as a record."""
+    return {
+        "name": artifact.name,
+        "analysis": artifact.analysis,
+        "class": artifact.group,
+        "samples": len(artifact.rows),
+        "region_cells": None if artifact.region is None else int(artifact.region.sum()),
+    }

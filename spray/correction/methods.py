@@ -1,0 +1,321 @@
+"""The corrections: P-ClArC, A-ClArC, sample removal, and the penalty of right-for-the-right-reasons. ``CORRECTIONS``.
+
+Each takes a copy of the model and gives it back corrected. Class artifact compensation (ClArC): C. Anders et al.,
+Information Fusion 77, 2022; the penalty: A. Ross, M. Hughes, F. Doshi-Velez, IJCAI 2017, eq. 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from spray import insertion
+from spray.correction.errors import CorrectionError
+from spray.correction.material import Artifact, Pixels, Rows, Split
+from spray.correction.sites import Activations, Site, collect
+from spray.correction.tuning import FineTuning
+from spray.correction.vectors import Direction, Estimator, Ridge, auc, fit
+from spray.progress import Report
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a correction works with."""
+
+    pixels: Pixels
+    split: Split
+    artifact: Artifact
+    rest: Rows
+    """Clean rows to fit on, of the artifact's class."""
+    mask: Bool[Tensor, "h w"] | None
+    report: Report
+
+
+class Correction(Protocol):
+    """A way of unlearning an artifact."""
+
+    @property
+    def name(self) -> str:
+        """As listed in ``CORRECTIONS``."""
+        ...
+
+    @property
+    def needs_layer(self) -> bool:
+        """Whether it acts at a named layer."""
+        ...
+
+    def apply(self, model: nn.Module, shop: Workshop, vector: Vector | None) -> None:
+        """Correct the model in place. ``vector`` is given where a layer is needed."""
+        ...
+
+
+@dataclass(frozen=True)
+class CAV:
+    """How the artifact's direction at a layer is fitted.
+
+    Args:
+        estimator: gives the filter w, which reads the artifact.
+        pattern: v, along which it is written, is the "signal", or the same as the "filter".
+        against: samples with the artifact against the rest of its "class", or "all" clean samples.
+    """
+
+    estimator: Estimator = field(default_factory=Ridge)
+    pattern: Literal["signal", "filter"] = "signal"
+    against: Literal["class", "all"] = "class"
+
+    def __post_init__(self) -> None:
+        if self.pattern not in ("signal", "filter") or self.against not in ("class", "all"):
+            raise CorrectionError(
+                f"pattern is {self.pattern!r}, against {self.against!r}; expected signal or filter, class or all."
+            )
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A fitted direction at a site, with the means of wᵀh that corrections aim at."""
+
+    site: Site
+    direction: Direction
+    pixels: bool
+    clean: float
+    """z of P-ClArC: the mean of wᵀh over clean samples, of all classes, and all places."""
+    artifact: float
+    """z of A-ClArC: the mean over samples with the artifact, at its places."""
+    auc: float
+    """How well wᵀh tells held-out samples with the artifact from those without, at its places."""
+
+    def affine(self, target: float) -> tuple[Float[Tensor, "c c"], Float[Tensor, " c"]]:
+        """A and b of h′ = A·h + b with wᵀh′ = target."""
+        matrix, offset = self.direction.projection(target)
+        return torch.from_numpy(matrix), torch.from_numpy(offset)
+
+
+def vectors(
+    model: nn.Module, sites: list[Site], shop: Workshop, step: CAV
+) -> Iterator[Vector | CorrectionError]:
+    """The direction at every site, in order, or why there is none; one pass over the samples serves all sites."""
+    split, most = shop.split, 2000
+    rng = np.random.default_rng(3)
+    parts = {
+        "fit": split.artifact_fit,
+        "held": split.artifact_held,
+        "clean": _some(split.clean_fit, most, rng),
+        "clean held": _some(split.clean_held, most, rng),
+    }
+    whole = step.against == "all" or len(shop.rest) < 2
+    if not whole:
+        parts["rest"] = _some(shop.rest, most, rng)
+    found: dict[str, dict[Site, Activations]] = {}
+    for done, (name, rows) in enumerate(parts.items()):
+        shop.report(done, len(parts), "directions")
+        found[name] = collect(model, sites, (inputs for _, inputs, _ in shop.pixels.batches(rows)), shop.mask)
+    shop.report(len(parts), len(parts), "directions")
+    for site in sites:
+        at = {name: activations[site] for name, activations in found.items()}
+        try:
+            yield _vector(site, at, "clean" if whole else "rest", step)
+        except CorrectionError as error:
+            yield error
+
+
+def _vector(site: Site, at: dict[str, Activations], against: str, step: CAV) -> Vector:
+    def side(name: str) -> Float[np.ndarray, "n c"]:
+        return at[name].region.numpy()
+
+    h, y = _two(side("fit"), side(against))
+    direction = fit(step.estimator, h, y, pattern=step.pattern == "signal")
+    held, truth = _two(side("held"), side("clean held"))
+    return Vector(
+        site,
+        direction,
+        at["fit"].pixels,
+        clean=float(direction.read(at["clean"].everywhere.numpy()).mean()),
+        artifact=float(direction.read(side("fit")).mean()),
+        auc=auc(direction.read(held), truth),
+    )
+
+
+def _two(
+    ones: Float[np.ndarray, "a c"], zeros: Float[np.ndarray, "b c"]
+) -> tuple[Float[np.ndarray, "n c"], Bool[np.ndarray, " n"]]:
+    return np.concatenate([ones, zeros]), np.arange(len(ones) + len(zeros)) < len(ones)
+
+
+def _some(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
+    return np.sort(rng.choice(rows, most, replace=False)) if len(rows) > most else rows
+
+
+@dataclass(frozen=True)
+class ProjectiveClArC:
+    """P-ClArC: h′ = h + (z − wᵀh)/(wᵀv)·v at every place, z the mean of wᵀh over clean samples. No training.
+
+    Folded into the layer's own weights where it is a convolution or linear with a bias, which is exact; else
+    inserted after it.
+    """
+
+    cav: CAV = field(default_factory=CAV)
+    name: ClassVar[str] = "p-clarc"
+    needs_layer: ClassVar[bool] = True
+
+    def apply(self, model: nn.Module, shop: Workshop, vector: Vector | None) -> None:
+        """Fold or insert the projection."""
+        assert vector is not None
+        matrix, offset = vector.affine(vector.clean)
+        if not insertion.fold(model, vector.site.name, matrix, offset):
+            insertion.insert(model, vector.site.name, matrix, offset, pixels=vector.pixels)
+
+
+@dataclass(frozen=True)
+class AugmentativeClArC:
+    """A-ClArC: fine-tuning while the artifact is written into a share of the samples at a layer, whatever their class.
+
+    h′ as in P-ClArC with z the mean over samples that have the artifact, at the places where it lies. The layers
+    after it learn that it means nothing; afterwards nothing is left in the model but its new weights.
+    """
+
+    cav: CAV = field(default_factory=CAV)
+    tuning: FineTuning = field(default_factory=FineTuning)
+    share: float = 0.5
+    name: ClassVar[str] = "a-clarc"
+    needs_layer: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise CorrectionError(f"share is {self.share}; expected a number above 0 and up to 1.")
+
+    def apply(self, model: nn.Module, shop: Workshop, vector: Vector | None) -> None:
+        """Fine-tune with the artifact written in."""
+        assert vector is not None
+        module = model.get_submodule(vector.site.name)
+        rng = np.random.default_rng([self.tuning.seed, 11])
+
+        @contextmanager
+        def written(rows: Rows) -> Iterator[None]:
+            chosen = torch.from_numpy(rng.random(len(rows)) < self.share)
+
+            def write(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+                return written_in(output.detach(), vector, shop.mask, chosen.to(output.device))
+
+            handle = module.register_forward_hook(write)
+            try:
+                yield
+            finally:
+                handle.remove()
+
+        self.tuning.run(model, shop.pixels, shop.split.fit, shop.report, during=written)
+
+
+def written_in(
+    output: Float[Tensor, "n ..."],
+    vector: Vector,
+    mask: Bool[Tensor, "h w"] | None,
+    chosen: Bool[Tensor, " n"],
+) -> Float[Tensor, "n ..."]:
+    """A layer's output with the artifact written into the chosen samples: wᵀh′ = z at the places of the region."""
+    site = vector.site
+    matrix, offset = (part.to(output) for part in vector.affine(vector.artifact))
+    values = site.places(output)
+    shares = site.shares(output, mask).to(output)
+    there = (shares > 0)[None, :, None] & chosen[:, None, None]
+    changed = torch.where(there, values @ matrix.T + offset, values)
+    if vector.pixels:
+        return changed.transpose(1, 2).reshape(output.shape)
+    return changed.reshape(output.shape)
+
+
+@dataclass(frozen=True)
+class SampleRemoval:
+    """Fine-tuning without the samples that have the artifact: the plain thing to try first."""
+
+    tuning: FineTuning = field(default_factory=FineTuning)
+    name: ClassVar[str] = "removal"
+    needs_layer: ClassVar[bool] = False
+
+    def apply(self, model: nn.Module, shop: Workshop, vector: Vector | None) -> None:
+        """Fine-tune on the clean samples."""
+        self.tuning.run(model, shop.pixels, shop.split.clean_fit, shop.report)
+
+
+@dataclass(frozen=True)
+class RightReasons:
+    """Right for the right reasons: fine-tuning with a penalty on relevance inside the finding's region.
+
+    weight · mean over samples of Σ_{region} (∂ Σ_k log p_k / ∂x)² (Ross et al. 2017, eq. 1); with "relevance", the
+    gradient is that of the label's logit times the input (LRP-0 of a network of ReLUs).
+
+    Args:
+        everywhere: samples without the artifact are penalised at its place, too: else only those that have it.
+    """
+
+    weight: float = 10.0
+    penalised: Literal["gradient", "relevance"] = "gradient"
+    everywhere: bool = True
+    tuning: FineTuning = field(default_factory=FineTuning)
+    name: ClassVar[str] = "rrr"
+    needs_layer: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0 or self.penalised not in ("gradient", "relevance"):
+            raise CorrectionError(
+                f"weight is {self.weight}, penalised {self.penalised!r}; expected a positive weight, and gradient or "
+                "relevance."
+            )
+
+    def apply(self, model: nn.Module, shop: Workshop, vector: Vector | None) -> None:
+        """Fine-tune with the penalty.
+
+        Raises:
+            CorrectionError: the finding has no region.
+        """
+        mask = shop.mask
+        if mask is None:
+            raise CorrectionError(
+                f"'{shop.artifact.name}' has no region, and rrr penalises relevance inside one: choose p-clarc, "
+                "a-clarc or removal."
+            )
+        inside = mask.to(shop.pixels.device)
+
+        def penalty(
+            rows: Rows, inputs: Float[Tensor, "b ..."], labels: Int[Tensor, " b"]
+        ) -> Float[Tensor, ""]:
+            concerned = np.full(len(rows), True) if self.everywhere else np.isin(rows, shop.artifact.rows)
+            chosen = torch.from_numpy(concerned).to(inputs.device)
+            if not chosen.any():
+                return inputs.new_zeros(())
+            return (
+                self.weight * self.loss(model, inputs[chosen], labels[chosen], inside) * chosen.float().mean()
+            )
+
+        self.tuning.run(model, shop.pixels, shop.split.fit, shop.report, penalty=penalty)
+
+    def loss(
+        self,
+        model: nn.Module,
+        inputs: Float[Tensor, "b ..."],
+        labels: Int[Tensor, " b"],
+        mask: Bool[Tensor, "h w"],
+    ) -> Float[Tensor, ""]:
+        """The penalised sum, mean over the samples; differentiable in the weights."""
+        x = inputs.detach().requires_grad_()
+        logits = model(x)
+        if self.penalised == "gradient":
+            explained = logits.log_softmax(1).sum()
+        else:
+            explained = logits.gather(1, labels[:, None]).sum()
+        (gradient,) = torch.autograd.grad(explained, x, create_graph=True)
+        values = gradient if self.penalised == "gradient" else gradient * x
+        return (values.square() * mask).flatten(1).sum(1).mean()
+
+
+CORRECTIONS: dict[str, Correction] = {
+    method.name: method
+    for method in (ProjectiveClArC(), AugmentativeClArC(), SampleRemoval(), RightReasons())
+}
+"""With their defaults, by name."""

@@ -1,0 +1,111 @@
+"""What a correction did: accuracy on clean and on attacked samples, on samples nothing was fitted on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from spray.correction.material import Pixels, Rows
+from spray.findings.interventions import transplant
+from stores.provenance import Json
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Shares of samples classified right, and taken for the finding's class; None where it does not apply.
+
+    Attributes:
+        clean: accuracy on samples without the artifact.
+        class_clean: the same, of the finding's class only.
+        hosts: the same, of other classes only, as they are.
+        attacked: accuracy on these hosts with the finding's content pasted on.
+        flips: share of the attacked hosts that are taken for the finding's class.
+        flips_before_attack: share of the hosts, as they are, that are taken for the finding's class.
+        artifact: accuracy on samples with the artifact.
+    """
+
+    clean: float
+    class_clean: float | None
+    hosts: float | None
+    attacked: float | None
+    flips: float | None
+    flips_before_attack: float | None
+    artifact: float | None
+    samples: int
+    attacks: int
+
+    @property
+    def robust(self) -> float:
+        """Mean of clean and attacked accuracy: what layers are compared by."""
+        return self.clean if self.attacked is None else (self.clean + self.attacked) / 2
+
+    def to_json(self) -> dict[str, Json]:
+        """As a record."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Content of the finding's region in some of its samples, to be pasted on others, in place."""
+
+    group: int
+    mask: Bool[Tensor, "h w"]
+    donors: Float[Tensor, "k c h w"]
+    seed: int = 0
+
+    def on(self, hosts: Float[Tensor, "n c h w"], first: int) -> Float[Tensor, "n c h w"]:
+        """The hosts, of which ``first`` came before, each with the content of the next donor."""
+        dealt = (torch.arange(len(hosts)) + first) % len(self.donors)
+        return transplant(hosts, self.donors[dealt].to(hosts), self.mask[None, None].to(hosts.device))
+
+
+@torch.no_grad()
+def judge(
+    model: nn.Module,
+    pixels: Pixels,
+    clean: Rows,
+    artifact: tuple[Pixels, Rows],
+    group: int,
+    attack: Attack | None,
+) -> Outcome:
+    """Run the model on clean samples, on those of other classes also attacked, and on samples with the artifact."""
+    right: list[np.ndarray] = []
+    label: list[np.ndarray] = []
+    called: list[np.ndarray] = []
+    attacked: list[np.ndarray] = []
+    hosts = 0
+    for _, inputs, labels in pixels.batches(clean):
+        found = model(inputs).argmax(1)
+        known = labels >= 0
+        label.append(labels[known].cpu().numpy())
+        called.append(found[known].cpu().numpy())
+        right.append((found == labels)[known].cpu().numpy())
+        if attack is not None:
+            others = known & (labels != attack.group)
+            pasted = model(attack.on(inputs[others], hosts)).argmax(1) if others.any() else found[:0]
+            attacked.append(torch.stack([pasted == labels[others], pasted == attack.group]).cpu().numpy())
+            hosts += int(others.sum())
+    correct, labels_, predicted = np.concatenate(right), np.concatenate(label), np.concatenate(called)
+    own, other = labels_ == group, labels_ != group
+    source, rows = artifact
+    inside = [(model(inputs).argmax(1) == labels).cpu().numpy() for _, inputs, labels in source.batches(rows)]
+    hit = np.concatenate(attacked, axis=1) if hosts else np.zeros((2, 0), bool)
+    return Outcome(
+        clean=float(correct.mean()) if len(correct) else float("nan"),
+        class_clean=_mean(correct[own]),
+        hosts=_mean(correct[other]) if attack is not None else None,
+        attacked=_mean(hit[0]),
+        flips=_mean(hit[1]),
+        flips_before_attack=_mean((predicted == group)[other]) if attack is not None else None,
+        artifact=_mean(np.concatenate(inside)) if inside else None,
+        samples=len(correct),
+        attacks=hosts,
+    )
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,60 @@
+"""A corrected model as files: a state dict, and beside it a record of how it was made. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from spray.correction.errors import CorrectionError
+from spray.correction.stage import Corrected
+
+FORMAT = "spray-correction"
+VERSION = 1
+
+
+def save(corrected: Corrected, path: str | Path, *, force: bool = False) -> tuple[Path, Path]:
+    """Write the state dict and, beside it, the record with the suffix ``.json``; each appears whole or not at all.
+
+    The state dict is loaded like any other, ``--model SPEC --weights PATH`` with the model's own spec: names of its
+    entries say where a correction is inserted (``spray.insertion``).
+
+    Raises:
+        CorrectionError: a file is there already and ``force`` is not set, or the path names no file to write.
+    """
+    weights = Path(path)
+    record = weights.with_suffix(".json")
+    if weights.suffix in ("", ".json"):
+        raise CorrectionError(f"{weights}: name a file for the weights, such as corrected.pt.")
+    there = [str(place) for place in (weights, record) if place.exists()]
+    if there and not force:
+        raise CorrectionError(
+            f"{' and '.join(there)} exists already: choose another name, or --force (force=True)."
+        )
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "weights": weights.name,
+        "method": corrected.method,
+        "layers": [asdict(score) for score in corrected.layers],
+        **corrected.record,
+    }
+    state = {name: tensor.detach().cpu() for name, tensor in corrected.model.state_dict().items()}
+    _whole(weights, lambda partial: torch.save(state, partial))
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    _whole(record, lambda partial: partial.write_text(text, encoding="utf-8", errors="surrogatepass"))
+    return weights, record
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""Where in a model a correction may act: layers, their channels and places, and the activations there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from spray.correction.errors import CorrectionError
+from spray.engine.errors import BadInput
+from spray.engine.preflight import check_layers
+
+MOST_CANDIDATES = 16
+_PASSIVE = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Identity, nn.Flatten, nn.MaxPool2d)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A module whose output is corrected; ``last`` says that a four-axis output has its channels last."""
+
+    name: str
+    last: bool = False
+
+    @classmethod
+    def parse(cls, text: str, model: nn.Module) -> Site:
+        """From ``NAME`` or ``NAME@last``.
+
+        Raises:
+            CorrectionError: the model has no such module.
+        """
+        name, _, suffix = text.partition("@")
+        if suffix not in ("", "last"):
+            raise CorrectionError(
+                f"layer '{text}': after @ only 'last' (channels are the last axis) is known."
+            )
+        try:
+            check_layers((name,), model)
+        except BadInput as error:
+            raise CorrectionError(f"Cannot correct layer '{name}': {error}") from None
+        return cls(name, suffix == "last")
+
+    def pixels(self, output: Tensor) -> bool:
+        """Whether the output is (n, c, y, x): the channels are not its last axis."""
+        return output.ndim == 4 and not self.last
+
+    def places(self, output: Tensor) -> Float[Tensor, "n places c"]:
+        """The output as vectors over channels, one for each place; (n, c) has one place, tokens are places."""
+        if self.pixels(output):
+            return output.flatten(2).transpose(1, 2)
+        return output.reshape(len(output), -1, output.shape[-1])
+
+    def shares(self, output: Tensor, mask: Bool[Tensor, "h w"] | None) -> Float[Tensor, " places"]:
+        """How much of each place lies in a region of the input, summing to 1; all places alike without a region,
+        or where places have no two axes."""
+        grid = output.shape[2:] if self.pixels(output) else output.shape[1:3] if output.ndim == 4 else None
+        if mask is None or grid is None:
+            count = self.places(output[:1]).shape[1]
+            return torch.full((count,), 1 / count, dtype=torch.float64)
+        height, width = grid
+        covered = F.adaptive_avg_pool2d(mask.double()[None, None], (height, width)).flatten()
+        return covered / covered.sum()
+
+
+def candidates(model: nn.Module, example: Float[Tensor, "1 ..."]) -> list[str]:
+    """Modules along the trunk of a model whose outputs could be corrected, in order of execution.
+
+    The model's own parts, and the parts of its ``nn.Sequential``s instead of these; those that run once a pass and
+    return one tensor of at least two channels, except the last, whose output is the logits. Of more than 16, evenly
+    spaced ones.
+    """
+    names = [name for name, module in _trunk(model) if not isinstance(module, _PASSIVE)]
+    seen: list[tuple[str, Any]] = []
+    with ExitStack() as stack:
+        for name in names:
+            hook = partial(_remember, seen, name)
+            stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+        with torch.no_grad():
+            logits = model(example)
+    runs = [name for name, _ in seen]
+    good = [
+        name
+        for name, output in seen
+        if runs.count(name) == 1
+        and isinstance(output, Tensor)
+        and output.ndim in (2, 3, 4)
+        and output.shape[1] > 1
+        and output is not logits
+    ]
+    if len(good) <= MOST_CANDIDATES:
+        return good
+    return [good[round(i * (len(good) - 1) / (MOST_CANDIDATES - 1))] for i in range(MOST_CANDIDATES)]
+
+
+def _trunk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        if type(child) is nn.Sequential and len(child):
+            yield from _trunk(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", child
+
+
+def _remember(seen: list[tuple[str, Any]], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    seen.append((name, output))
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Activations at one site over some samples, in float64: means over a region's places, and over all places."""
+
+    region: Float[Tensor, "n c"]
+    everywhere: Float[Tensor, "n c"]
+    pixels: bool
+    """Whether the output is (n, c, y, x)."""
+
+
+def collect(
+    model: nn.Module,
+    sites: Sequence[Site],
+    batches: Iterable[Float[Tensor, "b ..."]],
+    mask: Bool[Tensor, "h w"] | None,
+) -> dict[Site, Activations]:
+    """Activations of all samples at every site, from one pass over them; memory holds (samples, channels).
+
+    Raises:
+        CorrectionError: a module does not run exactly once a pass, or does not return one tensor over channels.
+    """
+    kept: dict[Site, list[tuple[Tensor, Tensor]]] = {site: [] for site in sites}
+    shape: dict[Site, bool] = {}
+
+    def keep(site: Site, output: Tensor) -> None:
+        values = site.places(output).double()
+        shares = site.shares(output, mask).to(values)
+        kept[site].append((torch.einsum("npc,p->nc", values, shares).cpu(), values.mean(1).cpu()))
+        shape[site] = site.pixels(output)
+
+    for inputs in batches:
+        with watched(model, sites, keep), torch.no_grad():
+            model(inputs)
+    found = {}
+    for site, parts in kept.items():
+        region, everywhere = (torch.cat(part) for part in zip(*parts, strict=True))
+        found[site] = Activations(region, everywhere, shape[site])
+    return found
+
+
+@contextmanager
+def watched(model: nn.Module, sites: Sequence[Site], keep: Any) -> Iterator[None]:
+    """While the model runs once: ``keep(site, output)`` for every site, each refused unless it runs once.
+
+    Raises:
+        CorrectionError: as ``collect``.
+    """
+    count = dict.fromkeys(sites, 0)
+
+    def hook(site: Site, module: nn.Module, inputs: Any, output: Any) -> None:
+        count[site] += 1
+        if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or not output.is_floating_point():
+            got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise CorrectionError(
+                f"layer '{site.name}' returns {got}; a correction over channels needs one tensor (n, c), "
+                "(n, token, c) or (n, c, y, x). Name a neighbour."
+            )
+        keep(site, output)
+
+    with ExitStack() as stack:
+        for site in sites:
+            module = model.get_submodule(site.name)
+            stack.callback(module.register_forward_hook(partial(hook, site)).remove)
+        yield
+    for site, runs in count.items():
+        if runs != 1:
+            raise CorrectionError(
+                f"layer '{site.name}' runs {runs} times in a pass, so its output has no one meaning. Name the module "
+                "around it, or a neighbour that runs once."
+            )

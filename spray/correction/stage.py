@@ -1,0 +1,228 @@
+"""Correcting a model of a finding: layer by layer scores, the correction itself, and what it did."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from spray.correction.errors import CorrectionError
+from spray.correction.material import Artifact, Pixels, Rows, Split, Splitting, artifact_of, told
+from spray.correction.methods import CAV, CORRECTIONS, Correction, ProjectiveClArC, Vector, Workshop, vectors
+from spray.correction.outcome import Attack, Outcome, judge
+from spray.correction.sites import Site, candidates
+from spray.data import as_audit_data
+from spray.findings import MismatchError
+from spray.models import model_digest
+from spray.progress import Report, silent
+from stores import Run, describe
+from stores.provenance import Json
+
+DONORS = 100
+"""At most so many samples give the content that is pasted in an attack."""
+CHOSEN_ON = 1000
+"""At most so many clean samples, of those to fit on, are looked at for each layer to choose from."""
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """How well the artifact can be told at a layer, and what P-ClArC there would do, on samples to fit on."""
+
+    layer: str
+    auc: float | None
+    clean: float | None
+    attacked: float | None
+    robust: float | None
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A corrected model, in evaluation mode, with what was done to it and what came of it."""
+
+    model: nn.Module
+    method: str
+    layer: str | None
+    layers: tuple[LayerScore, ...]
+    before: Outcome
+    after: Outcome
+    record: dict[str, Json] = field(default_factory=dict)
+    """Everything that made it, as JSON: the step, the finding, the store, the digests."""
+
+
+def correct(
+    run: Run,
+    what: str | Sequence[int],
+    model: nn.Module,
+    dataset: object,
+    *,
+    method: str | Correction = "p-clarc",
+    layer: str | Sequence[str] | None = None,
+    cav: CAV | None = None,
+    analysis: str | None = None,
+    validation: object | None = None,
+    splitting: Splitting | None = None,
+    device: str | torch.device = "cpu",
+    report: Report = silent,
+) -> Corrected:
+    """Correct a copy of a model of what a finding, a verdict or some rows share; the model itself stays as it is.
+
+    Args:
+        run: the store of the audit.
+        what: a finding's name, a verdict's key or digest, or row numbers.
+        model: the audited model, in evaluation mode.
+        dataset: the audited data set.
+        method: one of ``CORRECTIONS``, or a step of one's own settings.
+        layer: where; of several, or of all candidates (None), the one whose P-ClArC has the highest mean of clean and
+            attacked accuracy is taken.
+        cav: how the direction is fitted, where ``method`` is a name.
+        analysis: id of the analysis; the newest otherwise.
+        validation: a data set that the model was not trained on, to judge by; else a share of the audited one.
+        splitting: what is held out.
+
+    Raises:
+        CorrectionError: no such finding, method or layer; too few samples; nothing to judge by.
+        MismatchError: the model or the data set is not that of the store.
+    """
+    step = _step(method, cav)
+    if run.provenance.get("model") != model_digest(model):
+        raise MismatchError(
+            f"The model at hand has digest {model_digest(model)[:12]}…, the store was made with "
+            f"{str(run.provenance.get('model'))[:12]}…. A finding says nothing about another model: give the same "
+            "model and weights."
+        )
+    artifact = artifact_of(run, what, run.analysis(analysis) if run.analyses() else None)
+    place = torch.device(device)
+    corrected = copy.deepcopy(model).to(place).eval()
+    bench = _Bench(run, artifact, dataset, validation, splitting or Splitting(), place, report)
+    before = bench.judge(corrected)
+    vector: Vector | None = None
+    scores: list[LayerScore] = []
+    if step.needs_layer:
+        vector, scores = _choose(corrected, bench, getattr(step, "cav", CAV()), layer)
+    elif layer is not None:
+        raise CorrectionError(f"'{step.name}' trains the whole model and takes no layer: leave it out.")
+    step.apply(corrected, bench.shop, vector)
+    after = bench.judge(corrected)
+    record: dict[str, Json] = {
+        "store": str(run.path),
+        "artifact": told(artifact),
+        "step": describe(step),
+        "splitting": describe(bench.splitting),
+        "validation": "a data set of its own"
+        if validation is not None
+        else "held-out share of the audited one",
+        "layer": None if vector is None else vector.site.name,
+        "auc": None if vector is None else vector.auc,
+        "model_before": model_digest(model),
+        "model_after": model_digest(corrected),
+        "before": before.to_json(),
+        "after": after.to_json(),
+    }
+    name = None if vector is None else vector.site.name
+    return Corrected(corrected, step.name, name, tuple(scores), before, after, record)
+
+
+def _step(method: str | Correction, cav: CAV | None) -> Correction:
+    if not isinstance(method, str):
+        if cav is not None:
+            raise CorrectionError(f"'{method.name}' brings its own settings: set cav there.")
+        return method
+    if method not in CORRECTIONS:
+        raise CorrectionError(f"there is no correction '{method}'. There are: {', '.join(CORRECTIONS)}.")
+    step = CORRECTIONS[method]
+    if cav is None:
+        return step
+    if not step.needs_layer:
+        raise CorrectionError(f"'{method}' uses no direction: leave cav out.")
+    return replace(step, cav=cav)  # type: ignore[type-var]
+
+
+class _Bench:
+    """The samples of one correction: to fit on, to judge by, to choose a layer by."""
+
+    def __init__(
+        self,
+        run: Run,
+        artifact: Artifact,
+        dataset: object,
+        validation: object | None,
+        splitting: Splitting,
+        device: torch.device,
+        report: Report,
+    ) -> None:
+        classes = len(run.classes)
+        self.splitting, self.artifact, self.device = splitting, artifact, device
+        self.pixels = Pixels(as_audit_data(dataset), classes, device, run=run)
+        labels = run.samples.read("label")
+        self.split: Split = splitting.split(labels, run.samples.ok, artifact)
+        rest = self.split.clean_fit[labels[self.split.clean_fit] == artifact.group]
+        mask = artifact.mask(self.pixels.example)
+        self.shop = Workshop(self.pixels, self.split, artifact, rest, mask, report)
+        self.judged, self.clean = self.pixels, self.split.clean_held
+        if validation is not None:
+            self.judged = Pixels(as_audit_data(validation), classes, device)
+            if self.judged.example.shape != self.pixels.example.shape:
+                raise CorrectionError(
+                    f"validation inputs have shape {tuple(self.judged.example.shape[1:])}, the audited ones "
+                    f"{tuple(self.pixels.example.shape[1:])}: give both the same preprocessing."
+                )
+            self.clean = self.judged.all_rows
+            if not any((labels >= 0).any() for _, _, labels in self.judged.batches(self.clean)):
+                raise CorrectionError("the validation data has no labelled sample to judge by.")
+
+    def judge(self, model: nn.Module) -> Outcome:
+        """On what nothing was fitted on."""
+        attack = self._attack(self.split.artifact_held)
+        inside = self.pixels, self.split.artifact_held
+        return judge(model, self.judged, self.clean, inside, self.artifact.group, attack)
+
+    def chosen_on(self) -> tuple[Rows, Attack | None]:
+        """Clean rows to choose a layer by, of those to fit on, and an attack from the same."""
+        rng = np.random.default_rng([self.splitting.seed, 13])
+        clean = self.split.clean_fit
+        if len(clean) > CHOSEN_ON:
+            clean = np.sort(rng.choice(clean, CHOSEN_ON, replace=False))
+        return clean, self._attack(self.split.artifact_fit)
+
+    def _attack(self, donors: Rows) -> Attack | None:
+        if self.shop.mask is None or self.artifact.group < 0:
+            return None
+        return Attack(self.artifact.group, self.shop.mask, self.pixels.inputs(donors[:DONORS]))
+
+
+def _choose(
+    model: nn.Module, bench: _Bench, cav: CAV, layer: str | Sequence[str] | None
+) -> tuple[Vector, list[LayerScore]]:
+    """The vector at the best of the layers, and the scores of all."""
+    if layer is None:
+        names: Sequence[str] = candidates(model, bench.pixels.example.to(bench.device))
+    else:
+        names = [layer] if isinstance(layer, str) else layer
+    if not names:
+        raise CorrectionError("the model has no part whose output could be corrected: name a layer.")
+    sites = [Site.parse(name, model) for name in names]
+    found = list(vectors(model, sites, bench.shop, cav))
+    clean, attack = bench.chosen_on()
+    scores: list[tuple[LayerScore, Vector | None]] = []
+    for done, (site, vector) in enumerate(zip(sites, found, strict=True)):
+        bench.shop.report(done, len(sites), "layers")
+        if isinstance(vector, CorrectionError):
+            scores.append((LayerScore(site.name, None, None, None, None, str(vector)), None))
+            continue
+        tried = copy.deepcopy(model)
+        ProjectiveClArC(cav).apply(tried, bench.shop, vector)
+        seen = judge(tried, bench.pixels, clean, (bench.pixels, clean[:0]), bench.artifact.group, attack)
+        scores.append((LayerScore(site.name, vector.auc, seen.clean, seen.attacked, seen.robust), vector))
+    bench.shop.report(len(sites), len(sites), "layers")
+    usable = [
+        (score.robust, vector) for score, vector in scores if vector is not None and score.robust is not None
+    ]
+    if not usable:
+        raise CorrectionError(f"no layer can be corrected: {scores[0][0].refused}")
+    best = max(usable, key=lambda pair: pair[0])[1]
+    return best, [score for score, _ in scores]
