@@ -43,13 +43,13 @@ class AttributionConfig:
     """What is computed and kept for each sample; see ``spray.attribution.Attribution``."""
 
     composite: str = "epsilon_plus_flat"
-    target: str | int = "label"
+    target: str | int | tuple[str | int, ...] = "label"
     start: str = "logit"
     layers: tuple[str, ...] = ()
     grid: int = 28
     full: bool = False
     thumbnails: int = 64
-    block: int = 128
+    block: int = 0
     workers: int = 0
 
 
@@ -132,8 +132,11 @@ def _checked(value: Any, expected: Any, where: str) -> Any:
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     choices = typing.get_args(expected) or (expected,)
+    lists = [choice for choice in choices if isinstance(choice, types.GenericAlias)]
+    if lists and isinstance(value, list | tuple):
+        return _checked(value, lists[0], where)
     if type(value) not in choices:
-        names = " or ".join(choice.__name__ for choice in choices)
+        names = " or ".join("a list" if choice in lists else choice.__name__ for choice in choices)
         raise ConfigError(f"{where}: got {value!r}, expected {names}.")
     return value
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Report = Callable[[int, int, str], None]
-"""``report(done, total, what)``: called by long work whenever a piece is done."""
-
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def silent(done: int, total: int, what: str) -> None:
+class Report(Protocol):
+    """``report(done, total, what)``: called by long work whenever a piece is done; ``failed`` pieces count as done."""
+
+    def __call__(self, done: int, total: int, what: str, failed: int = 0) -> None:
+        """Arguments are positional."""
+
+
+def silent(done: int, total: int, what: str, failed: int = 0) -> None:
     """Report to nobody."""
 
 
@@ -26,25 +31,38 @@ def progress(console: Console) -> Iterator[Report]:
         yield _Lines(console)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}"),
     )
+    rates = _Rates()
     with Progress(*columns, console=console, transient=False) as bars:
         tasks = {}
-        started: dict[str, tuple[float, int]] = {}
 
-        def report(done: int, total: int, what: str) -> None:
+        def report(done: int, total: int, what: str, failed: int = 0) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, rate="")
-                started[what] = (time.monotonic(), done)
-            then, first = started[what]
-            rate = (done - first) / max(time.monotonic() - then, 1e-9)
-            bars.update(tasks[what], completed=done, total=total, rate=f"{rate:.0f}/s" if rate >= 1 else "")
+                tasks[what] = bars.add_task(what, total=total, rate="", failed="")
+            rate = rates.of(done, what)
+            bars.update(
+                tasks[what], completed=done, total=total, rate=_per_second(rate), failed=_failures(failed)
+            )
 
         yield report
+
+
+class _Rates:
+    """Pieces per second of each kind of work, since it began or went on."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, tuple[float, int]] = {}
+
+    def of(self, done: int, what: str) -> float:
+        now = time.monotonic()
+        then, first = self.started.setdefault(what, (now, done))
+        return (done - first) / (now - then) if now > then else 0.0
 
 
 class _Lines:
@@ -53,14 +71,23 @@ class _Lines:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.last: dict[str, float] = {}
-        self.started: dict[str, tuple[float, int]] = {}
+        self.rates = _Rates()
 
-    def __call__(self, done: int, total: int, what: str) -> None:
-        now = time.monotonic()
-        then, first = self.started.setdefault(what, (now, done))
+    def __call__(self, done: int, total: int, what: str, failed: int = 0) -> None:
+        now, rate = time.monotonic(), self.rates.of(done, what)
         if done < total and now - self.last.get(what, -SECONDS_BETWEEN_LINES) < SECONDS_BETWEEN_LINES:
             return
         self.last[what] = now
-        rate = (done - first) / (now - then) if now > then else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        self.console.print(f"{what}: {done} of {total}{left}", highlight=False, markup=False)
+        parts = [f"{what}: {done} of {total}", _per_second(rate)]
+        if rate > 0 and done < total:
+            parts.append(f"{(total - done) / rate:.0f} s left")
+        parts.append(_failures(failed))
+        self.console.print(", ".join(part for part in parts if part), highlight=False, markup=False)
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:.3g}/s" if 0 < rate < 100 else f"{rate:.0f}/s" if rate else ""
+
+
+def _failures(count: int) -> str:
+    return f"{count} failed" if count else ""

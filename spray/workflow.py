@@ -21,7 +21,7 @@ from spray.analysis.clustering import CLUSTERINGS
 from spray.analysis.features import Channels, Pooled
 from spray.analysis.graph import NearestNeighbours
 from spray.analysis.groups import GroupBy
-from spray.attribution import Attribution, attribute_dataset
+from spray.attribution import Attribution, attribute_dataset, attribute_share
 from spray.attribution.records import Layer
 from spray.config import (
     AnalysisConfig,
@@ -250,8 +250,12 @@ def _class_names(path: str) -> tuple[str, ...]:
 def attribution_step(config: AttributionConfig) -> Attribution:
     """The step that a configuration describes."""
     values = {entry.name: getattr(config, entry.name) for entry in fields(config)}
-    target = str(config.target)
-    return Attribution(**{**values, "target": int(target) if target.lstrip("-").isdigit() else target})
+    given = config.target if isinstance(config.target, tuple) else (config.target,)
+    return Attribution(**{**values, "target": tuple(_class_or_text(target) for target in given)})
+
+
+def _class_or_text(target: str | int) -> str | int:
+    return int(target) if str(target).isdecimal() else target
 
 
 def analysis_step(config: AnalysisConfig) -> Analysis:
@@ -304,15 +308,13 @@ def attribute_config(
     model, data, step = model_of(config.model), load_data(config.data), attribution_step(config.attribution)
     device = choose_device(config.device)
     if cluster_spec:
-        from spray.attribution.cluster import cluster
+        from spray.attribution.launch import cluster
 
         with cluster(cluster_spec) as client:
             return attribute_dataset(
                 model, data, config.out, step, device=device, client=client, report=report
             )
     if share:
-        from spray.attribution.cluster import attribute_share
-
         first, _, count = share.partition("::")
         if not first.isdecimal() or not count.isdecimal() or int(count) < 1:
             raise ConfigError(

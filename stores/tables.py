@@ -99,6 +99,14 @@ class Table:
             self._whole = mask.copy()
         return mask
 
+    def facts(self, shard: int) -> dict[str, Any]:
+        """What the commit of a shard says beside its rows, such as a batch that had to be halved.
+
+        Raises:
+            Uncommitted: the shard is not written yet.
+        """
+        return dict(self._commit(shard).content["facts"])
+
     def claim(self, shard: int) -> contextlib.AbstractContextManager[Claim]:
         """Hold the right to write a shard while its values are computed; pass the claim on to ``write``.
 

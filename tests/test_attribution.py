@@ -81,7 +81,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     for stop in range(5):  # at the start, and after each of the four blocks
         out = tmp_path / f"{stop}.zarr"
 
-        def interrupt(done, total, what, stop=stop):
+        def interrupt(done, total, what, failed, stop=stop):
             if done >= 3 * stop:
                 raise InterruptionError
 
@@ -89,7 +89,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
             attribute(out, data, step, report=interrupt)
         committed = 12 - 6 * len(stores.open(out).table(TABLE).missing())
         begun = []
-        attribute(out, data, step, report=lambda done, total, what, begun=begun: begun.append(done))
+        attribute(out, data, step, report=lambda *it, begun=begun: begun.append(it[0]))
         assert begun[0] == committed == (6 if stop > 2 else 0)  # nothing that was committed is computed again
         assert contents(out) == expected
 
@@ -188,12 +188,12 @@ def test_what_cannot_be_explained_is_refused_before_anything_is_written(tmp_path
         with pytest.raises(AttributionError, match=words):
             attribute(out, data)
     for step, words in (
-        ({"target": "lable"}, "label, prediction, or a class index"),
+        ({"target": "lable"}, "target is 'lable'; there are label, prediction, rankK"),
         ({"target": 3}, "classes 0 to 2"),
         ({"layers": ("9",)}, "no module '9'"),
         ({"layers": ("3@first",)}, "only 'last'"),
         ({"layers": ("3", "3")}, "name each once"),
-        ({"block": 0}, "at least 1"),
+        ({"block": -1}, "at least 0"),
         ({"grid": 0}, "at least 1"),
         ({"composite": "lrp"}, "epsilon_plus_flat"),
         ({"start": "one"}, "'logit', 'unit'"),

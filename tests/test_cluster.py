@@ -17,8 +17,9 @@ import pytest
 from audit_tools import Images, contents, tiny_model
 
 import stores
-from spray.attribution import Attribution, attribute_dataset
-from spray.attribution.cluster import POISON, attribute_on, attribute_share, cluster
+from spray.attribution import Attribution, attribute_dataset, attribute_share
+from spray.attribution.cluster import POISON, attribute_on
+from spray.attribution.launch import cluster
 from spray.engine.errors import AttributionError
 
 STEP = Attribution(block=4, grid=5, thumbnails=8)
@@ -64,7 +65,7 @@ def test_two_workers_write_the_store_of_one_process(client: Any, alone: Path, tm
     )
     assert contents(tmp_path / "run.zarr") == contents(alone)
     assert run.table(TABLE).complete and stores.check(run.path) == []
-    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen) and seen[-1][:2] == (20, 20)
+    assert [it[0] for it in seen] == sorted(it[0] for it in seen) and seen[-1][:2] == (20, 20)
 
 
 def test_what_is_there_is_not_done_again(client: Any, alone: Path, tmp_path: Path) -> None:
@@ -109,8 +110,7 @@ SHARE = """
 import sys
 sys.path.insert(0, {tests!r})
 from audit_tools import Images, tiny_model
-from spray.attribution import Attribution
-from spray.attribution.cluster import attribute_share
+from spray.attribution import Attribution, attribute_share
 step = Attribution(block=4, grid=5, thumbnails=8)
 attribute_share(tiny_model(), Images(), {out!r}, step, share=int(sys.argv[1]), of=2)
 """

@@ -27,8 +27,8 @@ def test_lines_without_a_terminal(clock):
         report(2, 2, "verify")
     lines = text.getvalue().splitlines()
     assert lines[0] == "attribute [bold]: 0 of 100"
-    assert lines[1] == "attribute [bold]: 25 of 100, 15 s left"
-    assert lines[-3:] == ["attribute [bold]: 100 of 100", "verify: 0 of 2", "verify: 2 of 2"]
+    assert lines[1] == "attribute [bold]: 25 of 100, 5/s, 15 s left"
+    assert lines[-3:] == ["attribute [bold]: 100 of 100, 5/s", "verify: 0 of 2", "verify: 2 of 2"]
     assert len(lines) == 7
 
 
@@ -38,7 +38,18 @@ def test_a_resumed_stage_is_timed_from_where_it_went_on(clock):
         report(80, 100, "attribute")
         clock[0] += 10
         report(90, 100, "attribute")
-    assert text.getvalue().splitlines() == ["attribute: 80 of 100", "attribute: 90 of 100, 10 s left"]
+    assert text.getvalue().splitlines() == ["attribute: 80 of 100", "attribute: 90 of 100, 1/s, 10 s left"]
+
+
+def test_failures_are_told(clock):
+    for terminal in (False, True):
+        text = io.StringIO()
+        with progress(Console(file=text, force_terminal=terminal, width=120)) as report:
+            report(0, 10, "attribute", 0)
+            clock[0] += 10
+            report(10, 10, "attribute", 3)
+        assert "3 failed" in text.getvalue()
+        assert "0 failed" not in text.getvalue()
 
 
 def test_bars_in_a_terminal():

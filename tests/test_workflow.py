@@ -181,10 +181,10 @@ def test_what_an_audit_reports_of_its_progress(tmp_path):
     spray.audit(
         tiny_model(), Images(48), tmp_path / "a.zarr", report=lambda *what: said.append(what), **STEPS
     )
-    stages = list(dict.fromkeys(what for _, _, what in said))
+    stages = list(dict.fromkeys(what for _, _, what, *_ in said))
     assert stages == ["attribute", "analysis", "verify"]
     for stage in stages:
-        done = [(done, total) for done, total, what in said if what == stage]
+        done = [(done, total) for done, total, what, *_ in said if what == stage]
         assert done == sorted(done)
         assert done[-1][0] == done[-1][1]
 

@@ -1,9 +1,12 @@
 """Relevance of a whole data set, into the store.
 
-From the top: `dataset` (in this process or on a cluster) over `cluster` and `stage`, which share `records` (what is
-stored of a block), `pooling` and `display`.
+From the top: `launch` (clusters) and `cluster` (attribution on their workers) over `dataset` (in this process, or a
+share of the work), over `stage` (whole shards), over `passes` (a block, for every target, halved where `memory` runs
+out), `records` (what is stored of a block), `tables`, `pooling` and `display`; `step` says what is computed, and
+`targets` for which classes.
 """
 
-from spray.attribution.dataset import Attribution, attribute_dataset
+from spray.attribution.dataset import attribute_dataset, attribute_share
+from spray.attribution.step import Attribution
 
-__all__ = ["Attribution", "attribute_dataset"]
+__all__ = ["Attribution", "attribute_dataset", "attribute_share"]

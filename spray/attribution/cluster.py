@@ -1,4 +1,4 @@
-"""Attribution on many processes: Dask distributed, or processes that share the work by number without any engine.
+"""Attribution on the workers of Dask distributed.
 
 The store's ledger is the only truth: a task writes one shard and returns its number. A worker that dies loses the
 shard in flight, which is done again; a shard that kills two workers is searched for the rows that do it, and these
@@ -20,11 +20,15 @@ import torch
 from torch import nn
 
 import stores
-from spray.attribution.stage import Attribution, Stage, missing_shards
-from spray.data import AuditData, Sample, as_audit_data
+from spray.attribution.dataset import WHAT, tell
+from spray.attribution.stage import Stage, Written, prepared
+from spray.attribution.step import Attribution
+from spray.attribution.tables import Tables
+from spray.data import AuditData, Sample, as_audit_data, known_label
 from spray.engine.errors import AttributionError
+from spray.journal import Journal, journal
 from spray.progress import Report, silent
-from stores import Run, StoreBusy, Table
+from stores import Run
 
 POISON = "every process that worked on it died"
 _PATIENCE = 2
@@ -67,6 +71,11 @@ class Quarantine:
         """That of the data set."""
         return self.data.std
 
+    @property
+    def labels(self) -> Mapping[int, int]:
+        """Labels of the rows that are not touched, as far as the data set tells them without reading a sample."""
+        return {row: known_label(self.data, row) for row in self.rows}
+
     def sample(self, row: int) -> Sample:
         """Sample ``row``.
 
@@ -89,43 +98,19 @@ class Job:
     step: Attribution
     device: str
     threads: int
+    sharing: int
+    """So many workers may share one machine's memory."""
 
 
-def attribute_share(
-    model: nn.Module,
-    dataset: object,
-    out: str | Path,
-    attribution: Attribution | None = None,
-    *,
-    share: int,
-    of: int,
-    device: str = "cpu",
-    report: Report = silent,
-) -> Run:
-    """Compute every ``of``-th shard from number ``share`` on: one of several processes on the same store.
+@dataclass(frozen=True)
+class _Plan:
+    """What a worker answers when it has prepared the store."""
 
-    Start ``of`` processes with shares 0, 1, …; each can be stopped and started again. A shard that another
-    process has claimed is left to it.
-
-    Raises:
-        AttributionError: ``share`` is not below ``of``; otherwise as ``attribute_dataset``.
-    """
-    if not 0 <= share < of:
-        raise AttributionError(f"share {share} of {of}: shares go from 0 to {of - 1}.")
-    stage = Stage(
-        model.to(device), as_audit_data(dataset), attribution or Attribution(), torch.device(device)
-    )
-    run, samples, relevance = stage.tables(out)
-    mine = range(share, len(samples.shards), of)
-    for shard in missing_shards(samples, relevance):
-        if shard in mine:
-            with contextlib.suppress(StoreBusy):
-                _write_shard(stage, samples, relevance, shard)
-        done = sum(
-            len(samples.shards[number]) for number in mine if number not in missing_shards(samples, relevance)
-        )
-        report(done, sum(len(samples.shards[number]) for number in mine), "attribute")
-    return run
+    samples: int
+    missing: Mapping[int, tuple[int, int]]
+    """First row and one past the last of every shard to be done."""
+    failed: int
+    """Rows that have failed already, in other shards."""
 
 
 def attribute_on(
@@ -156,6 +141,7 @@ def attribute_on(
         attribution or Attribution(),
         device,
         torch.get_num_threads(),
+        max(1, len(client.nthreads())),
     )
     with _carried(client, job):
         _Driver(client, job, report).run()
@@ -171,30 +157,43 @@ class _Driver:
 
     def run(self) -> None:
         """Until every shard is committed."""
-        count, todo = self._prepared()
-        done = count - sum(map(len, todo.values()))
-        self.report(done, count, "attribute")
+        plan = self._prepared()
+        todo = {shard: range(low, high) for shard, (low, high) in plan.missing.items()}
+        workers = len(self.client.nthreads())
+        facts = {"device": self.job.device, "workers": workers, "shards": len(todo), "resumed": False}
+        facts |= {"rows": sum(map(len, todo.values()))}
+        with journal(self.job.out, WHAT, **facts | {"resumed": facts["rows"] != plan.samples}) as log:
+            self._shards(plan, todo, log)
+
+    def _shards(self, plan: _Plan, todo: Mapping[int, range], log: Journal) -> None:
+        done, failed = plan.samples - sum(map(len, todo.values())), plan.failed
+        self.report(done, plan.samples, WHAT, failed)
         deaths = dict.fromkeys(todo, 0)
         queue = deque(todo)
-        for shard, died in self._each(queue, lambda shard: (_do_shard, shard)):
+        for shard, written, died in self._each(queue):
             if not died:
+                tell(log, written)
                 done += len(todo[shard])
-                self.report(done, count, "attribute")
+                failed += written.failed if written else 0
+                self.report(done, plan.samples, WHAT, failed)
                 continue
             deaths[shard] += 1
+            log("worker died", shard=shard, times=deaths[shard])
             if deaths[shard] > 2 * _PATIENCE:
                 raise AttributionError(self._hopeless(todo[shard]))
             if deaths[shard] >= _PATIENCE:
-                self.poison |= self._culprits(list(todo[shard]), _do_rows)
+                poison = self._culprits(list(todo[shard]), _do_rows)
+                self.poison |= poison
+                log("quarantine", shard=shard, rows=sorted(poison))
             queue.append(shard)
 
-    def _prepared(self) -> tuple[int, dict[int, range]]:
-        """Number of samples, and the rows of each shard that is missing. A worker reads the first samples."""
+    def _prepared(self) -> _Plan:
+        """What there is to do. A worker reads the first samples."""
         for _ in range(2 * _PATIENCE):
-            answer, died = self._one(_prepare)
+            plan, died = self._one(_prepare)
             if not died:
-                count, shards = answer
-                return count, {shard: range(low, high) for shard, (low, high) in shards.items()}
+                assert isinstance(plan, _Plan)
+                return plan
             first = min(len(self.job.data.ids), max(self.job.step.block, 8))
             self.poison |= self._culprits(list(range(first)), _read_rows)
         raise AttributionError(self._hopeless(range(first)))
@@ -222,25 +221,23 @@ class _Driver:
             raise error
         return None, True
 
-    def _each(
-        self, queue: deque[int], task_of: Callable[[int], tuple[Any, ...]]
-    ) -> Iterator[tuple[int, bool]]:
-        """Every item of a queue that may grow meanwhile, with whether its task killed its worker."""
+    def _each(self, queue: deque[int]) -> Iterator[tuple[int, Written | None, bool]]:
+        """Every shard of a queue that may grow meanwhile, what was written, and whether its task killed its worker."""
         as_completed = import_module("distributed").as_completed
         completed = as_completed()
         running: dict[Any, int] = {}
         try:
             while queue or running:
                 while queue and len(running) < max(1, len(self.client.nthreads())):
-                    item = queue.popleft()
-                    future = self._submit(*task_of(item))
-                    running[future] = item
+                    shard = queue.popleft()
+                    future = self._submit(_do_shard, shard)
+                    running[future] = shard
                     completed.add(future)
                 future = next(completed)
-                item, error = running.pop(future), future.exception()
+                shard, error = running.pop(future), future.exception()
                 if error is not None and not self._killed(error):
                     raise error
-                yield item, error is not None
+                yield shard, future.result() if error is None else None, error is not None
         finally:
             for future in running:
                 future.cancel()
@@ -259,7 +256,7 @@ class _Driver:
 
 
 _jobs: dict[str, Job] = {}
-_stages: dict[tuple[str, frozenset[int]], tuple[Stage, Table, Table]] = {}
+_stages: dict[tuple[str, frozenset[int]], tuple[Stage, Tables]] = {}
 """What this worker process knows: a model is loaded once, and again only for another quarantine."""
 
 
@@ -287,21 +284,22 @@ def _carried(client: Any, job: Job) -> Iterator[None]:
             client.unregister_worker_plugin(Carry.name)
 
 
-def _prepare(key: str, poison: frozenset[int]) -> tuple[int, dict[int, tuple[int, int]]]:
-    _, samples, relevance = _stage(key, poison)
-    shards = missing_shards(samples, relevance)
-    return samples.n, {shard: (rows.start, rows.stop) for shard, rows in shards.items()}
+def _prepare(key: str, poison: frozenset[int]) -> _Plan:
+    _, tables = _stage(key, poison)
+    missing = {shard: (rows.start, rows.stop) for shard, rows in tables.missing().items()}
+    failed = sum(not any(low <= row < high for low, high in missing.values()) for row in tables.failures())
+    return _Plan(tables.run.n, missing, failed)
 
 
-def _do_shard(key: str, poison: frozenset[int], shard: int) -> int:
-    stage, samples, relevance = _stage(key, poison)
-    _write_shard(stage, samples, relevance, shard)
-    return shard
+def _do_shard(key: str, poison: frozenset[int], shard: int) -> Written | None:
+    stage, tables = _stage(key, poison)
+    [(number, blocks)] = [*stage.shards({shard: tables.samples.shards[shard]})]
+    return stage.write(number, blocks, tables)
 
 
 def _do_rows(key: str, poison: frozenset[int], rows: tuple[int, ...]) -> None:
     """Compute some rows and forget them: only to see whether the process lives."""
-    stage, _, _ = _stage(key, poison)
+    stage, _ = _stage(key, poison)
     for _, blocks in stage.shards({0: range(rows[0], rows[-1] + 1)}):
         for block in blocks:
             stage.compute(block)
@@ -315,16 +313,16 @@ def _read_rows(key: str, poison: frozenset[int], rows: tuple[int, ...]) -> None:
             data.sample(row)
 
 
-def _stage(key: str, poison: frozenset[int]) -> tuple[Stage, Table, Table]:
+def _stage(key: str, poison: frozenset[int]) -> tuple[Stage, Tables]:
     if (key, poison) not in _stages:
         job = _jobs[key]
         torch.set_num_threads(job.threads)
         device = _device(job.device)
+        sharing = job.sharing if device.type == "cpu" else 1
         data = Quarantine(job.data, poison) if poison else job.data
-        stage = Stage(job.model.to(device), data, job.step, device)
-        _, samples, relevance = stage.tables(job.out)
+        made = prepared(job.model.to(device), data, job.step, device, job.out, sharing)
         _stages.clear()
-        _stages[key, poison] = stage, samples, relevance
+        _stages[key, poison] = made
     return _stages[key, poison]
 
 
@@ -335,60 +333,3 @@ def _device(name: str) -> torch.device:
     worker = import_module("distributed").get_worker().name
     number = int(worker) if str(worker).isdecimal() else 0
     return torch.device("cuda", number % torch.cuda.device_count())
-
-
-def _write_shard(stage: Stage, samples: Table, relevance: Table, shard: int) -> None:
-    for number, blocks in stage.shards({shard: samples.shards[shard]}):
-        stage.write(number, blocks, samples, relevance)
-
-
-@contextlib.contextmanager
-def cluster(spec: str) -> Iterator[Any]:
-    """A client for "local:4" (that many processes here), "tcp://host:port", or "slurm:profile.toml".
-
-    A SLURM profile has ``jobs`` and a table ``[cluster]`` with the arguments of ``dask_jobqueue.SLURMCluster``.
-
-    Raises:
-        AttributionError: the text is none of these, or a package is missing.
-    """
-    try:
-        distributed, dask = import_module("distributed"), import_module("dask")
-    except ImportError as error:
-        raise AttributionError("Clusters need Dask: pip install 'spray-audit[cluster]'.") from error
-    kind, _, rest = spec.partition(":")
-    options = {
-        # A task that kills its worker is not handed to three more workers first: the shard is searched at once.
-        "distributed.scheduler.allowed-failures": 0,
-        # A worker that comes back slowly (importing torch takes its time) is not given up for lost.
-        "distributed.deploy.lost-worker-timeout": "10 minutes",
-    }
-    with dask.config.set(options), contextlib.ExitStack() as stack:
-        if kind == "local" and rest.isdecimal() and int(rest) > 0:
-            made = stack.enter_context(
-                distributed.LocalCluster(
-                    n_workers=int(rest), threads_per_worker=1, processes=True, dashboard_address=None
-                )
-            )
-            yield stack.enter_context(distributed.Client(made))
-        elif kind == "slurm" and rest:
-            yield stack.enter_context(distributed.Client(stack.enter_context(_slurm(Path(rest)))))
-        elif kind in ("tcp", "tls") and rest:
-            yield stack.enter_context(distributed.Client(spec))
-        else:
-            raise AttributionError(
-                f"cluster is '{spec}'; expected local:NUMBER, tcp://HOST:PORT or slurm:PROFILE.toml."
-            )
-
-
-def _slurm(profile: Path) -> Any:
-    import tomllib
-
-    try:
-        content = tomllib.loads(profile.read_text(encoding="utf-8"))
-        made = import_module("dask_jobqueue").SLURMCluster(**content.get("cluster", {}))
-    except ImportError as error:
-        raise AttributionError("SLURM needs dask-jobqueue: pip install 'spray-audit[cluster]'.") from error
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise AttributionError(f"The profile {profile} cannot be read: {error}") from error
-    made.scale(jobs=int(content.get("jobs", 1)))
-    return made

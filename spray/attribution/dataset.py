@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from spray.attribution.stage import Attribution, Stage, missing_shards
+from spray.attribution.stage import Stage, Written, prepared
+from spray.attribution.step import Attribution
+from spray.attribution.tables import Tables
 from spray.data import as_audit_data
+from spray.engine.errors import AttributionError
+from spray.journal import Journal, journal
 from spray.progress import Report, silent
-from stores import Run
+from stores import Run, StoreBusy
 
-__all__ = ["Attribution", "attribute_dataset"]
+WHAT = "attribute"
 
 
 def attribute_dataset(
@@ -28,9 +34,9 @@ def attribute_dataset(
 ) -> Run:
     """Compute and store the relevance of every sample; goes on where an earlier run stopped.
 
-    Writes the tables ``samples`` and ``relevance/<composite>`` of the store at ``out``. A sample that
-    cannot be read, whose label is out of range or whose relevance is not finite becomes a failed row with
-    its reason.
+    Writes the table ``samples`` and one ``relevance/<composite>`` for each target into the store at ``out``, and a log
+    beside it (``spray.journal``). A sample that cannot be read, whose label is out of range or whose relevance is not
+    finite becomes a failed row with its reason. Where memory runs out the batch is halved, and the commit says so.
 
     Args:
         model: in evaluation mode; nothing in it is changed, it is only moved to ``device``.
@@ -40,7 +46,7 @@ def attribute_dataset(
 
     Raises:
         AttributionError: no sample can be read, the data set gives other pixels each time or than before, classes
-            and outputs do not fit, or the model is in no state to be explained.
+            and outputs do not fit, not even one sample fits into memory, or the model is in no state to be explained.
         stores.StoreError: the store at ``out`` holds results of another model, data set or configuration.
         spray.engine.UnsupportedOperation: the model has an operation that the composite has no rule for.
     """
@@ -49,17 +55,83 @@ def attribute_dataset(
         from spray.attribution.cluster import attribute_on
 
         return attribute_on(client, model, dataset, out, step, device=str(device), report=report)
-    stage = Stage(model.to(device), as_audit_data(dataset), step, torch.device(device))
-    run, samples, relevance = stage.tables(out)
-    todo = missing_shards(samples, relevance)
-    finished = run.n - sum(map(len, todo.values()))
-    report(finished, run.n, "attribute")
+    where = torch.device(device)
+    stage, tables = prepared(model.to(where), as_audit_data(dataset), step, where, out)
+    todo = tables.missing()
+    with journal(out, WHAT, **_facts(stage, tables, todo)) as log:
+        tally = Tally(tables, todo, report)
+        for shard, blocks in stage.shards(todo):
+            tell(log, stage.write(shard, blocks, tables, tally.add))
+    return tables.run
 
-    def done(rows: int) -> None:
-        nonlocal finished
-        finished += rows
-        report(finished, run.n, "attribute")
 
-    for shard, blocks in stage.shards(todo):
-        stage.write(shard, blocks, samples, relevance, done)
-    return run
+def attribute_share(
+    model: nn.Module,
+    dataset: object,
+    out: str | Path,
+    attribution: Attribution | None = None,
+    *,
+    share: int,
+    of: int,
+    device: str = "cpu",
+    report: Report = silent,
+) -> Run:
+    """Compute every ``of``-th shard from number ``share`` on: one of several processes on the same store.
+
+    Start ``of`` processes with shares 0, 1, …; each can be stopped and started again. A shard that another
+    process has claimed is left to it.
+
+    Raises:
+        AttributionError: ``share`` is not below ``of``; otherwise as ``attribute_dataset``.
+    """
+    if not 0 <= share < of:
+        raise AttributionError(f"share {share} of {of}: shares go from 0 to {of - 1}.")
+    where, step = torch.device(device), attribution or Attribution()
+    stage, tables = prepared(model.to(where), as_audit_data(dataset), step, where, out, sharing=of)
+    mine = range(share, len(tables.samples.shards), of)
+    todo = {shard: rows for shard, rows in tables.missing().items() if shard in mine}
+    with journal(out, WHAT, **_facts(stage, tables, todo), share=f"{share}::{of}") as log:
+        tally = Tally(tables, todo, report, total=sum(len(tables.samples.shards[shard]) for shard in mine))
+        for shard, rows in todo.items():
+            with contextlib.suppress(StoreBusy):
+                for _, blocks in stage.shards({shard: rows}):
+                    tell(log, stage.write(shard, blocks, tables, tally.add))
+    return tables.run
+
+
+class Tally:
+    """Samples that are done, and that failed, told as they grow."""
+
+    def __init__(
+        self, tables: Tables, todo: dict[int, range], report: Report, total: int | None = None
+    ) -> None:
+        self.total = tables.run.n if total is None else total
+        self.done = self.total - sum(map(len, todo.values()))
+        self.failed = sum(not any(row in rows for rows in todo.values()) for row in tables.failures())
+        self.report = report
+        self.add(0, 0)
+
+    def add(self, rows: int, failed: int) -> None:
+        """So many more."""
+        self.done += rows
+        self.failed += failed
+        self.report(self.done, self.total, WHAT, self.failed)
+
+
+def tell(log: Journal, written: Written | None) -> None:
+    """A line about a shard that was committed, if one was."""
+    if written is not None:
+        log("shard", **asdict(written))
+
+
+def _facts(stage: Stage, tables: Tables, todo: dict[int, range]) -> dict[str, Any]:
+    """What the log says at the start."""
+    rows = sum(map(len, todo.values()))
+    return {
+        "device": str(stage.device),
+        "block": stage.step.block,
+        "tables": [table.name for table in tables.relevance.values()],
+        "shards": len(todo),
+        "rows": rows,
+        "resumed": rows < tables.run.n,
+    }

@@ -2,73 +2,42 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 import stores
 from spray.attribution.display import Display
+from spray.attribution.memory import block_size
+from spray.attribution.passes import Passes
 from spray.attribution.records import Columns, Layer, RelevanceRecord, SampleRecord
+from spray.attribution.step import Attribution
+from spray.attribution.tables import Tables, stored_block
+from spray.attribution.targets import Target
 from spray.blocks import Block, BlockReader, first_inputs, pixel_digests, repeated
 from spray.data import AuditData, data_digest
-from spray.engine import Explainer, Explanation, Start
-from spray.engine.composites import Method
+from spray.engine import Explanation
 from spray.engine.errors import AttributionError, BadInput
 from spray.models import model_digest
-from stores import Column, Provenance, Run, Table, describe
-from stores.provenance import TUNING, Json
+from stores import Column, Provenance, Table, describe
+from stores.provenance import Json
 
 SHARD_BYTES = 128 * 2**20
 SHARDS_AT_LEAST = 8
 """Small data sets are cut finer than their bytes ask for, so that an interruption loses little."""
 UNEXPLAINABLE = "the model's output for it is not finite, or is the zero that a unit start would divide by"
+NO_DIFFERENCE = "its two classes are one, so there is no difference of logits"
+NOT_FINITE = "its relevance is not finite"
 COMPARED_SAMPLES = 8
 """So many samples are looked at before the work begins: are their pixels always, and still, the same?"""
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """What is computed and kept for each sample; all fields but ``workers`` stand in the store's provenance."""
-
-    composite: str | Method = "epsilon_plus_flat"
-    target: str | int = "label"
-    """"label" (the prediction, where the label is unknown), "prediction", or one class index for all samples."""
-    start: Start = "logit"
-    layers: tuple[str, ...] = ()
-    """Modules whose output's relevance is kept too, by channel and by place. Outputs (n, token, channel) are known
-    by their three axes; ``NAME@last`` says that a four-axis output has its channels last (Swin)."""
-    grid: int = 28
-    """Pooled maps have at most this many cells a side."""
-    full: bool = False
-    """Keep full-size input maps as well."""
-    thumbnails: int = 64
-    """Longest side of the pictures kept for the report; 0 keeps none."""
-    block: int = 128
-    """Samples per forward pass, padded at the end: one block size, one result, whatever is interrupted."""
-    workers: int = field(default=0, metadata=TUNING)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.target, str) and self.target not in ("label", "prediction"):
-            raise BadInput(f"target is '{self.target}'; choose label, prediction, or a class index.")
-        if self.grid < 1 or self.block < 1 or self.thumbnails < 0 or self.workers < 0:
-            raise BadInput(
-                f"grid is {self.grid}, block {self.block}, thumbnails {self.thumbnails}, workers {self.workers}; "
-                "grid and block are at least 1, thumbnails and workers at least 0."
-            )
-        if len(set(self.layers)) < len(self.layers):
-            raise BadInput(f"layers are {', '.join(self.layers)}; name each once.")
-
-    @property
-    def table(self) -> str:
-        """Name of the relevance table in the store."""
-        composite = self.composite if isinstance(self.composite, str) else self.composite.name
-        return f"relevance/{composite}" + ("" if self.target == "label" else f".{self.target}")
 
 
 @contextmanager
@@ -88,33 +57,59 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Result:
-    """One computed block: the columns of both tables, and the rows that failed."""
+    """One computed block: the columns of all tables, and the rows that failed."""
 
     samples: Columns
-    relevance: Columns
+    relevance: Mapping[Target, Mapping[str, np.ndarray]]
     unreadable: Mapping[int, str]
-    refused: Mapping[int, str]
+    refused: Mapping[Target, Mapping[int, str]]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is told of a shard that was committed."""
+
+    shard: int
+    rows: int
+    failed: int
+    took: float
+    """Seconds."""
+    device: str
+    batch: int
+    """Samples per pass: the step's block, or less where memory ran out."""
+    halved: bool
 
 
 class Stage:
-    """One model over one data set: what stays the same from block to block."""
+    """One model over one data set: what stays the same from block to block.
 
-    def __init__(self, model: nn.Module, data: AuditData, step: Attribution, device: torch.device) -> None:
-        self.model, self.data, self.step, self.device = model, data, step, device
-        layers = [Layer.parse(name) for name in step.layers]
-        self.explainer = Explainer(model, step.composite, [layer.name for layer in layers])
+    ``step.block`` 0 takes the block of the store at ``out``, or finds one from the memory that is free;
+    ``sharing`` processes share that.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: AuditData,
+        step: Attribution,
+        device: torch.device,
+        out: str | Path,
+        sharing: int = 1,
+    ) -> None:
+        self.model, self.data, self.device, self.out = model, data, device, out
         if any(weight.dtype == torch.float64 for weight in model.parameters()):
             raise AttributionError(
                 "The model computes in float64, an audit in float32: give it model.float()."
             )
-        try:
-            inputs = first_inputs(data, step.block)
-        except ValueError as error:
-            raise AttributionError(f"Nothing to attribute: {error}.") from error
+        layers = [Layer.parse(name) for name in step.layers]
+        self.passes = Passes(model, step, [layer.name for layer in layers], device)
+        self.step = step if step.block else replace(step, block=self._block(sharing))
+        self.passes.batch = self.step.block
+        inputs = self._first_inputs(self.step.block)
         self._check_steady()
         # One probing block decides shapes, and any refusal comes before anything is written.
         self.filler, self.probe = self._probe(inputs)
-        self.classes = self.probe.logits.shape[1]
+        self.classes = next(iter(self.probe.values())).logits.shape[1]
         if data.classes and len(data.classes) != self.classes:
             raise AttributionError(
                 f"The data set names {len(data.classes)} classes and the model has {self.classes} outputs. "
@@ -122,6 +117,24 @@ class Stage:
             )
         self.samples = SampleRecord(data, Display.of(inputs, data.mean, data.std), step.thumbnails)
         self.relevance = RelevanceRecord(layers, step.grid, step.full)
+
+    def _block(self, sharing: int) -> int:
+        """The block of the store, if there is one, so that it goes on as it began; else what memory allows."""
+        if (stored := stored_block(self.out)) is not None:
+            return stored
+        sample = self._first_inputs(1)[0]
+
+        def pass_over(count: int) -> None:
+            self.passes.batch = count
+            self.passes.explain(repeated(sample, count))
+
+        return block_size(pass_over, self.device, 4 * sample.numel(), len(self.data.ids), sharing)
+
+    def _first_inputs(self, count: int) -> Float[Tensor, "n ..."]:
+        try:
+            return first_inputs(self.data, count)
+        except ValueError as error:
+            raise AttributionError(f"Nothing to attribute: {error}.") from error
 
     def _check_steady(self) -> None:
         rows = range(min(COMPARED_SAMPLES, len(self.data.ids)))
@@ -131,19 +144,19 @@ class Stage:
                 "preprocessing of evaluation, without random augmentation."
             )
 
-    def _probe(self, inputs: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, ...], Explanation]:
+    def _probe(self, inputs: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, ...], dict[Target, Explanation]]:
         """The first input that the model gives finite logits for, with its relevance."""
         *others, last = inputs[:COMPARED_SAMPLES]
         for filler in others:
             try:
-                return filler, self._explain(repeated(filler, self.step.block), None)
+                return filler, self.passes.explain(repeated(filler, self.step.block))
             except BadInput as error:
                 if not error.rows:
                     raise
-        return last, self._explain(repeated(last, self.step.block), None)
+        return last, self.passes.explain(repeated(last, self.step.block))
 
-    def tables(self, out: str | Path) -> tuple[Run, Table, Table]:
-        """The store and its two tables, made or found again."""
+    def tables(self) -> Tables:
+        """The store and its tables, made or found again."""
         identity: dict[str, Json] = {"model": model_digest(self.model), "data": data_digest(self.data)}
         place: dict[str, Json] = {
             "name": "compute",
@@ -160,19 +173,22 @@ class Stage:
             "thumbnails": self.step.thumbnails,
         }
         origin = Provenance(({"name": "inputs", **identity}, place, shown))
-        made = Provenance((place, describe(self.step)), (origin.id,))
         names = list(self.data.classes) or [str(index) for index in range(self.classes)]
-        run = stores.create(out, classes=names, samples=len(self.data.ids), provenance=identity)
+        run = stores.create(self.out, classes=names, samples=len(self.data.ids), provenance=identity)
         sample_columns = self.samples.declaration(self.filler, self.classes)
-        relevance_columns = self.relevance.declaration(self.probe)
+        declared = {target: self.relevance.declaration(explained) for target, explained in self.probe.items()}
         if "samples" in run.tables():
             rows = max(map(len, run.samples.shards))
         else:
-            rows = self._rows_per_shard([*sample_columns, *relevance_columns])
+            rows = self._rows_per_shard([*sample_columns, *chain.from_iterable(declared.values())])
         samples = run.create_table("samples", sample_columns, rows_per_shard=rows, provenance=origin)
         self._check_same_pixels(samples)
-        table = run.create_table(self.step.table, relevance_columns, rows_per_shard=rows, provenance=made)
-        return run, samples, table
+        relevance = {}
+        for target, columns in declared.items():
+            made = Provenance((place, self.step.describe(target)), (origin.id,))
+            name = self.step.table_of(target)
+            relevance[target] = run.create_table(name, columns, rows_per_shard=rows, provenance=made)
+        return Tables(run, samples, relevance)
 
     def _check_same_pixels(self, samples: Table) -> None:
         """Refuse to go on with a store whose ids are the same but whose pixels are not."""
@@ -203,40 +219,64 @@ class Stage:
         self,
         shard: int,
         blocks: Iterable[Block],
-        samples: Table,
-        relevance: Table,
-        done: Callable[[int], None] = lambda rows: None,
-    ) -> None:
-        """Compute a shard and commit what is missing of it, under a claim from the first block on.
+        tables: Tables,
+        done: Callable[[int, int], None] = lambda rows, failed: None,
+    ) -> Written | None:
+        """Compute a shard and commit what is missing of it, under claims from the first block on.
 
-        ``done`` is told the number of rows after each block.
+        ``done`` is told the numbers of rows and of failed rows after each block. None where nothing was missing.
 
         Raises:
             stores.StoreBusy: another process works on this shard.
         """
-        with relevance.claim(shard) as claim, deterministic(self.device):
-            absent = [table for table in (samples, relevance) if shard in table.missing()]
-            if not absent:
-                return
+        started = time.monotonic()
+        self.passes.batch = self.step.block  # memory that ran out may be free again
+        with ExitStack() as stack, deterministic(self.device):
+            claims = {
+                target: stack.enter_context(table.claim(shard)) for target, table in tables.relevance.items()
+            }
+            absent = {target: table for target, table in tables.relevance.items() if shard in table.missing()}
+            if not absent and shard not in tables.samples.missing():
+                return None
             results = []
             for block in blocks:
-                results.append(self.compute(block))
-                done(len(block.rows))
+                result = self.compute(block, absent)
+                results.append(result)
+                done(len(block.rows), len(_failed([result])))
+            facts = self._facts()
             unreadable = _merged([result.unreadable for result in results])
-            facts = {"threads": torch.get_num_threads()} if self.device.type == "cpu" else {}
-            if samples in absent:
-                samples.write(shard, _joined([result.samples for result in results]), unreadable, facts=facts)
-            if relevance in absent:
-                refused = unreadable | _merged([result.refused for result in results])
-                columns = _joined([result.relevance for result in results])
-                relevance.write(shard, columns, refused, claim=claim, facts=facts)
+            if shard in tables.samples.missing():
+                columns = _joined([result.samples for result in results])
+                tables.samples.write(shard, columns, unreadable, facts=facts)
+            for target, table in absent.items():
+                refused = unreadable | _merged([result.refused[target] for result in results])
+                columns = _joined([result.relevance[target] for result in results])
+                table.write(shard, columns, refused, claim=claims[target], facts=facts)
+        batch = self.passes.batch
+        return Written(
+            shard,
+            len(tables.samples.shards[shard]),
+            len(_failed(results)),
+            round(time.monotonic() - started, 3),
+            str(self.device),
+            batch,
+            batch < self.step.block,
+        )
 
-    def compute(self, block: Block) -> Result:
-        """Relevance, logits and checks of one block, as columns, with the rows that cannot be used."""
+    def _facts(self) -> dict[str, int]:
+        """What else may change a shard's last bits, for its commit."""
+        facts = {"threads": torch.get_num_threads()} if self.device.type == "cpu" else {}
+        return facts | ({"batch": self.passes.batch} if self.passes.batch < self.step.block else {})
+
+    def compute(self, block: Block, wanted: Iterable[Target] = ()) -> Result:
+        """Relevance, logits and checks of one block, as columns, with the rows that cannot be used.
+
+        Of the targets that are ``wanted``, or of all.
+        """
         count, inputs, failed = len(block.rows), block.inputs, dict(block.failed)
         while True:
             try:
-                explanation = self._explain(inputs, block.labels)
+                explained = self.passes.explain(inputs, block.labels, wanted)
                 break
             except BadInput as error:
                 # Rows that the engine refuses by number cost only themselves: the others are computed without them.
@@ -246,31 +286,32 @@ class Stage:
                 failed |= dict.fromkeys(culprits.values(), UNEXPLAINABLE)
                 inputs = inputs.clone()
                 inputs[list(culprits)] = self.filler
-        logits = explanation.logits[:count].float().cpu()
-        relevance = self.relevance.columns(explanation, count)
-        finite = np.all(
-            [np.isfinite(values).reshape(count, -1).all(1) for values in relevance.values()], axis=0
-        )
-        refused = {
-            row: "its relevance is not finite"
-            for row, sound in zip(block.rows, finite, strict=True)
-            if not sound and row not in failed
+        logits = next(iter(explained.values())).logits[:count].float().cpu()
+        relevance = {
+            target: self.relevance.columns(explanation, count) for target, explanation in explained.items()
         }
-        return Result(self.samples.columns(block, logits), dict(relevance), failed, refused)
+        refused = {
+            target: {
+                row: reason
+                for row, reason in self._refused(block, target, explanation, relevance[target])
+                if row not in failed
+            }
+            for target, explanation in explained.items()
+        }
+        return Result(self.samples.columns(block, logits), relevance, failed, refused)
 
-    def _explain(self, inputs: Float[Tensor, "b ..."], labels: Int[Tensor, " rows"] | None) -> Explanation:
-        inputs = inputs.to(self.device, non_blocking=True)
-        target = self.step.target
-        if isinstance(target, int):
-            return self.explainer.explain(inputs, target, self.step.start)
-        if target == "prediction" or labels is None:
-            return self.explainer.explain(inputs, None, self.step.start)
-        targets = torch.zeros(len(inputs), dtype=torch.int64)
-        targets[: len(labels)] = labels
-        if (labels < 0).any():
-            with torch.no_grad():
-                targets = torch.where(targets < 0, self.model(inputs).argmax(1).cpu(), targets)
-        return self.explainer.explain(inputs, targets.to(self.device), self.step.start)
+    def _refused(
+        self, block: Block, target: Target, explanation: Explanation, columns: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[int, str]]:
+        """Rows of a block that have no relevance of one target, and why."""
+        count = len(block.rows)
+        finite: Bool[np.ndarray, " n"] = np.all(
+            [np.isfinite(values).reshape(count, -1).all(1) for values in columns.values()], axis=0
+        )
+        undefined = self.passes.undefined(target, explanation, block.labels)[:count].tolist()
+        for row, sound, one in zip(block.rows, finite, undefined, strict=True):
+            if one or not sound:
+                yield row, NO_DIFFERENCE if one else NOT_FINITE
 
     def _rows_per_shard(self, columns: Sequence[Column]) -> int:
         row_bytes = sum(column.row_bytes for column in columns)
@@ -278,16 +319,38 @@ class Stage:
         return max(1, rows // self.step.block) * self.step.block
 
 
-def missing_shards(samples: Table, relevance: Table) -> dict[int, range]:
-    """Shards that either table lacks, with their rows."""
-    return {shard: samples.shards[shard] for shard in sorted({*samples.missing(), *relevance.missing()})}
+def prepared(
+    model: nn.Module,
+    data: AuditData,
+    step: Attribution,
+    device: torch.device,
+    out: str | Path,
+    sharing: int = 1,
+) -> tuple[Stage, Tables]:
+    """A stage and the tables it writes, made or found again."""
+    stage = Stage(model, data, step, device, out, sharing)
+    try:
+        return stage, stage.tables()
+    except stores.StoreError:
+        # Another process that found another block may have made the store meanwhile: go on with that one's.
+        if step.block or stored_block(out) in (None, stage.step.block):
+            raise
+        stage = Stage(model, data, step, device, out, sharing)
+        return stage, stage.tables()
+
+
+def _failed(results: Sequence[Result]) -> set[int]:
+    """Rows that failed in any table."""
+    return {
+        row for result in results for rows in (result.unreadable, *result.refused.values()) for row in rows
+    }
 
 
 def _merged(parts: Sequence[Mapping[int, str]]) -> dict[int, str]:
     return {row: reason for part in parts for row, reason in part.items()}
 
 
-def _joined(blocks: Sequence[Columns]) -> Columns:
+def _joined(blocks: Sequence[Mapping[str, np.ndarray | list[str]]]) -> Columns:
     """Columns of consecutive blocks, one after the other."""
     joined: Columns = {}
     for name, first in blocks[0].items():

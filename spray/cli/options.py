@@ -46,7 +46,7 @@ def attribution_options(command: F) -> F:
     """Options of the attribution stage."""
     for option in (
         click.option("--workers", type=int, help="Processes that read images ahead."),
-        click.option("--block", type=int, help="Samples per forward pass."),
+        click.option("--block", type=int, help="Samples per forward pass.  [default: what fits into memory]"),
         click.option("--full/--no-full", default=None, help="Keep full-size maps, too."),
         click.option("--grid", type=int, help="Cells a side of the pooled maps."),
         click.option(
@@ -55,7 +55,11 @@ def attribution_options(command: F) -> F:
             multiple=True,
             help="Also keep the relevance of the output of this module, which runs once a pass.",
         ),
-        click.option("--target", help="label, prediction, or a class index."),
+        click.option(
+            "--target",
+            multiple=True,
+            help="label, prediction, rank2, top3, a class index, or a difference such as label-other (repeatable).",
+        ),
         click.option("--composite", help="LRP composite, gradient or gradient_x_input."),
     ):
         command = option(command)
