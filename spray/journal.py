@@ -54,7 +54,7 @@ def journal(store: Location, stage: str, **facts: object) -> Iterator[Journal]:
     Every line has ``time`` (UTC), ``stage``, ``event`` and ``seconds`` since the start. Events: "start" (process, host,
     version, the command if there is one, and ``facts``), those of the stage, and "end", "interrupted" or "failed".
     """
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{stage}-{secrets.token_hex(4)}.jsonl"
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{stage}-{secrets.token_hex(4)}.jsonl"
     lines = _lines(place_of(store), name)
     began = time.monotonic()
 

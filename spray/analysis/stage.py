@@ -26,6 +26,7 @@ from spray.analysis.null import GaussianNull
 from spray.analysis.parallel import in_processes, worthwhile_workers
 from spray.analysis.spectral import Spectrum, eigengap, spectrum
 from spray.analysis.stability import Stability
+from spray.journal import journal
 from stores import AnalysisHandle, Run
 from stores.analysis import Clustering, GroupAnalysis
 from stores.provenance import Json, Provenance, describe
@@ -260,10 +261,15 @@ def analyze(
     done = len(chosen) - len(missing)
     report = progress or (lambda done, total, what: None)
     report(done, len(chosen), "analysis")
-    with gathered_features(run, table, column, settled.representation, missing) as features:
+    facts = {"analysis": handle.id, "groups": len(missing), "resumed": done > 0}
+    with (
+        journal(run.path, "analyze", **facts) as log,
+        gathered_features(run, table, column, settled.representation, missing) as features,
+    ):
         jobs = ((features[group], rows, group) for group, rows in missing.items())
         for result in in_processes(settled.features, jobs, worthwhile_workers(missing, workers)):
             handle.write(result)
+            log("group", group=result.group, rows=len(result.rows), status=result.status)
             done += 1
             report(done, len(chosen), "analysis")
     return handle

@@ -19,6 +19,7 @@ from spray.findings.strategies import Strategy, merge
 from spray.findings.suspicion import Ranking
 from spray.findings.verification import Candidate, ClassMaps, Evidence, Verification
 from spray.findings.words import summary
+from spray.journal import journal
 from spray.models import model_digest
 from spray.progress import Report, silent
 from stores import AnalysisHandle, Finding, GroupAnalysis, Provenance, Run, describe
@@ -90,13 +91,16 @@ def find(
     sizes: dict[int, int] = {}
     groups = list(analysis.groups)
     what = "verify" if subject else "rank"
-    for done, group in enumerate(groups):
-        report(done, len(groups), what)
-        # One thread: the sums of a solver depend on how many there are, and the stored figures must not.
-        with threadpool_limits(1, user_api="blas"):
-            members = _ClassFindings(run, analysis, group, step, outcomes)
-            found.extend(members.findings(subject))
-        sizes[group] = len(members.rows)
+    with journal(run.path, what, analysis=analysis.id, groups=len(groups), device=str(device)) as log:
+        for done, group in enumerate(groups):
+            report(done, len(groups), what)
+            # One thread: the sums of a solver depend on how many there are, and the stored figures must not.
+            with threadpool_limits(1, user_api="blas"):
+                members = _ClassFindings(run, analysis, group, step, outcomes)
+                of_group = members.findings(subject)
+            found.extend(of_group)
+            sizes[group] = len(members.rows)
+            log("group", group=group, rows=sizes[group], findings=len(of_group))
     report(len(groups), len(groups), what)
     ranked = _flag(sorted(found, key=lambda finding: (-finding.score, finding.name)), step.ranking)
     ranked = [_worded(finding, run, sizes[finding.group]) for finding in ranked]
