@@ -6,8 +6,9 @@ import pytest
 from spray.analysis import Analysis
 from spray.analysis.approximate import probed_recall
 from spray.analysis.clustering import HDBSCAN, KMeans
+from spray.analysis.exact import exact_neighbours
 from spray.analysis.features import PCA
-from spray.analysis.graph import NearestNeighbours, exact_neighbours
+from spray.analysis.graph import NearestNeighbours
 from spray.analysis.null import GaussianNull
 from spray.analysis.spectral import spectrum
 from spray.analysis.stability import Stability

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spray.analysis.graph import NearestNeighbours, affinity, exact_neighbours
+from spray.analysis.exact import exact_neighbours
+from spray.analysis.graph import NearestNeighbours, affinity
 
 
 def plain_distances(features):

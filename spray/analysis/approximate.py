@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from spray.analysis.cells import cells
-from spray.analysis.graph import exact_neighbours
-
-__all__ = ["cells", "nn_descent", "probed_recall"]
+from spray.analysis.exact import exact_neighbours
 
 PROBE = 1000
 """Rows whose exact neighbours measure the recall."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from spray.analysis.graph import FOLD, factors, smallest
+from spray.analysis.exact import FOLD, factors, smallest
 
 PROBES = 24
 """Cells searched for each sample."""
