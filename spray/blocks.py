@@ -107,8 +107,9 @@ class _Blocks(Dataset[Block]):
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal: only the parent answers it."""
+    """Ctrl-C reaches all processes of a terminal: only the parent answers it, and ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def repeated(filler: Float[Tensor, ...], count: int) -> Float[Tensor, "count ..."]:

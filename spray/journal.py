@@ -14,13 +14,13 @@ import socket
 import time
 import warnings
 from collections.abc import Iterator
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from spray.invocation import COMMAND
 from stores.errors import StoreError
 from stores.floor import Floor
 from stores.provenance import to_json
@@ -29,8 +29,6 @@ from stores.run import Location, floor_at
 SUFFIX = ".log"
 SECONDS_BETWEEN_UPLOADS = 5.0
 """An object store has no appending: the whole file is put again, not more often than this."""
-COMMAND: ContextVar[str | None] = ContextVar("command", default=None)
-"""The command line that the work was started with, where there is one."""
 
 
 class Journal(Protocol):

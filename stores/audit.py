@@ -31,6 +31,8 @@ class Problem:
     rows: tuple[int, int] | None = None
     """First row and one past the last, of a table's shard."""
     repaired: bool = False
+    redo: bool = False
+    """Whether the stage that wrote the unit has to write it again, once it is repaired; it redoes just that."""
 
     def __str__(self) -> str:
         rows = f", rows {self.rows[0]} to {self.rows[1] - 1}" if self.rows else ""
@@ -95,7 +97,9 @@ class _Check:
             except Damaged as error:
                 if self.repair:
                     self.floor.delete(document)
-                yield self._done(Problem(key, "metadata", f"{error} Running the stage again restores it."))
+                yield self._done(
+                    Problem(key, "metadata", f"{error} Running the stage again restores it.", redo=True)
+                )
                 continue
             if table is not None:
                 yield from self._array_documents(table)
@@ -120,7 +124,9 @@ class _Check:
                 if self.repair:
                     self.floor.delete(key)
                 yield self._done(
-                    Problem(f"{ANALYSES}/{name}", "metadata", f"its zarr.json cannot be read ({error})")
+                    Problem(
+                        f"{ANALYSES}/{name}", "metadata", f"its zarr.json cannot be read ({error})", redo=True
+                    )
                 )
 
     def _commits(self) -> Iterator[Problem]:
@@ -143,7 +149,10 @@ class _Check:
             if self.floor.size(f"{owner}/zarr.json") is None:
                 yield self._done(
                     Problem(
-                        owner, "metadata", "its zarr.json is missing. Running the stage again restores it."
+                        owner,
+                        "metadata",
+                        "its zarr.json is missing. Running the stage again restores it.",
+                        redo=True,
                     )
                 )
 
@@ -151,14 +160,14 @@ class _Check:
         try:
             commit = self.ledger.commit(unit)
         except Damaged as error:
-            return Problem(unit, "commit", str(error))
+            return Problem(unit, "commit", str(error), redo=True)
         if commit is None:
             return None
         rows = tuple(commit.content["rows"]) if "rows" in commit.content else None
         if commit.unit != unit:
-            return Problem(unit, "commit", f"its commit record is that of {commit.unit}", rows)
+            return Problem(unit, "commit", f"its commit record is that of {commit.unit}", rows, redo=True)
         bad = self._bad_files(commit)
-        return Problem(unit, "bytes", "; ".join(bad), rows) if bad else None
+        return Problem(unit, "bytes", "; ".join(bad), rows, redo=True) if bad else None
 
     def _bad_files(self, commit: Commit) -> list[str]:
         bad = []

@@ -55,6 +55,11 @@ class Table:
         )
 
     @property
+    def key(self) -> str:
+        """Where it lies in the store; its shards are the units ``<key>/<number>``."""
+        return self._key
+
+    @property
     def shards(self) -> list[range]:
         """The rows of every shard."""
         size = self.rows_per_shard

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +42,9 @@ class Noise:
 
     def __getitem__(self, row):
         if row == 13 and FLAG.exists():
+            number = int(FLAG.read_text())
             FLAG.unlink()
-            os.killpg(os.getpgid(0), signal.SIGINT)
+            os.killpg(os.getpgid(0), number)
         return torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(row)), row % 2
 
 def load():
@@ -200,6 +203,69 @@ def test_check_finds_a_changed_byte_and_a_run_mends_it(project, store):
     assert spray_json("check", store) == []
 
 
+def damage(store, prefix):
+    """Flip one bit in the largest file below a folder; returns its bytes before."""
+    files = (path for path in (store / prefix).rglob("*") if path.is_file() and path.name != "zarr.json")
+    path = max(files, key=lambda path: path.stat().st_size)
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    return path, data
+
+
+def test_repair_names_the_command_that_redoes_just_the_damaged(project, tmp_path):
+    store, config = tmp_path / "run.zarr", project / "audit.toml"
+    assert spray("attribute", config, "--out", store, "--quiet")[0] == 0
+    assert spray("analyze", store, "--neighbours", 3, "--picture", "none", "--quiet")[0] == 0
+    sound = contents(store)
+    (analysis,) = stores.open(store).analyses()
+    damage(store, "relevance"), damage(store, f"analyses/{analysis}/c1")
+    code, out, _ = spray("check", store)
+    assert code == 1 and "Nothing was changed" in out and f"spray check {store} --repair" in out
+    code, out, _ = spray("check", store, "--repair")
+    assert code == 0
+    assert "2 units were taken back, all else stays as it is." in out
+    redo = [line.removeprefix("Redo just these: ") for line in out.splitlines() if "Redo" in line]
+    assert redo == [
+        f"main attribute {config} --out {store} --quiet",
+        f"main analyze {store} --neighbours 3 --picture none --quiet",
+    ]
+    written = {key: (store / key).stat().st_mtime_ns for key in contents(store) if "/c/" in key}
+    for command in redo:
+        assert spray(*shlex.split(command)[1:])[0] == 0
+    assert contents(store) == sound
+    again = {key for key, then in written.items() if (store / key).stat().st_mtime_ns != then}
+    of_shard = {key for key in written if key.startswith("relevance/") and "/c/3" in key}
+    assert again == of_shard | {key for key in written if f"{analysis}/c1/" in key}
+
+
+def test_repair_redoes_at_once_what_it_is_told_how_to(project, store):
+    sound = contents(store)
+    shutil.copytree(f"{project / 'audit.zarr'}.log", f"{store}.log")
+    (analysis,) = stores.open(store).analyses()
+    for prefix in (
+        "samples/logits",
+        "relevance",
+        f"analyses/{analysis}/c0",
+        f"analyses/{analysis}/findings/1",
+    ):
+        damage(store, prefix)
+    code, out, _ = spray("check", store, "--repair", "--config", project / "audit.toml", "--quiet")
+    assert code == 0 and "4 units were taken back and done again." in out
+    assert contents(store) == sound
+    assert spray_json("check", store) == []
+    damage(store, f"analyses/{analysis}/c0")
+    options = ("--config", project / "audit.toml", "--neighbours", 4, "--quiet")
+    code, out, _ = spray("check", store, "--repair", *options)
+    assert code == 0 and "1 were made with other settings than these" in out and "Redo just these: " in out
+    assert stores.open(store).analyses() == [analysis]
+
+
+def test_repair_of_a_store_that_nobody_logged_says_what_wrote_it(store):
+    damage(store, "samples")
+    out = spray("check", store, "--repair")[1]
+    assert "spray attribute or spray audit, as it was given" in out
+
+
 def test_analyze_another_column_verify_and_report(project, store, tmp_path):
     found = spray_json("analyze", store, "--column", "0.channel", "--neighbours", 3, "--picture", "none")
     assert found["analysis"] in stores.open(store).analyses()
@@ -309,27 +375,34 @@ print(json.dumps([texts, heavy]))
         assert f"spray {name} " in texts[name].partition("Example")[2], name
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_leaves_a_store_that_the_same_command_completes(project, tmp_path, workers):
-    (project / "interrupt").touch()
+@pytest.mark.parametrize(
+    ("number", "workers", "code"),
+    [(signal.SIGINT, 0, 130), (signal.SIGINT, 2, 130), (signal.SIGTERM, 0, 143)],
+)
+def test_ctrl_c_leaves_a_store_that_the_same_command_completes(project, tmp_path, number, workers, code):
+    (project / "interrupt").write_text(str(int(number)))
     arguments = ["attribute", "--model", f"{project}/model.py:load", "--data", f"{project}/data.py:load"]
     arguments += ["--block", "6", "--device", "cpu", "--workers", str(workers)]
     # Tests that run in the background of a shell inherit a SIGINT that is ignored.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    code += "from spray.cli import main; main(prog_name='spray')"
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    script += "from spray.cli import main; main(prog_name='spray')"
     found = subprocess.run(
-        [sys.executable, "-c", code, *arguments, "--out", tmp_path / "a.zarr"],
+        [sys.executable, "-c", script, *arguments, "--out", tmp_path / "a.zarr"],
         capture_output=True,
         text=True,
         start_new_session=True,  # the signal reaches the whole group, as from a terminal, but not the tests
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert found.returncode == 130, found.stderr
+    assert found.returncode == code, found.stderr
     assert "the same command goes on from there" in found.stderr
+    assert f"  spray {shlex.join(map(str, arguments))} --out {tmp_path / 'a.zarr'}\n" in found.stderr
     assert "Traceback" not in found.stderr
     if not workers:
         committed = [table["committed"] for table in spray_json("info", tmp_path / "a.zarr")["tables"]]
         assert committed == [2, 2]  # rows 0 to 11 of 24
+        assert not list((tmp_path / "a.zarr" / "ledger" / "leases").iterdir())
+        (log,) = Path(f"{tmp_path / 'a.zarr'}.log").iterdir()
+        assert json.loads(log.read_text().splitlines()[-1])["event"] == "interrupted"
     assert spray(*arguments, "--out", tmp_path / "a.zarr")[0] == 0
     assert spray(*arguments, "--out", tmp_path / "b.zarr")[0] == 0
     assert contents(tmp_path / "a.zarr") == contents(tmp_path / "b.zarr")

@@ -13,7 +13,8 @@ import stores
 from spray import journal as module
 from spray.analysis import Analysis
 from spray.attribution import Attribution, attribute_dataset, attribute_share
-from spray.journal import COMMAND, journal, last_command, place_of
+from spray.invocation import COMMAND
+from spray.journal import journal, last_command, place_of
 
 STEP = Attribution("epsilon_plus", block=4, grid=5, thumbnails=8)
 

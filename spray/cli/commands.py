@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +25,11 @@ from spray.cli.options import (
     quiet_option,
     settings,
 )
-from spray.cli.output import printable, reporting, show_audit, show_demo, show_run
+from spray.cli.output import printable, reporting, show_audit, show_demo, show_problems, show_run
 from spray.config import report_beside
+from spray.invocation import COMMAND
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 OURS = frozenset({"spray", "stores", "reports"})
 
 
@@ -35,21 +40,50 @@ class Group(click.Group):
         """Commands as they were defined."""
         return list(self.commands)
 
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
+        """The command's context; remembers the line as it was given."""
+        COMMAND.set(shlex.join([Path(info_name or "spray").name, *args]))
+        return super().make_context(info_name, args, *rest, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; errors that are for the user are shown without a traceback."""
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
+            with _stopped_in_good_order():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
             click.echo(
-                "Interrupted. What is committed is kept: the same command goes on from there.", err=True
+                "Interrupted. What is committed is kept: the same command goes on from there.\n"
+                f"  {printable(COMMAND.get())}",
+                err=True,
             )
-            sys.exit(INTERRUPTED)
+            sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
         except Exception as error:
             if not _for_the_user(error):
                 raise
             message = error.args[0] if isinstance(error, KeyError) else error
             click.echo(f"Error: {printable(message)}", err=True)
             sys.exit(FAILED)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, as batch systems do before they take the machine away."""
+
+
+@contextlib.contextmanager
+def _stopped_in_good_order() -> Iterator[None]:
+    """A request to end is answered like Ctrl-C, so that no claim is left behind for other machines to wonder at."""
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _for_the_user(error: Exception) -> bool:
@@ -303,25 +337,39 @@ def info(store: str, as_json: bool) -> None:
 @main.command()
 @click.argument("store", type=str)
 @click.option(
-    "--repair", is_flag=True, help="Take back damaged shards, so that the next run redoes just those."
+    "--repair", is_flag=True, help="Take back what is damaged; with a model and data, redo just that at once."
 )
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), help="The audit.toml of the audit."
+)
+@model_options
+@data_options
+@attribution_options
+@analysis_options
+@device_option
+@quiet_option
 @json_option
-def check(store: str, repair: bool, as_json: bool) -> None:
+def check(store: str, repair: bool, config: Path | None, quiet: bool, as_json: bool, **flags: Any) -> None:
     """Compare every committed byte of a store with its checksum. Exit code 1 if anything is wrong.
 
+    --repair takes back the shards, groups and findings that are damaged; everything else stays as it is. The command
+    that wrote them redoes just those; so does --repair itself where it is told the model, the data and the settings.
+
     \b
-    Example:
-      spray check run.zarr --repair && spray audit audit.toml
+    Examples:
+      spray check run.zarr
+      spray check run.zarr --repair --config audit.toml
     """
     import stores
 
+    chosen = settings(config, flags)
     problems = stores.check(store, repair=repair)
-    if as_json:
-        click.echo(json.dumps([vars(problem) for problem in problems]))
-    else:
-        for problem in problems:
-            click.echo(str(problem))
-        if not problems:
-            click.echo("Sound: every committed byte is as it was written.")
+    left: list[str] | None = None
+    if any(it.repaired and it.redo for it in problems) and chosen.model.spec and chosen.data.spec:
+        from spray.repair import redo
+
+        with reporting(quiet) as report:
+            left = redo(store, chosen, problems, report)
+    show_problems(store, problems, left, as_json)
     if any(not problem.repaired for problem in problems):
         sys.exit(FAILED)

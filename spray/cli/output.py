@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from spray.progress import Report, progress, silent
 
 if TYPE_CHECKING:
     from spray.workflow import Audit
-    from stores import Run, Table
+    from stores import Problem, Run, Table
 
 SHOWN_FAILURES = 5
 SHOWN_FINDINGS = 10
@@ -119,6 +119,41 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
+def show_problems(store: str, problems: Sequence[Problem], left: Sequence[str] | None, as_json: bool) -> None:
+    """What a check found, and what is to be done next; ``left`` could not be redone (None: nothing was tried)."""
+    if as_json:
+        click.echo(json.dumps([vars(problem) for problem in problems]))
+        return
+    for problem in problems:
+        click.echo(printable(problem))
+    taken_back = [it.unit for it in problems if it.repaired and it.redo]
+    if not problems:
+        click.echo("Sound: every committed byte is as it was written.")
+    elif not any(problem.repaired for problem in problems):
+        click.echo(f"Nothing was changed. Take back what is damaged: spray check {printable(store)} --repair")
+    elif taken_back and left == []:
+        click.echo(f"{len(taken_back)} units were taken back and done again.")
+    elif taken_back:
+        of_others = "" if left is None else f"; {len(left)} were made with other settings than these"
+        click.echo(f"{len(taken_back)} units were taken back, all else stays as it is{of_others}.")
+        for command in _commands(store, left or taken_back):
+            click.echo(printable(f"Redo just these: {command}"))
+
+
+def _commands(store: str, units: Sequence[str]) -> list[str]:
+    """What to run so that these units are written again: the commands that wrote them, where the log knows these."""
+    from spray.journal import last_command
+
+    found = []
+    if any(not unit.startswith("analyses/") for unit in units):
+        logged = last_command(store, ("attribute",))
+        found.append(logged or "the command that wrote them, spray attribute or spray audit, as it was given")
+    if any(unit.startswith("analyses/") for unit in units):
+        logged = last_command(store, ("analyze", "rank", "verify"))
+        found.append(logged or "the command that wrote them, spray analyze or spray audit, as it was given")
+    return list(dict.fromkeys(found))
+
+
 def show_run(run: Run, as_json: bool) -> None:
     """What a store holds."""
     facts = _facts(run)
@@ -140,6 +175,13 @@ def show_run(run: Run, as_json: bool) -> None:
     for entry in facts["tables"]:
         if entry["checks"]:
             console.print(plain(f"  {entry['name']}: {_told(entry['checks'])}"))
+        if entry["halved"]:
+            console.print(
+                plain(
+                    f"  {entry['name']}: memory ran out in {len(entry['halved'])} shards, which were computed in "
+                    f"batches of {', '.join(map(str, sorted(set(entry['halved'].values()))))}"
+                )
+            )
     for entry in facts["analyses"]:
         console.print(
             plain(
@@ -165,6 +207,7 @@ def _facts(run: Run) -> dict[str, Any]:
                 "columns": list(table.columns),
                 "provenance": table.provenance.id,
                 "checks": _checks(table),
+                "halved": _halved(table),
             }
         )
     analyses = []
@@ -191,6 +234,13 @@ def _facts(run: Run) -> dict[str, Any]:
         "analyses": analyses,
         "verdicts": len(run.verdicts()),
     }
+
+
+def _halved(table: Table) -> dict[str, int]:
+    """The batch of each shard for which memory ran out, by the shard's number."""
+    missing = set(table.missing())
+    facts = {shard: table.facts(shard) for shard in range(len(table.shards)) if shard not in missing}
+    return {str(shard): told["batch"] for shard, told in facts.items() if "batch" in told}
 
 
 def _checks(table: Table) -> dict[str, float]:
