@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spray.analysis import Analysis, analyze
     from spray.attribution import Attribution, attribute_dataset
+    from spray.correction import Corrected, correct
     from spray.engine import Explainer, Explanation, attribute, explain
     from spray.findings import Findings, find
     from spray.workflow import Audit, audit, open_audit
@@ -25,6 +26,8 @@ _HOMES = {
     "analyze": "spray.analysis",
     "Attribution": "spray.attribution",
     "attribute_dataset": "spray.attribution",
+    "Corrected": "spray.correction",
+    "correct": "spray.correction",
     "Explainer": "spray.engine",
     "Explanation": "spray.engine",
     "attribute": "spray.engine",
@@ -40,6 +43,7 @@ __all__ = [
     "Analysis",
     "Attribution",
     "Audit",
+    "Corrected",
     "Explainer",
     "Explanation",
     "Findings",
@@ -47,6 +51,7 @@ __all__ = [
     "attribute",
     "attribute_dataset",
     "audit",
+    "correct",
     "explain",
     "find",
     "open_audit",

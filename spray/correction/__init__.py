@@ -10,7 +10,17 @@ from spray.correction.errors import CorrectionError
 from spray.correction.material import Splitting
 from spray.correction.methods import CAV, CORRECTIONS
 from spray.correction.saving import save
-from spray.correction.stage import Corrected, correct
+from spray.correction.stage import Corrected, correct, step_of
 from spray.correction.vectors import CAVS
 
-__all__ = ["CAV", "CAVS", "CORRECTIONS", "Corrected", "CorrectionError", "Splitting", "correct", "save"]
+__all__ = [
+    "CAV",
+    "CAVS",
+    "CORRECTIONS",
+    "Corrected",
+    "CorrectionError",
+    "Splitting",
+    "correct",
+    "save",
+    "step_of",
+]

@@ -47,12 +47,12 @@ class Correction(Protocol):
         ...
 
     @property
-    def needs_layer(self) -> bool:
-        """Whether it acts at a named layer."""
+    def chosen_by(self) -> str | None:
+        """Which score of a layer says where to act; None for what acts on the whole model."""
         ...
 
     def apply(self, model: nn.Module, shop: Workshop, vector: Vector | None) -> None:
-        """Correct the model in place. ``vector`` is given where a layer is needed."""
+        """Correct the model in place. ``vector`` is given where it acts at a layer."""
         ...
 
 
@@ -162,7 +162,7 @@ class ProjectiveClArC:
 
     cav: CAV = field(default_factory=CAV)
     name: ClassVar[str] = "p-clarc"
-    needs_layer: ClassVar[bool] = True
+    chosen_by: ClassVar[str | None] = "robust"
 
     def apply(self, model: nn.Module, shop: Workshop, vector: Vector | None) -> None:
         """Fold or insert the projection."""
@@ -177,14 +177,19 @@ class AugmentativeClArC:
     """A-ClArC: fine-tuning while the artifact is written into a share of the samples at a layer, whatever their class.
 
     h′ as in P-ClArC with z the mean over samples that have the artifact, at the places where it lies. The layers
-    after it learn that it means nothing; afterwards nothing is left in the model but its new weights.
+    after it learn that it means nothing; those before stay as they are, since they would only write it in another
+    direction. Samples that have it already are left out. Nothing is left in the model but its new weights.
+
+    Args:
+        tuning: of the layers after the named one only, which bears a high rate.
+        share: of the samples of each batch that the artifact is written into.
     """
 
     cav: CAV = field(default_factory=CAV)
-    tuning: FineTuning = field(default_factory=FineTuning)
-    share: float = 0.5
+    tuning: FineTuning = field(default_factory=lambda: FineTuning(epochs=10, rate=1e-2))
+    share: float = 0.25
     name: ClassVar[str] = "a-clarc"
-    needs_layer: ClassVar[bool] = True
+    chosen_by: ClassVar[str | None] = "agreement"
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -209,7 +214,7 @@ class AugmentativeClArC:
             finally:
                 handle.remove()
 
-        self.tuning.run(model, shop.pixels, shop.split.fit, shop.report, during=written)
+        self.tuning.run(model, shop.pixels, shop.split.clean_fit, shop.report, during=written)
 
 
 def written_in(
@@ -230,13 +235,29 @@ def written_in(
     return changed.reshape(output.shape)
 
 
+@contextmanager
+def writing(model: nn.Module, vector: Vector, mask: Bool[Tensor, "h w"] | None) -> Iterator[None]:
+    """Meanwhile the artifact is written into every sample at its layer."""
+
+    def write(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return written_in(
+            output, vector, mask, torch.ones(len(output), dtype=torch.bool, device=output.device)
+        )
+
+    handle = model.get_submodule(vector.site.name).register_forward_hook(write)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @dataclass(frozen=True)
 class SampleRemoval:
     """Fine-tuning without the samples that have the artifact: the plain thing to try first."""
 
     tuning: FineTuning = field(default_factory=FineTuning)
     name: ClassVar[str] = "removal"
-    needs_layer: ClassVar[bool] = False
+    chosen_by: ClassVar[str | None] = None
 
     def apply(self, model: nn.Module, shop: Workshop, vector: Vector | None) -> None:
         """Fine-tune on the clean samples."""
@@ -247,19 +268,20 @@ class SampleRemoval:
 class RightReasons:
     """Right for the right reasons: fine-tuning with a penalty on relevance inside the finding's region.
 
-    weight · mean over samples of Σ_{region} (∂ Σ_k log p_k / ∂x)² (Ross et al. 2017, eq. 1); with "relevance", the
-    gradient is that of the label's logit times the input (LRP-0 of a network of ReLUs).
+    weight · mean over samples of Σ_{region} R², where R is the relevance of the label, gradient × input of its logit
+    (LRP-0 of a network of ReLUs); or, as Ross et al. (2017, eq. 1) have it, the gradient of Σ_k log p_k.
 
     Args:
-        everywhere: samples without the artifact are penalised at its place, too: else only those that have it.
+        penalised: "relevance" or "gradient".
+        everywhere: samples without the artifact are penalised at its place, too; else only those that have it.
     """
 
     weight: float = 10.0
-    penalised: Literal["gradient", "relevance"] = "gradient"
-    everywhere: bool = True
+    penalised: Literal["gradient", "relevance"] = "relevance"
+    everywhere: bool = False
     tuning: FineTuning = field(default_factory=FineTuning)
     name: ClassVar[str] = "rrr"
-    needs_layer: ClassVar[bool] = False
+    chosen_by: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         if not self.weight > 0 or self.penalised not in ("gradient", "relevance"):

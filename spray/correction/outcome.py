@@ -107,5 +107,22 @@ def judge(
     )
 
 
+@torch.no_grad()
+def agreement(
+    model: nn.Module, written: nn.Module, pixels: Pixels, clean: Rows, attack: Attack
+) -> float | None:
+    """How often ``written``, the model with the artifact written in, says of clean samples of other classes what the
+    model itself says when they are attacked; None without such samples."""
+    same: list[np.ndarray] = []
+    count = 0
+    for _, inputs, labels in pixels.batches(clean):
+        hosts = inputs[(labels >= 0) & (labels != attack.group)]
+        if len(hosts):
+            pasted = model(attack.on(hosts, count)).argmax(1)
+            same.append((written(hosts).argmax(1) == pasted).cpu().numpy())
+            count += len(hosts)
+    return float(np.concatenate(same).mean()) if same else None
+
+
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None

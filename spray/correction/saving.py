@@ -26,15 +26,7 @@ def save(corrected: Corrected, path: str | Path, *, force: bool = False) -> tupl
     Raises:
         CorrectionError: a file is there already and ``force`` is not set, or the path names no file to write.
     """
-    weights = Path(path)
-    record = weights.with_suffix(".json")
-    if weights.suffix in ("", ".json"):
-        raise CorrectionError(f"{weights}: name a file for the weights, such as corrected.pt.")
-    there = [str(place) for place in (weights, record) if place.exists()]
-    if there and not force:
-        raise CorrectionError(
-            f"{' and '.join(there)} exists already: choose another name, or --force (force=True)."
-        )
+    weights, record = check_free(path, force)
     weights.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "format": FORMAT,
@@ -48,6 +40,22 @@ def save(corrected: Corrected, path: str | Path, *, force: bool = False) -> tupl
     _whole(weights, lambda partial: torch.save(state, partial))
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     _whole(record, lambda partial: partial.write_text(text, encoding="utf-8", errors="surrogatepass"))
+    return weights, record
+
+
+def check_free(path: str | Path, force: bool) -> tuple[Path, Path]:
+    """Where the weights and the record go; asked before the long work, too.
+
+    Raises:
+        CorrectionError: as ``save``.
+    """
+    weights = Path(path)
+    record = weights.with_suffix(".json")
+    if weights.suffix in ("", ".json") or weights.is_dir() or record.is_dir():
+        raise CorrectionError(f"{weights}: name a file for the weights, such as corrected.pt.")
+    there = [str(place) for place in (weights, record) if place.exists()]
+    if there and not force:
+        raise CorrectionError(f"{' and '.join(there)} is there already: choose another name, or --force.")
     return weights, record
 
 

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+import stores
 from spray.correction.errors import CorrectionError
 from spray.correction.material import Artifact, Pixels, Rows, Split, Splitting, artifact_of, told
-from spray.correction.methods import CAV, CORRECTIONS, Correction, ProjectiveClArC, Vector, Workshop, vectors
-from spray.correction.outcome import Attack, Outcome, judge
+from spray.correction.methods import (
+    CAV,
+    CORRECTIONS,
+    Correction,
+    ProjectiveClArC,
+    Vector,
+    Workshop,
+    vectors,
+    writing,
+)
+from spray.correction.outcome import Attack, Outcome, agreement, judge
 from spray.correction.sites import Site, candidates
+from spray.correction.vectors import CAVS
 from spray.data import as_audit_data
 from spray.findings import MismatchError
 from spray.models import model_digest
 from spray.progress import Report, silent
 from stores import Run, describe
 from stores.provenance import Json
+
+T = TypeVar("T")
 
 DONORS = 100
 """At most so many samples give the content that is pasted in an attack."""
@@ -30,13 +45,24 @@ CHOSEN_ON = 1000
 
 @dataclass(frozen=True)
 class LayerScore:
-    """How well the artifact can be told at a layer, and what P-ClArC there would do, on samples to fit on."""
+    """How well the artifact can be told and written at a layer, on samples to fit on; None where it cannot.
+
+    Attributes:
+        auc: how well the direction tells held-out samples with the artifact from those without.
+        clean: accuracy on clean samples after P-ClArC there.
+        attacked: accuracy on attacked ones after P-ClArC there.
+        robust: the mean of the two, by which P-ClArC chooses.
+        agreement: share of clean samples that writing the artifact there makes the model call what the true attack
+            makes it call, by which A-ClArC chooses.
+        refused: why there is no direction.
+    """
 
     layer: str
-    auc: float | None
-    clean: float | None
-    attacked: float | None
-    robust: float | None
+    auc: float | None = None
+    clean: float | None = None
+    attacked: float | None = None
+    robust: float | None = None
+    agreement: float | None = None
     refused: str = ""
 
 
@@ -55,14 +81,13 @@ class Corrected:
 
 
 def correct(
-    run: Run,
+    run: Run | str | Path,
     what: str | Sequence[int],
     model: nn.Module,
     dataset: object,
     *,
     method: str | Correction = "p-clarc",
     layer: str | Sequence[str] | None = None,
-    cav: CAV | None = None,
     analysis: str | None = None,
     validation: object | None = None,
     splitting: Splitting | None = None,
@@ -72,14 +97,12 @@ def correct(
     """Correct a copy of a model of what a finding, a verdict or some rows share; the model itself stays as it is.
 
     Args:
-        run: the store of the audit.
+        run: the store of the audit, open or by its path.
         what: a finding's name, a verdict's key or digest, or row numbers.
         model: the audited model, in evaluation mode.
         dataset: the audited data set.
-        method: one of ``CORRECTIONS``, or a step of one's own settings.
-        layer: where; of several, or of all candidates (None), the one whose P-ClArC has the highest mean of clean and
-            attacked accuracy is taken.
-        cav: how the direction is fitted, where ``method`` is a name.
+        method: one of ``CORRECTIONS`` with its defaults, or a step of one's own settings (see ``step_of``).
+        layer: where; of several, or of all candidates (None), the one of the best score is taken (see ``LayerScore``).
         analysis: id of the analysis; the newest otherwise.
         validation: a data set that the model was not trained on, to judge by; else a share of the audited one.
         splitting: what is held out.
@@ -88,7 +111,8 @@ def correct(
         CorrectionError: no such finding, method or layer; too few samples; nothing to judge by.
         MismatchError: the model or the data set is not that of the store.
     """
-    step = _step(method, cav)
+    run = run if isinstance(run, Run) else stores.open(run)
+    step = step_of(method) if isinstance(method, str) else method
     if run.provenance.get("model") != model_digest(model):
         raise MismatchError(
             f"The model at hand has digest {model_digest(model)[:12]}…, the store was made with "
@@ -102,8 +126,8 @@ def correct(
     before = bench.judge(corrected)
     vector: Vector | None = None
     scores: list[LayerScore] = []
-    if step.needs_layer:
-        vector, scores = _choose(corrected, bench, getattr(step, "cav", CAV()), layer)
+    if step.chosen_by is not None:
+        vector, scores = _choose(corrected, bench, step, layer)
     elif layer is not None:
         raise CorrectionError(f"'{step.name}' trains the whole model and takes no layer: leave it out.")
     step.apply(corrected, bench.shop, vector)
@@ -127,19 +151,43 @@ def correct(
     return Corrected(corrected, step.name, name, tuple(scores), before, after, record)
 
 
-def _step(method: str | Correction, cav: CAV | None) -> Correction:
-    if not isinstance(method, str):
-        if cav is not None:
-            raise CorrectionError(f"'{method.name}' brings its own settings: set cav there.")
-        return method
-    if method not in CORRECTIONS:
-        raise CorrectionError(f"there is no correction '{method}'. There are: {', '.join(CORRECTIONS)}.")
-    step = CORRECTIONS[method]
-    if cav is None:
-        return step
-    if not step.needs_layer:
-        raise CorrectionError(f"'{method}' uses no direction: leave cav out.")
-    return replace(step, cav=cav)  # type: ignore[type-var]
+def step_of(
+    method: str,
+    *,
+    cav: str | None = None,
+    against: str | None = None,
+    epochs: int | None = None,
+    rate: float | None = None,
+    seed: int = 0,
+) -> Correction:
+    """The correction of this name, with other settings where given.
+
+    Raises:
+        CorrectionError: there is no such correction or direction, or the correction has no such setting.
+    """
+    step = known(CORRECTIONS, method, "correction")
+    vector = {"estimator": known(CAVS, cav, "direction") if cav else None, "against": against}
+    tuning = {"epochs": epochs, "rate": rate}
+    changes: dict[str, object] = {}
+    for name, settings in (("cav", vector), ("tuning", tuning)):
+        given = {key: value for key, value in settings.items() if value is not None}
+        part = getattr(step, name, None)
+        if given and part is None:
+            raise CorrectionError(f"'{method}' has no {', '.join(given)}: leave it out.")
+        if part is not None:
+            changes[name] = replace(part, **given, **({"seed": seed} if name == "tuning" else {}))
+    return cast(Correction, replace(cast("Any", step), **changes))
+
+
+def known(family: Mapping[str, T], name: str, what: str) -> T:
+    """The entry of this name.
+
+    Raises:
+        CorrectionError: there is none; the message lists those there are.
+    """
+    if name not in family:
+        raise CorrectionError(f"there is no {what} '{name}'. There are: {', '.join(family)}.")
+    return family[name]
 
 
 class _Bench:
@@ -196,7 +244,7 @@ class _Bench:
 
 
 def _choose(
-    model: nn.Module, bench: _Bench, cav: CAV, layer: str | Sequence[str] | None
+    model: nn.Module, bench: _Bench, step: Correction, layer: str | Sequence[str] | None
 ) -> tuple[Vector, list[LayerScore]]:
     """The vector at the best of the layers, and the scores of all."""
     if layer is None:
@@ -206,23 +254,33 @@ def _choose(
     if not names:
         raise CorrectionError("the model has no part whose output could be corrected: name a layer.")
     sites = [Site.parse(name, model) for name in names]
-    found = list(vectors(model, sites, bench.shop, cav))
-    clean, attack = bench.chosen_on()
+    cav = getattr(step, "cav", CAV())
     scores: list[tuple[LayerScore, Vector | None]] = []
-    for done, (site, vector) in enumerate(zip(sites, found, strict=True)):
+    for done, found in enumerate(vectors(model, sites, bench.shop, cav)):
         bench.shop.report(done, len(sites), "layers")
-        if isinstance(vector, CorrectionError):
-            scores.append((LayerScore(site.name, None, None, None, None, str(vector)), None))
-            continue
-        tried = copy.deepcopy(model)
-        ProjectiveClArC(cav).apply(tried, bench.shop, vector)
-        seen = judge(tried, bench.pixels, clean, (bench.pixels, clean[:0]), bench.artifact.group, attack)
-        scores.append((LayerScore(site.name, vector.auc, seen.clean, seen.attacked, seen.robust), vector))
+        if isinstance(found, CorrectionError):
+            scores.append((LayerScore(sites[done].name, refused=str(found)), None))
+        else:
+            scores.append((_score(model, bench, found), found))
     bench.shop.report(len(sites), len(sites), "layers")
-    usable = [
-        (score.robust, vector) for score, vector in scores if vector is not None and score.robust is not None
-    ]
+    by = step.chosen_by or "robust"
+    if all(getattr(score, by) is None for score, _ in scores):
+        by = "auc"  # without a region nothing can be attacked
+    usable = [(getattr(score, by), vector) for score, vector in scores if vector is not None]
     if not usable:
         raise CorrectionError(f"no layer can be corrected: {scores[0][0].refused}")
-    best = max(usable, key=lambda pair: pair[0])[1]
+    best = max(usable, key=lambda pair: float(pair[0]))[1]
     return best, [score for score, _ in scores]
+
+
+def _score(model: nn.Module, bench: _Bench, vector: Vector) -> LayerScore:
+    clean, attack = bench.chosen_on()
+    nobody, group = (bench.pixels, clean[:0]), bench.artifact.group
+    tried = copy.deepcopy(model)
+    ProjectiveClArC().apply(tried, bench.shop, vector)
+    seen = judge(tried, bench.pixels, clean, nobody, group, attack)
+    alike = None
+    if attack is not None:
+        with writing(tried := copy.deepcopy(model), vector, bench.shop.mask):
+            alike = agreement(model, tried, bench.pixels, clean, attack)
+    return LayerScore(vector.site.name, vector.auc, seen.clean, seen.attacked, seen.robust, alike)
