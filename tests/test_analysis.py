@@ -58,7 +58,7 @@ def test_a_planted_strategy_is_found_whole_and_pure():
     assert of_tag[tagged].mean() > 0.95
     assert found.pictures["tsne"].shape == (240, 2)
     assert found.eigenvalues.shape == (16,)
-    assert found.eigengap["null"]["p_value"] < 0.2
+    assert found.eigengap["null"]["deviations"] > 4
     assert found.facts["neighbours"] == 10
 
 

@@ -85,6 +85,26 @@ def test_self_tuning_follows_its_formula():
     assert graph[i, j] == pytest.approx(forward if i in indices[j] else forward / 2)
 
 
+@pytest.mark.parametrize("weights", ["binary", "self_tuning"])
+@pytest.mark.parametrize("part", [300, 240, 160, 20])
+def test_the_graph_of_a_part_is_that_of_its_features_alone(weights, part):
+    features = points(300)
+    chosen = np.sort(np.random.default_rng(part).choice(300, part, replace=False))
+    step = NearestNeighbours(weights=weights)
+    near = step.neighbourhood(features)
+    assert (near.affinity() != step.affinity(features)).nnz == 0
+    assert (near.among(chosen) != step.affinity(features[chosen])).nnz == 0
+
+
+def test_the_part_of_a_large_group_is_looked_at_anew():
+    features = points(500)
+    near = NearestNeighbours(method="cells").neighbourhood(features)
+    assert near.indices.shape == (500, 10)
+    assert near.facts()["method"] == "cells" and near.facts()["neighbour_bytes"] == 500 * 10 * 16
+    chosen = np.arange(0, 500, 2)
+    assert near.among(chosen).shape == (250, 250)
+
+
 def test_log_neighbours():
     assert NearestNeighbours("log").count(1000) == 7
     assert NearestNeighbours("log").count(3) == 2

@@ -5,7 +5,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from spray.analysis.features import normalised
-from spray.analysis.graph import NearestNeighbours
+from spray.analysis.graph import NearestNeighbours, Neighbourhood
 from spray.analysis.null import GaussianNull, gaussian
 
 
@@ -20,43 +20,65 @@ def correlated(n=300, d=20, seed=0):
     return (rng.standard_normal((n, d)) @ rng.standard_normal((d, d)) + 3).astype(np.float32)
 
 
+def near(features: np.ndarray) -> Neighbourhood:
+    return NearestNeighbours().neighbourhood(features)
+
+
 def test_the_gaussian_has_the_mean_and_covariance_of_plenty_of_data():
     features = correlated(5_000)
-    mean, root = gaussian(features)
+    mean, spread, axes = gaussian(features)
     np.testing.assert_allclose(mean, features.mean(axis=0), rtol=1e-4)
     covariance = np.cov(features.T)
-    np.testing.assert_allclose(root @ root.T, covariance, atol=0.06 * np.abs(covariance).max())
+    np.testing.assert_allclose((axes * spread**2) @ axes.T, covariance, atol=0.06 * np.abs(covariance).max())
 
 
 def test_two_groups_are_more_than_chance_and_the_test_repeats():
     features = correlated()
     features[:100] += 40
     features = normalised(features, "l2")
-    test = GaussianNull().test(features, NearestNeighbours(), 8)
+    test = GaussianNull().test(near(features), 8)
     assert test.significant
-    assert test.p_value == pytest.approx(0.1)
-    assert test.draws == 9
-    assert test.deviations > 4
+    assert 3 <= test.draws < 9
+    assert test.p_value == pytest.approx(1 / (test.draws + 1))
+    assert test.deviations > GaussianNull().limit(test.draws)
     assert test.tested_gap > test.gap
-    assert GaussianNull().test(features, NearestNeighbours(), 8) == test
+    assert GaussianNull().test(near(features), 8) == test
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "none"])
+def test_every_norm_has_its_null(norm):
+    features = normalised(np.abs(correlated(n=200)), norm)
+    test = GaussianNull().test(near(features), 8, norm=norm)
+    assert not test.significant and 0 < test.gap <= 1
 
 
 def test_gaussian_data_is_rarely_taken_for_several_groups_and_soon_given_up():
     tests = [
-        GaussianNull().test(normalised(correlated(seed=seed), "l2"), NearestNeighbours(), 8, seed=seed)
-        for seed in range(12)
+        GaussianNull().test(near(normalised(correlated(seed=seed), "l2")), 8, seed=seed) for seed in range(12)
     ]
     assert sum(test.significant for test in tests) <= 1
     assert np.median([test.draws for test in tests]) < 9
 
 
+def test_fewer_draws_need_more_deviations_and_all_of_them_those_that_are_given():
+    null = GaussianNull(draws=9, deviations=4)
+    limits = [null.limit(draws) for draws in range(3, 10)]
+    assert limits == sorted(limits, reverse=True) and limits[-1] == pytest.approx(4)
+    # A further value of m + 1 normal ones exceeds the limit as rarely, whatever m.
+    values = np.random.default_rng(0).standard_normal((400_000, 10))
+    for draws in (3, 9):
+        some = values[:, :draws]
+        far = (values[:, -1] - some.mean(1)) / some.std(1, ddof=1) >= null.limit(draws)
+        assert far.mean() == pytest.approx(0.0026, abs=4e-4)
+
+
 def test_large_groups_are_tested_on_a_subsample():
-    test = GaussianNull(rows=150).test(correlated(), NearestNeighbours(), 8)
+    test = GaussianNull(rows=150).test(near(correlated()), 8)
     assert test.rows == 150
 
 
 def test_without_draws_there_is_no_p_value():
-    test = GaussianNull(draws=0).test(correlated(50), NearestNeighbours(), 8)
+    test = GaussianNull(draws=0).test(near(correlated(50)), 8)
     assert (test.significant, test.p_value, test.draws, test.gap) == (True, None, 0, None)
     assert test.tested_gap is None
 

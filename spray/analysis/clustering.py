@@ -8,7 +8,8 @@ it at the foot.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from scipy.spatial import KDTree
 from spray.analysis.graph import Graph
 from spray.analysis.spectral import degrees, row_normalised
 from stores.analysis import Clustering
+from stores.provenance import Json
 
 FITTED = 20_000
 """Samples that k-means and HDBSCAN are fitted on; further ones join the nearest centre or fitted sample."""
@@ -30,6 +32,12 @@ class Clusterer(Protocol):
     """Labels samples by the spectral embedding of their graph."""
 
     name: ClassVar[str]
+
+    def eigenvectors(self, strategies: int) -> int:
+        """How many leading eigenvectors it looks at."""
+
+    def lighter(self) -> Clusterer:
+        """The same with less effort, for resamples, whose labels are compared and not kept."""
 
     def cluster(
         self,
@@ -49,92 +57,109 @@ class Clusterer(Protocol):
 
 
 @dataclass(frozen=True)
-class KMeans:
-    """k-means on the first k eigenvectors, k suggested by the eigengap unless ``clusters`` is given."""
+class Partition(ABC):
+    """Clusterings into a given number of groups, on as many eigenvectors: ``clusters``, or the eigengap's number."""
 
     clusters: int | None = None
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if self.clusters is not None and self.clusters < 1:
+            raise ValueError(f"a clustering has at least one cluster; got clusters={self.clusters}.")
+
+    def eigenvectors(self, strategies: int) -> int:
+        """One per cluster."""
+        return self.clusters or max(strategies, 1)
+
+    def lighter(self) -> Clusterer:
+        """Itself."""
+        return self
+
+    def cluster(
+        self,
+        vectors: Float[np.ndarray, "m k"],
+        affinity: Graph,
+        strategies: int,
+        seed: int,
+    ) -> Clustering:
+        """Clusters numbered by falling size; one cluster is all samples."""
+        k = min(self.eigenvectors(strategies), vectors.shape[1])
+        if k == 1:
+            return _whole(len(vectors))
+        labels, facts = self._split(vectors[:, :k], affinity, seed)
+        return Clustering(by_size(labels), None, {"clusters": k, "dimensions": k, **facts})
+
+    @abstractmethod
+    def _split(
+        self, vectors: Float[np.ndarray, "m k"], affinity: Graph, seed: int
+    ) -> tuple[Int[np.ndarray, " m"], dict[str, Json]]:
+        """Labels of k ≥ 2 clusters (or fewer, and then how many), and further facts."""
+
+
+@dataclass(frozen=True)
+class KMeans(Partition):
+    """k-means on the first k eigenvectors, k suggested by the eigengap unless ``clusters`` is given.
+
+    The best of ``n_init`` seeded starts.
+    """
+
     n_init: int = 10
     name: ClassVar[str] = "kmeans"
 
-    def cluster(
-        self,
-        vectors: Float[np.ndarray, "m k"],
-        affinity: Graph,
-        strategies: int,
-        seed: int,
-    ) -> Clustering:
-        """The best of ``n_init`` seeded starts; clusters are numbered by falling size."""
-        k = _number(self.clusters, strategies, vectors)
-        if k == 1:
-            return _whole(len(vectors))
+    def lighter(self) -> Clusterer:
+        """A third of the starts."""
+        return replace(self, n_init=-(-self.n_init // 3))
+
+    def _split(
+        self, vectors: Float[np.ndarray, "m k"], affinity: Graph, seed: int
+    ) -> tuple[Int[np.ndarray, " m"], dict[str, Json]]:
         from sklearn.cluster import KMeans as Lloyd
 
-        points = row_normalised(vectors[:, :k])
+        points = row_normalised(vectors)
         fitted = points[_some(len(points), seed)]
         # Duplicates may leave fewer distinct points than clusters, of which scikit-learn would warn.
-        k = min(k, len(np.unique(fitted, axis=0)))
+        k = min(points.shape[1], len(np.unique(fitted, axis=0)))
         labels = Lloyd(k, n_init=self.n_init, random_state=seed).fit(fitted).predict(points)
-        return Clustering(
-            by_size(labels),
-            None,
-            {"clusters": k, "dimensions": points.shape[1], "fitted_rows": len(fitted)},
-        )
+        return labels.astype(np.int64), {"clusters": k, "fitted_rows": len(fitted)}
 
 
 @dataclass(frozen=True)
-class ClusterQR:
-    """Clusters from a pivoted QR factorisation of the eigenvectors: no start, no seed (Damle et al. 2019)."""
+class ClusterQR(Partition):
+    """Clusters from a pivoted QR factorisation of the eigenvectors: no start, no seed (Damle et al. 2019).
 
-    clusters: int | None = None
-    name: ClassVar[str] = "cluster_qr"
-
-    def cluster(
-        self,
-        vectors: Float[np.ndarray, "m k"],
-        affinity: Graph,
-        strategies: int,
-        seed: int,
-    ) -> Clustering:
-        """Each sample goes to the axis, of those the pivots span, on which its row is longest."""
-        k = _number(self.clusters, strategies, vectors)
-        if k == 1:
-            return _whole(len(vectors))
-        leading = vectors[:, :k]
-        pivots = scipy.linalg.qr(leading.T, mode="r", pivoting=True)[-1]
-        left, _, right = np.linalg.svd(leading[pivots[:k]].T)
-        labels = np.abs(leading @ (left @ right)).argmax(axis=1)
-        return Clustering(by_size(labels), None, {"clusters": int(labels.max()) + 1, "dimensions": k})
-
-
-@dataclass(frozen=True)
-class Agglomerative:
-    """Ward's agglomeration of the first k eigenvectors, in which only neighbours in the graph merge.
-
-    The graph keeps it sparse, and clusters connected.
+    Each sample goes to the axis, of those the pivots span, on which its row is longest.
     """
 
-    clusters: int | None = None
+    name: ClassVar[str] = "cluster_qr"
+
+    def _split(
+        self, vectors: Float[np.ndarray, "m k"], affinity: Graph, seed: int
+    ) -> tuple[Int[np.ndarray, " m"], dict[str, Json]]:
+        pivots = scipy.linalg.qr(vectors.T, mode="r", pivoting=True)[-1]
+        left, _, right = np.linalg.svd(vectors[pivots[: vectors.shape[1]]].T)
+        labels: NDArray[np.int64] = np.abs(vectors @ (left @ right)).argmax(axis=1)
+        return labels, {"clusters": int(labels.max()) + 1}
+
+
+@dataclass(frozen=True)
+class Agglomerative(Partition):
+    """Ward's agglomeration of the first k eigenvectors, in which only neighbours in the graph merge.
+
+    The graph keeps it sparse, and clusters connected. No start, no seed.
+    """
+
     name: ClassVar[str] = "agglomerative"
 
-    def cluster(
-        self,
-        vectors: Float[np.ndarray, "m k"],
-        affinity: Graph,
-        strategies: int,
-        seed: int,
-    ) -> Clustering:
-        """The tree cut at the suggested or given number of clusters; no start, no seed."""
-        k = _number(self.clusters, strategies, vectors)
-        if k == 1:
-            return _whole(len(vectors))
+    def _split(
+        self, vectors: Float[np.ndarray, "m k"], affinity: Graph, seed: int
+    ) -> tuple[Int[np.ndarray, " m"], dict[str, Json]]:
         from sklearn.cluster import AgglomerativeClustering
 
         with warnings.catch_warnings():
             # Where the graph has several components, scikit-learn joins them last, as it should, and warns.
             warnings.filterwarnings("ignore", "the number of connected components", UserWarning)
-            model = AgglomerativeClustering(k, linkage="ward", connectivity=affinity)
-            labels = model.fit_predict(row_normalised(vectors[:, :k]))
-        return Clustering(by_size(labels), None, {"clusters": k, "dimensions": k})
+            model = AgglomerativeClustering(vectors.shape[1], linkage="ward", connectivity=affinity)
+            return model.fit_predict(row_normalised(vectors)).astype(np.int64), {}
 
 
 @dataclass(frozen=True)
@@ -157,6 +182,14 @@ class HDBSCAN:
     noise: Literal["majority", "keep"] = "majority"
     name: ClassVar[str] = "hdbscan"
 
+    def eigenvectors(self, strategies: int) -> int:
+        """At least as many as there are strategies."""
+        return max(self.dimensions, strategies)
+
+    def lighter(self) -> Clusterer:
+        """Itself."""
+        return self
+
     def cluster(
         self,
         vectors: Float[np.ndarray, "m k"],
@@ -171,7 +204,7 @@ class HDBSCAN:
         chosen = _some(m, seed)
         smallest = max(self.min_cluster_size, round(self.min_share * len(chosen)))
         size = max(2, min(smallest, max(5, m // 5)))
-        dimensions = min(max(self.dimensions, strategies), vectors.shape[1])
+        dimensions = min(self.eigenvectors(strategies), vectors.shape[1])
         if m < 2 * size:
             return _whole(m)
         model = hdbscan.HDBSCAN(
@@ -239,13 +272,6 @@ def _some(m: int, seed: int) -> Int[np.ndarray, " s"]:
     if m <= FITTED:
         return np.arange(m)
     return np.sort(np.random.default_rng(seed).choice(m, FITTED, replace=False))
-
-
-def _number(clusters: int | None, strategies: int, vectors: NDArray[np.float64]) -> int:
-    """The number of clusters: as given or suggested, at most one per eigenvector."""
-    if clusters is not None and clusters < 1:
-        raise ValueError(f"a clustering has at least one cluster; got clusters={clusters}.")
-    return min(clusters or max(strategies, 1), int(vectors.shape[1]))
 
 
 def _whole(m: int) -> Clustering:

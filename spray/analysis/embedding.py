@@ -7,8 +7,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
 
+from spray.analysis.parallel import one_thread
 from spray.analysis.spectral import row_normalised
 
 SUBSAMPLE = 20_000
@@ -88,7 +88,7 @@ def picture(
     if len(points) < 6:
         return _first_two(points).astype(np.float32)
     if len(points) <= subsample:
-        with threadpool_limits(1):  # small sums: threads would cost more than they give, and change the bytes
+        with one_thread():
             return method.place(points, seed)
     chosen = np.sort(np.random.default_rng(seed).choice(len(points), subsample, replace=False))
     placed = np.empty((len(points), 2), dtype=np.float32)

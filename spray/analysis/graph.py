@@ -17,10 +17,10 @@ import scipy.sparse
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from spray.analysis.approximate import nn_descent
+from spray.analysis.approximate import nn_descent, probed_recall
 from spray.analysis.cells import cells
 from spray.analysis.exact import exact_neighbours, nearest, positive
-from stores.provenance import TUNING
+from stores.provenance import TUNING, Json
 
 Graph: TypeAlias = "scipy.sparse.csr_array[np.float64, tuple[int, int]]"
 """A sparse symmetric affinity matrix."""
@@ -31,6 +31,11 @@ EXACT_LIMIT = 30_000
 """Rows up to which exact neighbours are cheap enough."""
 PROPOSED = 2
 """Approximate neighbours proposed for each that is kept."""
+SPARE = 2
+"""Neighbours kept for each of the graph's, in groups of up to ``SPARE_UP_TO`` samples: parts of those share them."""
+SPARE_UP_TO = 8192
+_MARGIN = 2
+"""Neighbours that a list has to hold on average beyond k within a part, to be worth looking at."""
 Reduce = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Makes feature vectors shorter."""
 
@@ -94,6 +99,73 @@ class NearestNeighbours:
     def affinity(self, features: Float[np.ndarray, "n d"], seed: int = 0) -> Graph:
         """The symmetric affinity matrix A [n, n], without self-loops."""
         return affinity(*self.neighbours(features, seed), self.weights)
+
+    def neighbourhood(
+        self, features: Float[np.ndarray, "n d"], seed: int = 0, reduce: Reduce | None = None
+    ) -> Neighbourhood:
+        """The neighbours of a group, and spare ones where parts of it are to be looked at by themselves."""
+        n = len(features)
+        if self.is_exact(n) and n <= SPARE_UP_TO:
+            _require_usable(features)
+            wide = min(SPARE * self.count(n), n - 1)
+            found = exact_neighbours(features, wide, block_bytes=self.block_bytes)
+        else:
+            found = self.neighbours(features, seed, reduce)
+        return Neighbourhood(self, features, *found, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhood:
+    """The neighbours of all samples of a group, from which those within any large part of it follow."""
+
+    step: NearestNeighbours
+    features: Float[np.ndarray, "n d"]
+    indices: Int[np.ndarray, "n c"]
+    """Nearest first; c ≥ k."""
+    distances: Float[np.ndarray, "n c"]
+    seed: int = 0
+
+    @property
+    def k(self) -> int:
+        """Neighbours in the graph."""
+        return self.step.count(len(self.features))
+
+    def affinity(self) -> Graph:
+        """The graph of all samples."""
+        return affinity(self.indices[:, : self.k], self.distances[:, : self.k], self.step.weights)
+
+    def facts(self) -> dict[str, Json]:
+        """How the neighbours were found, how many of the exact ones they are (probed), and what they take in memory."""
+        exact = self.step.is_exact(len(self.features))
+        return {
+            "neighbours": self.k,
+            "exact_neighbours": exact,
+            "method": "exact" if exact else "cells" if self.step.method == "auto" else self.step.method,
+            "recall": 1.0 if exact else probed_recall(self.features, self.indices, seed=self.seed),
+            "neighbour_bytes": self.indices.nbytes + self.distances.nbytes,
+        }
+
+    def among(self, chosen: Int[np.ndarray, " r"]) -> Graph:
+        """The graph of some samples by themselves, given by ascending number: that of their features alone.
+
+        Their neighbours are those of their lists that are chosen, too. Rows of which too few are get theirs anew;
+        where that would be most of them, all do.
+        """
+        features = self.features[chosen]
+        k, wide = self.step.count(len(chosen)), self.indices.shape[1]
+        if wide * len(chosen) < (k + _MARGIN) * len(self.features):
+            return self.step.affinity(features, self.seed)
+        place = np.full(len(self.features), -1)
+        place[chosen] = np.arange(len(chosen))
+        near = place[self.indices[chosen]]
+        # Those that are chosen to the front, in their order of distance; then the first k of them.
+        order = np.argsort(near < 0, axis=1, kind="stable")[:, :k]
+        indices = np.take_along_axis(near, order, axis=1)
+        distances = np.take_along_axis(self.distances[chosen], order, axis=1)
+        short = np.flatnonzero(indices[:, -1] < 0)
+        if len(short):
+            indices[short], distances[short] = exact_neighbours(features, k, queries=short)
+        return affinity(indices, distances, self.step.weights)
 
 
 def affinity(

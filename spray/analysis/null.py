@@ -13,18 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
 from spray.analysis.features import Norm, normalised
-from spray.analysis.graph import NearestNeighbours
+from spray.analysis.graph import Graph, Neighbourhood
 from spray.analysis.spectral import eigengap, spectrum
 
 _FULL_GAP = 1e-6
 """1 − gap below which a gap is as good as full: the groups have no edge between them."""
+_AT_LEAST = 3
+"""Draws before the first stop for clarity."""
 _TOLERANCE = 1e-4
 """Of the eigenvalues under test: gaps that matter differ in the second digit."""
 
@@ -56,7 +59,8 @@ class GaussianNull:
     that exceeds all of the null's, and their mean by ``deviations`` standard deviations (of −log(1 − gap), as
     these gaps end at 1). The second condition makes up for a null that is fitted to the data it tests.
     Drawing stops at the first null gap that is no smaller (Besag and Clifford 1991): soon, where there is no
-    structure. ``rows``: larger groups are tested on a subsample of this size, data and null alike.
+    structure; and from the third draw on where fewer say as much as all would, by Student's distribution: soon, where
+    the structure is clear. ``rows``: larger groups are tested on a subsample of this size, data and null alike.
     """
 
     draws: int = 9
@@ -68,15 +72,16 @@ class GaussianNull:
         if self.draws < 0 or 0 < self.draws < 5:
             raise ValueError(f"a null needs at least 5 draws, or 0 to leave it out; got draws={self.draws}.")
 
-    def test(
-        self,
-        features: Float[np.ndarray, "n d"],
-        neighbours: NearestNeighbours,
-        eigenvectors: int,
-        *,
-        norm: Norm = "l2",
-        seed: int = 0,
-    ) -> NullTest:
+    def limit(self, draws: int) -> float:
+        """Deviations that are as unlikely after so many draws as ``deviations`` are after all of them.
+
+        A further value of a normal sample of m, in its standard deviations s: Student's t with m − 1 degrees of
+        freedom, times √(1 + 1/m).
+        """
+        tail = stdtr(self.draws - 1, -self.deviations / np.sqrt(1 + 1 / self.draws))
+        return float(-stdtrit(draws - 1, tail) * np.sqrt(1 + 1 / draws))
+
+    def test(self, near: Neighbourhood, eigenvectors: int, *, norm: Norm = "l2", seed: int = 0) -> NullTest:
         """Test the eigengap among the first ``eigenvectors`` eigenvalues, relative to λ_{k+1}.
 
         ``norm`` is that of the features' representation.
@@ -84,44 +89,55 @@ class GaussianNull:
         if not self.draws:
             return NullTest(True, None, None, 0, 1.0, None, None, 0)
         rng = np.random.default_rng(seed)
-        if len(features) > self.rows:
-            features = features[np.sort(rng.choice(len(features), self.rows, replace=False))]
 
-        def relative_gap(rows: NDArray[np.float32]) -> float:
-            graph = neighbours.affinity(rows, seed)
+        def relative_gap(graph: Graph) -> float:
             return eigengap(spectrum(graph, eigenvectors, seed=seed, tolerance=_TOLERANCE).values)[0].relative
 
-        observed = relative_gap(features)
+        features, graph = near.features, near.affinity
+        if len(features) > self.rows:
+            chosen = np.sort(rng.choice(len(features), self.rows, replace=False))
+            features, graph = features[chosen], partial(near.among, chosen)
+        observed = relative_gap(graph())
         null: list[float] = []
+        deviations = 0.0
         for rows in self._draw(features, norm, rng):
-            null.append(relative_gap(rows))
+            null.append(relative_gap(near.step.affinity(rows, seed)))
             if null[-1] >= observed:
                 return NullTest(
                     False, 1 / len(null), None, len(null), 1.0, max(null), observed, len(features)
                 )
-        logs = -np.log(np.maximum(1 - np.array([*null, observed]), _FULL_GAP))
-        spread = max(float(logs[:-1].std(ddof=1)), _FULL_GAP)
-        deviations = float((logs[-1] - logs[:-1].mean()) / spread)
+            deviations = _deviations(null, observed)
+            if len(null) >= _AT_LEAST and deviations >= self.limit(len(null)):
+                break
+        real = deviations >= self.limit(len(null))
         p_value = 1 / (len(null) + 1)
-        real = deviations >= self.deviations
         return NullTest(real, p_value, deviations, len(null), 1.0, max(null), observed, len(features))
 
     def _draw(
         self, features: Float[np.ndarray, "n d"], norm: Norm, rng: np.random.Generator
     ) -> Iterator[Float[np.ndarray, "n d"]]:
-        mean, root = gaussian(features)
+        mean, spread, axes = gaussian(features)
         for _ in range(self.draws):
-            noise = rng.standard_normal(features.shape, dtype=np.float32)
-            yield normalised(mean + noise @ root.T, norm)
+            rows = rng.standard_normal(features.shape, dtype=np.float32) * spread
+            # Distances and the L2 norm are the same in the axes of the covariance: only L1 needs those of the data.
+            yield normalised(mean + rows @ axes.T if norm == "l1" else mean @ axes + rows, norm)
+
+
+def _deviations(null: list[float], observed: float) -> float:
+    """Standard deviations between the null's mean and the observed gap, on the scale −log(1 − gap)."""
+    logs = -np.log(np.maximum(1 - np.array([*null, observed]), _FULL_GAP))
+    spread = float(logs[:-1].std(ddof=1)) if len(null) > 1 else 0.0
+    return float((logs[-1] - logs[:-1].mean()) / max(spread, _FULL_GAP))
 
 
 def gaussian(
     features: Float[np.ndarray, "n d"],
-) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
-    """Mean, and a root S of the shrunk covariance S Sᵀ, of feature vectors."""
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
+    """Mean of feature vectors, and the axes of their shrunk covariance with the standard deviation along each."""
     from sklearn.covariance import ledoit_wolf
 
     rows = features.astype(np.float64)
     mean = rows.mean(axis=0)
     values, axes = np.linalg.eigh(ledoit_wolf(rows - mean, assume_centered=True)[0])
-    return mean.astype(np.float32), (axes * np.sqrt(np.maximum(values, 0))).astype(np.float32)
+    spread = np.sqrt(np.maximum(values, 0))
+    return mean.astype(np.float32), spread.astype(np.float32), axes.astype(np.float32)

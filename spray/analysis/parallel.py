@@ -1,14 +1,38 @@
-"""Groups analysed side by side in processes of their own, results as they come."""
+"""Groups analysed side by side in processes of their own, results as they come; one thread in each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
+
+from threadpoolctl import threadpool_limits
 
 Result = TypeVar("Result")
 
 WORTHWHILE = 20_000
 """Samples, over all groups, from which starting processes (a second or two of imports each) pays."""
+
+_limited: ContextVar[bool] = ContextVar("limited", default=False)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for the linear algebra inside: sums depend on how many there are, and the bytes of a result must not.
+
+    Nor would more be faster: what is left to share beside sparse products is too small. May be nested, which then
+    costs nothing (looking for the libraries takes milliseconds).
+    """
+    if _limited.get():
+        yield
+        return
+    token = _limited.set(True)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        _limited.reset(token)
 
 
 def worthwhile_workers(groups: Mapping[int, Sized], workers: int | None) -> int:

@@ -19,9 +19,9 @@ import scipy.sparse.csgraph
 import scipy.sparse.linalg
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from spray.analysis.graph import Graph
+from spray.analysis.parallel import one_thread
 
 _DENSE = 256
 """Components up to this size are solved densely: faster there, and sure of every multiple eigenvalue."""
@@ -173,7 +173,7 @@ def _solve(
     root /= np.linalg.norm(root)
     if n <= max(_DENSE, 2 * k + 2):
         dense = np.eye(n) - adjacency.toarray() + 3 * np.outer(root, root)
-        with threadpool_limits(1):
+        with one_thread():
             values, vectors = scipy.linalg.eigh(dense, subset_by_index=(0, k - 1))
         return np.clip(values, _ABOVE_ZERO, 2), vectors
 
@@ -185,9 +185,7 @@ def _solve(
     operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=shifted, dtype=np.float64)
     start = np.random.default_rng(seed).uniform(-1, 1, n)
     start -= (root @ start) * root
-    # One thread: the sums of a solver depend on how many there are, and the bytes of a result must not. Nor
-    # would more be faster: what is left to share beside the sparse product is too small.
-    with threadpool_limits(1):
+    with one_thread():
         values, vectors = scipy.sparse.linalg.eigsh(
             operator, k, which="LA", v0=start, tol=tolerance, ncv=min(n - 1, max(3 * k, 32))
         )

@@ -14,6 +14,11 @@ from stores.provenance import Json
 
 Labels = Int[np.ndarray, " m"]
 
+STABLE, DISSOLVED = 0.75, 0.5
+"""Jaccard indices from which on a cluster is stable, and below which it has dissolved (Hennig 2007)."""
+_AT_LEAST = 3
+"""Draws before the first stop."""
+
 
 @dataclass(frozen=True)
 class Stability:
@@ -21,7 +26,7 @@ class Stability:
 
     Repeated samples would be each other's neighbours at distance zero, so a bootstrap with repetition says
     more about the resampling than about the data. ``rows``: at most so many samples per resample; 0 draws:
-    none.
+    none. Three will do where they agree on every cluster: found again each time, or lost each time.
     """
 
     draws: int = 5
@@ -38,43 +43,51 @@ class Stability:
 
     def measure(
         self,
-        features: Float[np.ndarray, "m d"],
         found: Mapping[str, Labels],
-        analyse: Callable[[Float[np.ndarray, "r d"]], Mapping[str, Labels]],
+        analyse: Callable[[Int[np.ndarray, " r"]], Mapping[str, Labels]],
         seed: int = 0,
     ) -> dict[str, Json]:
         """Stability of each clustering, by name.
 
         Args:
-            features: of all samples.
             found: labels of all samples.
-            analyse: labels of a resample, by the same steps.
+            analyse: labels of the samples of these numbers, by the same steps without the others.
             seed: of the resamples.
 
         Returns:
             ``adjusted_rand``, the mean over resamples, and ``clusters``, for each cluster the mean of its
-            largest Jaccard index (from 0.75 on, Hennig calls a cluster stable; below 0.5, dissolved).
+            largest Jaccard index, and the number of ``draws``.
         """
-        if not self.draws:
+        if not self.draws or not found:
             return {}
         rng = np.random.default_rng(seed)
-        size = max(2, min(int(self.share * len(features)), self.rows))
-        rand: dict[str, list[float]] = {name: [] for name in found}
-        jaccard: dict[str, list[Float[np.ndarray, " c"]]] = {name: [] for name in found}
-        for _ in range(self.draws):
-            chosen = np.sort(rng.choice(len(features), size, replace=False))
-            again = analyse(features[chosen])
+        count = len(next(iter(found.values())))
+        size = max(2, min(int(self.share * count), self.rows))
+        drawn: dict[str, list[Float[np.ndarray, " f"]]] = {name: [] for name in found}
+        for draw in range(1, self.draws + 1):
+            chosen = np.sort(rng.choice(count, size, replace=False))
+            again = analyse(chosen)
             for name, labels in found.items():
-                table = contingency(labels[chosen], again[name])
-                padded = np.zeros((int(labels.max(initial=-1)) + 2, table.shape[1]), dtype=np.int64)
-                padded[: len(table)] = table
-                rand[name].append(adjusted_rand(table))
-                each = jaccard_index(padded[1:, 1:], padded[1:].sum(axis=1), padded[:, 1:].sum(axis=0))
-                jaccard[name].append(each.max(axis=1, initial=0.0))
+                drawn[name].append(_figures(labels, labels[chosen], again[name]))
+            if draw >= _AT_LEAST and all(_agree(figures) for figures in drawn.values()):
+                break
+        means = {name: np.mean(figures, axis=0) for name, figures in drawn.items()}
         return {
-            name: {
-                "adjusted_rand": float(np.mean(rand[name])),
-                "clusters": np.mean(jaccard[name], axis=0).tolist(),
-            }
-            for name in found
+            name: {"adjusted_rand": float(mean[0]), "clusters": mean[1:].tolist(), "draws": len(drawn[name])}
+            for name, mean in means.items()
         }
+
+
+def _figures(labels: Labels, before: Labels, after: Labels) -> Float[np.ndarray, " f"]:
+    """The adjusted Rand index of a resample's labels before and after, then each cluster's largest Jaccard index."""
+    table = contingency(before, after)
+    padded = np.zeros((int(labels.max(initial=-1)) + 2, table.shape[1]), dtype=np.int64)
+    padded[: len(table)] = table
+    each = jaccard_index(padded[1:, 1:], padded[1:].sum(axis=1), padded[:, 1:].sum(axis=0))
+    return np.concatenate([[adjusted_rand(table)], each.max(axis=1, initial=0.0)])
+
+
+def _agree(figures: list[Float[np.ndarray, " f"]]) -> bool:
+    """Whether every figure says the same in every draw: stable, or dissolved."""
+    stacked = np.array(figures)
+    return bool(((stacked >= STABLE).all(axis=0) | (stacked < DISSOLVED).all(axis=0)).all())

@@ -14,16 +14,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int
-from threadpoolctl import threadpool_limits
 
 from spray.analysis import embedding
-from spray.analysis.approximate import probed_recall
 from spray.analysis.clustering import HDBSCAN, Clusterer, KMeans
 from spray.analysis.features import PCA, Pooled, Representation, usable
-from spray.analysis.graph import Graph, NearestNeighbours, affinity
+from spray.analysis.graph import Graph, NearestNeighbours, Neighbourhood
 from spray.analysis.groups import GroupBy, choose_groups, choose_table, gathered_features
 from spray.analysis.null import GaussianNull
-from spray.analysis.parallel import in_processes, worthwhile_workers
+from spray.analysis.parallel import in_processes, one_thread, worthwhile_workers
 from spray.analysis.spectral import Spectrum, eigengap, spectrum
 from spray.analysis.stability import Stability
 from spray.journal import journal
@@ -34,6 +32,8 @@ from stores.provenance import Json, Provenance, describe
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, what)``"""
 
+RESAMPLED = 1e-4
+"""Tolerance of the solver's residuals in resamples, of which only labels are kept."""
 _IDENTICAL = 1e-6
 """Feature vectors that differ by no more than this part of their largest entry are one and the same."""
 
@@ -107,17 +107,18 @@ class Analysis:
         return self._spectral(sorted_out, used)
 
     def _spectral(self, sorted_out: _SortedOut, features: Float[np.ndarray, "m d"]) -> GroupAnalysis:
-        graph, facts = self._graph(features)
-        solved = self._solve(graph)
-        with threadpool_limits(1):  # equal bytes on any number of cores
-            strategies, gap = self._strategies(features, solved)
+        # Neighbours are the same on any number of threads: float64 differences decide.
+        near = self.neighbours.neighbourhood(features, self.seed, self.reduction.transform)
+        with one_thread():
+            graph = near.affinity()
+            solved = self._solve(graph)
+            strategies, gap = self._strategies(near, solved)
             clusterings = self._clusters(graph, solved, strategies)
             labels = {name: clustering.labels for name, clustering in clusterings.items()}
-            facts["stability"] = self.stability.measure(
-                features, labels, lambda some: self._labels_again(some, strategies), self.seed
+            stability = self.stability.measure(
+                labels, lambda chosen: self._labels_again(near.among(chosen), strategies), self.seed
             )
             pictures = self._pictures(solved.vectors)
-        sizes = np.bincount(solved.component)
         return GroupAnalysis(
             group=sorted_out.group,
             status="ok",
@@ -131,26 +132,18 @@ class Analysis:
             eigengap=gap,
             clusterings=clusterings,
             pictures=pictures,
-            facts={**facts, "component_sizes": [int(size) for size in sizes[:32]]},
+            facts={
+                **near.facts(),
+                "stability": stability,
+                "component_sizes": [int(size) for size in np.bincount(solved.component)[:32]],
+            },
         )
 
-    def _graph(self, features: Float[np.ndarray, "m d"]) -> tuple[Graph, dict[str, Json]]:
-        exact = self.neighbours.is_exact(len(features))
-        indices, distances = self.neighbours.neighbours(features, self.seed, self.reduction.transform)
-        facts: dict[str, Json] = {
-            "neighbours": indices.shape[1],
-            "exact_neighbours": exact,
-            "recall": 1.0 if exact else probed_recall(features, indices, seed=self.seed),
-        }
-        return affinity(indices, distances, self.neighbours.weights), facts
-
-    def _strategies(
-        self, features: Float[np.ndarray, "m d"], solved: Spectrum
-    ) -> tuple[int, dict[str, Json]]:
+    def _strategies(self, near: Neighbourhood, solved: Spectrum) -> tuple[int, dict[str, Json]]:
         """The eigengap's number of strategies, or 1 where the null shows gaps as large."""
         best, *others = eigengap(solved.values)
         norm = self.representation.norm
-        null = self.null.test(features, self.neighbours, self.eigenvectors, norm=norm, seed=self.seed)
+        null = self.null.test(near, self.eigenvectors, norm=norm, seed=self.seed)
         runners_up = [gap._asdict() for gap in others]
         return (best.k if null.significant else 1), {
             **best._asdict(),
@@ -166,13 +159,14 @@ class Analysis:
             step.name: step.cluster(solved.vectors, graph, strategies, self.seed) for step in self.clusterings
         }
 
-    def _labels_again(
-        self, features: Float[np.ndarray, "r d"], strategies: int
-    ) -> dict[str, Int[np.ndarray, " r"]]:
+    def _labels_again(self, graph: Graph, strategies: int) -> dict[str, Int[np.ndarray, " r"]]:
         """The clusterings of a resample, for as many strategies as were found in all."""
-        graph = self.neighbours.affinity(features, self.seed)
-        found = self._clusters(graph, self._solve(graph), strategies)
-        return {name: clustering.labels for name, clustering in found.items()}
+        wanted = max((step.eigenvectors(strategies) for step in self.clusterings), default=1)
+        solved = spectrum(graph, min(wanted, self.eigenvectors), seed=self.seed, tolerance=RESAMPLED)
+        return {
+            step.name: step.lighter().cluster(solved.vectors, graph, strategies, self.seed).labels
+            for step in self.clusterings
+        }
 
     def _pictures(self, vectors: Float[np.ndarray, "m k"]) -> dict[str, Float[np.ndarray, "m 2"]]:
         name = embedding.choose(self.picture, len(vectors))
