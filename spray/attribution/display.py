@@ -48,16 +48,37 @@ class Display:
         scale = 1 / max(high - low, 1e-12)
         return cls((scale,), (-low * scale,))
 
-    def pictures(self, inputs: Float[Tensor, "n c h w"], longest: int) -> UInt8[np.ndarray, "n y x rgb"]:
-        """8-bit pictures of at most ``longest`` pixels a side; one channel or the first three."""
-        shape = (1, -1, 1, 1)
+    def pictures(self, inputs: Float[Tensor, "n c ..."], longest: int) -> UInt8[np.ndarray, "n y x rgb"]:
+        """8-bit pictures of at most ``longest`` pixels a side; one channel or the first three.
+
+        A signal is drawn as a curve from left to right, several channels one below the other.
+        """
+        shape = (1, -1, *(1,) * (inputs.ndim - 2))
         values = inputs.detach().float() * torch.tensor(self.scale, device=inputs.device).view(shape)
-        values = values + torch.tensor(self.offset, device=inputs.device).view(shape)
+        values = torch.nan_to_num(values + torch.tensor(self.offset, device=inputs.device).view(shape))
+        if values.ndim == 3:
+            return curves(values.clamp(0, 1), longest, max(1, longest // 2))
         values = values[:, :3] if values.shape[1] >= 3 else values[:, :1]
         height, width = values.shape[-2:]
         if max(height, width) > longest:
             ratio = longest / max(height, width)
             size = (max(1, round(height * ratio)), max(1, round(width * ratio)))
             values = F.interpolate(values, size=size, mode="area")
-        values = torch.nan_to_num(values).clamp(0, 1).mul(255).round()
+        values = values.clamp(0, 1).mul(255).round()
         return values.permute(0, 2, 3, 1).to("cpu", torch.uint8).contiguous().numpy()
+
+
+def curves(values: Float[Tensor, "n c t"], width: int, height: int) -> UInt8[np.ndarray, "n y x grey"]:
+    """Signals in [0, 1] drawn black on white; each column shows all values that fall into it, none is left out."""
+    values = values[:, :height]
+    lane = height // values.shape[1]
+    fine = F.interpolate(values, size=max(values.shape[-1], 4 * width), mode="linear", align_corners=True)
+    high, low = F.adaptive_max_pool1d(fine, width), -F.adaptive_max_pool1d(-fine, width)
+    high[..., :-1] = torch.maximum(high[..., :-1], low[..., 1:])  # no gap between a column and the next
+    low[..., :-1] = torch.minimum(low[..., :-1], high[..., 1:])
+    rows = torch.arange(lane, device=values.device).view(1, 1, -1, 1)
+    top, bottom = ((1 - edge).mul(lane - 1).round().unsqueeze(2) for edge in (high, low))
+    ink = (rows >= top) & (rows <= bottom)
+    picture = torch.full((len(values), height, width, 1), 255, dtype=torch.uint8)
+    picture[:, : lane * values.shape[1], :, 0] = torch.where(ink, 0, 255).to("cpu", torch.uint8).flatten(1, 2)
+    return picture.numpy()

@@ -62,7 +62,7 @@ class SampleRecord:
             "logits": logits.numpy(),
             "digest": np.array([input_digest(pixels) for pixels in inputs], np.int64),
         }
-        if self.thumbnails and inputs.ndim == 4:
+        if self.thumbnails and inputs.ndim in (3, 4):
             columns["thumbnail"] = self.display.pictures(inputs, self.thumbnails)
         for name, kind in self.data.metadata.items():
             values = [kind(facts.get(name, ABSENT[kind])) for facts in block.metadata]
@@ -79,7 +79,7 @@ class SampleRecord:
             raise BadInput(
                 f"metadata '{others[0]}' is declared as {self.data.metadata[others[0]]!r}; use str, int or float."
             )
-        pictured = self.thumbnails > 0 and filler.ndim == 3
+        pictured = self.thumbnails > 0 and filler.ndim in (2, 3)
         thumbnail = self.display.pictures(filler[None], self.thumbnails).shape[1:] if pictured else None
         metadata = {name: DTYPES[kind] for name, kind in self.data.metadata.items()}
         declared = sample_columns(classes, thumbnail=thumbnail, metadata=metadata)
@@ -97,17 +97,24 @@ class RelevanceRecord:
     def columns(self, explanation: Explanation, count: int) -> dict[str, np.ndarray]:
         """Pooled (and full) input maps, layer relevance by channel and by place, targets and the engine's checks."""
         maps = explanation.relevance[:count].float()
+        signal = maps.ndim == 3  # its maps by place are one cell high, and so pictures like others
         columns = {"input.place": MapLayout().by_place(maps, self.grid)}
         if self.full:
             columns["input.full"] = maps
         for layer in self.layers:
             values = explanation.layers[layer.name][:count].float()
             # Three axes in a model of images are (n, token, channel); in a model of signals (n, channel, time).
-            tokens = values.ndim == 3 and maps.ndim != 3
+            tokens = values.ndim == 3 and not signal
             layout = MapLayout(-1 if layer.last or tokens else 1)
             columns[f"{layer.name}.channel"] = layout.by_channel(values)
             if values.ndim > 2:
                 columns[f"{layer.name}.place"] = layout.by_place(values, self.grid)
+        if signal:
+            columns |= {
+                name: maps.unsqueeze(1)
+                for name, maps in columns.items()
+                if name.endswith(".place") and maps.ndim == 2
+            }
         arrays = {name: values.cpu().numpy() for name, values in columns.items()}
         arrays["target"] = explanation.targets[:count].cpu().numpy().astype(np.int64)
         return arrays | {
@@ -116,11 +123,10 @@ class RelevanceRecord:
 
     def declaration(self, probe: Explanation) -> list[Column]:
         """The columns' types, as found in one explanation."""
-        signal = probe.relevance.ndim == 3
         declared = []
         for name, values in self.columns(probe, 1).items():
             shape = values.shape[1:]
-            axes = _axes(name, len(shape), signal)
+            axes = _axes(name, len(shape))
             encoding: Literal["scaled_float16", "plain"] = "plain"
             if name == "input.full":
                 encoding = "scaled_float16"
@@ -128,8 +134,8 @@ class RelevanceRecord:
         return declared
 
 
-def _axes(name: str, ndim: int, signal: bool) -> tuple[str, ...]:
-    """Names of a relevance column's axes: feature vectors, signals (x), token rows, pictures (y, x), volumes."""
+def _axes(name: str, ndim: int) -> tuple[str, ...]:
+    """Names of a relevance column's axes: feature vectors, token rows, pictures and signals (y, x), volumes."""
     if ndim == 0:
         return ()
     if name.endswith(".channel"):
@@ -137,5 +143,5 @@ def _axes(name: str, ndim: int, signal: bool) -> tuple[str, ...]:
     if name == "input.full":
         return ("channel", *("z", "y", "x")[4 - ndim :]) if ndim > 1 else ("feature",)
     if ndim == 1:
-        return ("x",) if signal else ("feature",) if name == "input.place" else ("token",)
+        return ("feature",) if name == "input.place" else ("token",)
     return ("z", "y", "x")[3 - ndim :]

@@ -22,6 +22,7 @@ from spray.findings.words import summary
 from spray.journal import journal
 from spray.models import model_digest
 from spray.progress import Report, silent
+from spray.signals import OnSignals, as_pictures, holds_signals
 from stores import AnalysisHandle, Finding, GroupAnalysis, Provenance, Run, describe
 
 UNTESTABLE = "Too few members, or too few samples of other classes, to be tested by intervention."
@@ -81,6 +82,8 @@ def find(
     if model is not None and dataset is not None:
         subject = Subject(model.to(device), as_audit_data(dataset), torch.device(device))
         _check_same(run, subject)
+        if holds_signals(run):
+            subject = replace(subject, model=OnSignals(subject.model).eval())
     provenance = Provenance(
         (describe(step), {"name": "interventions", "done": subject is not None}), (analysis.id,)
     )
@@ -252,7 +255,7 @@ class _PixelReader:
                     f"Sample {self.data.ids[row]!r} has other pixels than when it was attributed. "
                     "Give the same data with the same preprocessing (no random augmentation)."
                 )
-        return torch.stack(inputs)
+        return as_pictures(torch.stack(inputs))
 
 
 def _worded(finding: Finding, run: Run, class_size: int) -> Finding:
