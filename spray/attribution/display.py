@@ -72,7 +72,9 @@ def curves(values: Float[Tensor, "n c t"], width: int, height: int) -> UInt8[np.
     """Signals in [0, 1] drawn black on white; each column shows all values that fall into it, none is left out."""
     values = values[:, :height]
     lane = height // values.shape[1]
-    fine = F.interpolate(values, size=max(values.shape[-1], 4 * width), mode="linear", align_corners=True)
+    steps = max(1, values.shape[-1] - 1)
+    size = (values.shape[-1] - 1) * -(-4 * width // steps) + 1  # every sample is among the points drawn
+    fine = F.interpolate(values, size=size, mode="linear", align_corners=True)
     high, low = F.adaptive_max_pool1d(fine, width), -F.adaptive_max_pool1d(-fine, width)
     high[..., :-1] = torch.maximum(high[..., :-1], low[..., 1:])  # no gap between a column and the next
     low[..., :-1] = torch.minimum(low[..., :-1], high[..., 1:])
