@@ -10,7 +10,7 @@ import click
 from spray.cli.options import json_option
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FORMATS = ("virelay", "csv", "parquet", "npz")
+FORMATS = ("virelay", "csv", "parquet", "npz", "json")
 
 
 @click.command()

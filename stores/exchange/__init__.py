@@ -2,7 +2,15 @@
 
 from stores.exchange.corelay import import_virelay
 from stores.exchange.maps import import_maps, load_array
-from stores.exchange.sheets import SHEETS, export_sheets
+from stores.exchange.sheets import SHEETS, export_sheets, write_sheet
 from stores.exchange.virelay import export_virelay
 
-__all__ = ["SHEETS", "export_sheets", "export_virelay", "import_maps", "import_virelay", "load_array"]
+__all__ = [
+    "SHEETS",
+    "export_sheets",
+    "export_virelay",
+    "import_maps",
+    "import_virelay",
+    "load_array",
+    "write_sheet",
+]

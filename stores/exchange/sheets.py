@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import zipfile
 from collections.abc import Callable
 from importlib import import_module
@@ -17,6 +19,8 @@ from stores.run import Run
 from stores.verdicts import Verdict
 
 Columns = dict[str, list[Any]]
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a spreadsheet runs a cell for. In CSV such text begins with an apostrophe; other formats hold it as it is."""
 
 
 def export_sheets(
@@ -45,10 +49,25 @@ def export_sheets(
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, columns in sheets.items():
-        path = folder / f"{name}.{to}"
-        SHEETS[to](path, columns)
-        paths.append(path)
+        paths.append(write_sheet(folder / f"{name}.{to}", columns, to))
     return paths
+
+
+def write_sheet(path: Path, columns: Columns, to: str) -> Path:
+    """Write columns of equal length as one file, which appears whole or not at all; its path.
+
+    Raises:
+        StoreError: the format is unknown, or needs a package that is not installed.
+    """
+    if to not in SHEETS:
+        raise StoreError(f"cannot write {to!r}; choose one of {', '.join(SHEETS)}.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        SHEETS[to](partial, columns)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
 
 
 def _samples(run: Run) -> Columns:
@@ -125,8 +144,22 @@ def _class_name(run: Run, label: int) -> str:
 def _write_csv(path: Path, columns: Columns) -> None:
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        writer.writerow(map(_inert, columns))
+        writer.writerows(map(_inert, row) for row in zip(*columns.values(), strict=True))
+
+
+def _inert(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, after an apostrophe, which makes it text again."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
+def _write_json(path: Path, columns: Columns) -> None:
+    """A list of records; NaN becomes null, which JSON has."""
+    records = [
+        {name: None if value != value else value for name, value in zip(columns, row, strict=True)}
+        for row in zip(*columns.values(), strict=True)
+    ]
+    path.write_text(json.dumps(records, indent=1), encoding="ascii")
 
 
 def _write_parquet(path: Path, columns: Columns) -> None:
@@ -164,5 +197,6 @@ SHEETS: dict[str, Callable[[Path, Columns], None]] = {
     "csv": _write_csv,
     "parquet": _write_parquet,
     "npz": _write_npz,
+    "json": _write_json,
 }
 """The formats by name."""
