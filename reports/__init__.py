@@ -2,7 +2,7 @@
 
 ``build`` writes the report of a store as HTML (``write`` also says in which form, and why), ``serve`` shows it from
 the store itself, ``plot_embedding``, ``plot_spectrum`` and ``plot_cluster`` are figures for notebooks, ``Inline`` is
-the whole report in one. ``ReportModel`` is what reports tell, as pure data; ``merge`` and its kind handle verdicts.
+the whole report in one. ``write_comparison`` puts two audits side by side. ``ReportModel`` is what reports tell, as pure data; ``merge`` and its kind handle verdicts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from reports.build import Written, build, write
+from reports.compare import write_comparison
 from reports.model import ReportModel
 from reports.notebook import Inline, plot_cluster, plot_embedding, plot_spectrum
 from reports.verdicts import VerdictFile, VerdictFileError, add_to_store, merge, read_file, write_file
@@ -29,6 +30,7 @@ __all__ = [
     "read_file",
     "serve",
     "write",
+    "write_comparison",
     "write_file",
 ]
 

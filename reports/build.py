@@ -8,8 +8,9 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -121,9 +122,15 @@ def read_models(
     """Every analysis of a store that has a class, the one to show first in front."""
     first = ReportModel.from_run(run, analysis, title=title)
     others = [name for name in reversed(run.analyses()) if name != first.analysis]
-    return [
+    models = [
         first,
         *(ReportModel.from_run(run, name, title=title) for name in others if run.analysis(name).groups),
+    ]
+    names = Counter(model.name for model in models)
+    # Two that differ in finer points are told apart by their ids.
+    return [
+        model if names[model.name] == 1 else replace(model, name=f"{model.name} · {model.analysis[:6]}")
+        for model in models
     ]
 
 

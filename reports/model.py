@@ -312,8 +312,21 @@ def analysis_name(handle: AnalysisHandle) -> str:
             f"LRP {relevance}",
             *([] if column == "input.place" else [column]),
             *([] if grouped == "label" else [f"by {grouped}"]),
+            *represented(handle),
         ]
     )
+
+
+def represented(handle: AnalysisHandle) -> list[str]:
+    """How the analysis represents relevance, where that is not the usual way: pooled maps as they are."""
+    for step in handle.provenance.steps:
+        entry = step.get("representation")
+        if isinstance(entry, Mapping):
+            kind, size, sign = (entry.get(name) for name in ("name", "size", "sign"))
+            told = [str(kind)] if kind not in (None, "pooled") else []
+            told += [f"pooled to {size}"] if kind == "pooled" and size is not None else []
+            return [*told, *([str(sign)] if sign not in (None, "signed") else [])]
+    return []
 
 
 def facts(run: Run, handle: AnalysisHandle) -> dict[str, Json]:

@@ -29,12 +29,31 @@ class Inline:
     height: int = 900
 
     def _repr_html_(self) -> str:
-        """A frame of its own, from which scripts reach nothing of the notebook."""
-        content = escape(Path(self.path).read_text(encoding="utf-8"), quote=True)
-        return (
-            f'<iframe srcdoc="{content}" sandbox="allow-scripts allow-downloads" '
-            f'style="width:100%;height:{self.height}px;border:0"></iframe>'
-        )
+        return framed(Path(self.path).read_text(encoding="utf-8"), self.height)
+
+
+def framed(html: str, height: int) -> str:
+    """A page in a frame of its own, from which scripts reach nothing of the notebook."""
+    return (
+        f'<iframe srcdoc="{escape(html, quote=True)}" sandbox="allow-scripts allow-downloads" '
+        f'style="width:100%;height:{height}px;border:0"></iframe>'
+    )
+
+
+def shown(plot: Any, height: int) -> Any:
+    """The figure, made to show itself at the end of a notebook's cell, without an extension and without a network.
+
+    ``bokeh.io.show`` works as ever.
+    """
+    from bokeh.embed import file_html
+    from bokeh.resources import INLINE
+
+    def html() -> str:
+        page = file_html(plot, INLINE, title="")
+        return framed(page, height + 24)
+
+    plot._repr_html_ = html
+    return plot
 
 
 def plot_embedding(
@@ -81,6 +100,14 @@ def plot_embedding(
         "prediction": [model.classes[i] if i >= 0 else "" for i in entry.samples.prediction],
         "confidence": entry.samples.confidence,
     }
+    named = [entry for entry in subjects if len(entry.members)][: len(CLUSTER_COLOURS)]
+    middles = np.array([np.median(xy[entry.members], axis=0) for entry in named]).reshape(-1, 2)
+    plot.select_one({"name": "labels"}).data = {
+        "x": middles[:, 0],
+        "y": middles[:, 1],
+        "text": [entry.name for entry in named],
+        "colour": [LIGHT["alarm"] if entry.flagged else LIGHT["ink"] for entry in named],
+    }
     for axis, values in ((plot.x_range, xy[:, 0]), (plot.y_range, xy[:, 1])):
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
         air = 0.06 * (high - low or 1.0)
@@ -89,7 +116,7 @@ def plot_embedding(
     hover.tooltips = [("id", "@id"), ("predicted", "@prediction"), ("confidence", "@confidence{0.00}")]
     plot.title.text = plain(f"{entry.name}: {name} of the relevance maps")
     plot.sizing_mode, plot.width, plot.height = "fixed", 640, 460
-    return plot
+    return shown(plot, 460)
 
 
 def plot_spectrum(run: Run, group: int, *, analysis: str | None = None) -> Any:
@@ -117,7 +144,7 @@ def plot_spectrum(run: Run, group: int, *, analysis: str | None = None) -> Any:
     count = "one strategy" if k == 1 else f"{k} strategies"
     plot.title.text = plain(f"{entry.name}: {count} by the eigengap")
     plot.sizing_mode, plot.width, plot.height = "fixed", 520, 260
-    return plot
+    return shown(plot, 260)
 
 
 def plot_cluster(
@@ -143,8 +170,8 @@ def plot_cluster(
     table = COLOUR_MAPS[colour_map].table()
     pictures = subject_pictures(run, model, group, subject, members, table)
     plot: Any = figure(
-        width=TILE * len(pictures) + 40,
-        height=TILE + 60,
+        frame_width=TILE * len(pictures),
+        frame_height=TILE,
         x_range=Range1d(start=0, end=len(pictures)),
         y_range=Range1d(start=0, end=1),
         tools=[],
@@ -153,13 +180,13 @@ def plot_cluster(
     plot.axis.visible = plot.grid.visible = False
     plot.outline_line_color = None
     for place, picture in enumerate(pictures):
-        shown = np.ascontiguousarray(picture[::-1]).view(np.uint32)[..., 0]
-        plot.image_rgba(image=[shown], x=place + 0.03, y=0, dw=0.94, dh=1)
+        pixels = np.ascontiguousarray(picture[::-1]).view(np.uint32)[..., 0]
+        plot.image_rgba(image=[pixels], x=place + 0.02, y=0.02, dw=0.96, dh=0.96)
     count = f"{len(subject.members)} of {len(group.samples.rows)}"
     plot.title.text = plain(
         f"{group.name}, {key}: {count} samples; mean relevance and the most central members"
     )
-    return plot
+    return shown(plot, TILE + 60)
 
 
 def find_subject(model: ReportModel, key: str) -> tuple[Group, Subject]:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import re
 
 import numpy as np
@@ -188,6 +189,61 @@ def test_the_gallery_sorts_and_filters(visit):
         ".filter((i) => spray.state.chunk.label[i] !== spray.state.chunk.prediction[i]).length"
     )
     assert v.page.locator(".tile").count() == wrong
+
+
+SHOWN = "spray.ordered(spray.state).map((i) => {})"
+
+
+def test_the_gallery_sorts_and_filters_by_labels_metadata_and_distance(visit):
+    v = visit()
+    whole = v.state("Array.from(spray.state.selection)")
+    for choice, value in (
+        ("label", "spray.state.chunk.label[i]"),
+        ("prediction", "spray.state.chunk.prediction[i]"),
+        ("meta.source", "spray.state.chunk.metadata.source[i]"),
+        ("meta.brightness", "Number(spray.state.chunk.metadata.brightness[i])"),
+    ):
+        v.page.select_option("#gallery-sort", choice)
+        column = v.state(SHOWN.format(value))
+        assert column == sorted(column), choice
+        assert len(column) == len(whole)
+    v.page.select_option("#gallery-sort", "central")
+    v.page.select_option("#gallery-keep", "near")
+    assert v.state(SHOWN.format("i")) == whole[: math.ceil(len(whole) / 2)]
+    v.page.select_option("#gallery-keep", "far")
+    assert v.state(SHOWN.format("i")) == whole[-math.ceil(len(whole) / 10) :]
+    everything = v.state("spray.state.chunk.metadata.brightness.map(Number).sort((a, b) => a - b)")
+    kept = []
+    for part in range(4):
+        v.page.select_option("#gallery-keep", f"quarter{part}.brightness")
+        kept.append(v.state(SHOWN.format("Number(spray.state.chunk.metadata.brightness[i])")))
+        low, high = np.quantile(everything, [part / 4, (part + 1) / 4])
+        assert all(low - 0.01 < value < high + 0.01 for value in kept[-1])
+    assert sum(map(len, kept)) == len(whole), "every sample is in one quarter"
+
+
+def test_the_overview_leads_from_the_flagged_finding_to_its_pictures_and_page(run, visit):
+    finding = run.analysis().findings()[0]
+    v = visit("#overview")
+    case = v.page.locator("#overview-flagged article")
+    assert case.count() == 1 and case.get_attribute("data-key") == finding.name
+    assert finding.summary in case.inner_text() and "no verdict yet" in case.inner_text()
+    v.settled("document.querySelectorAll('#overview-flagged .pair-pictures').length >= 8")
+    assert near(v.pixels("#overview-flagged canvas"), (255, 0, 0), 60) > 100
+    others = v.page.locator("#overview-findings .card-finding")
+    assert others.count() == len(run.analysis().findings()) - 1
+    v.page.locator("#overview-flagged h3 a").click()
+    v.settled(f"spray.state.page === 'class' && spray.state.subject.key === {json.dumps(finding.name)}")
+    judge(v, "valid", note="the maker signs there")
+    v.page.click("#pages a[data-page=overview]")
+    v.settled("spray.state.page === 'overview'")
+    assert "valid" in v.page.inner_text("#overview-flagged")
+    v.page.click("#pages a[data-page=summary]")
+    v.settled("spray.state.page === 'summary'")
+    signed = v.page.inner_text("#summary-flagged")
+    assert "the maker signs there" in signed and "A. Auditor" in signed
+    assert "1 of 1 flagged reviewed (1 valid)" in v.page.inner_text("#summary-state")
+    assert run.analysis().id in v.page.inner_text("#summary-identity")
 
 
 def place_of(v, position):
@@ -588,7 +644,8 @@ def test_a_finding_shows_effects_with_intervals_and_pictures_before_and_after(ru
     removal = finding.evidence["removal"]
     assert f"−{removal['mean']:.2f}" in plot.get_attribute("aria-label")
     whiskers = v.state(
-        "[...document.querySelectorAll('.effects .whisker')].map((line) => [line.x1.baseVal.value, line.x2.baseVal.value])"
+        "[...document.querySelectorAll('.effects .whisker')]"
+        ".map((line) => [line.x1.baseVal.value, line.x2.baseVal.value])"
     )
     dots = v.state("[...document.querySelectorAll('.effects circle.net')].map((dot) => dot.cx.baseVal.value)")
     assert len(whiskers) == 2
@@ -685,7 +742,7 @@ def test_every_page_says_something_and_nothing_that_a_program_would_say(run, vis
     v = visit()
     pages = {
         "overview": "samples audited",
-        "summary": "what was seen",
+        "summary": "Flagged findings",
         "about": "does not prove",
         "class": "Spectrum",
     }

@@ -15,9 +15,10 @@ from PIL import Image
 
 import stores
 import stores.synthetic
+from reports.build import read_models
 from reports.images import ATLAS_SIDE, atlas, packed, quantise
 from reports.model import ReportModel, top_probability
-from reports.payload import blocks, finite, page_payload, script_json
+from reports.payload import blocks, column_payload, finite, page_payload, script_json
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, FLAGGED, THEMES, contrast, style_variables
 
 
@@ -292,3 +293,41 @@ def test_a_large_report_becomes_a_folder_and_says_why(tmp_path, run, monkeypatch
     assert not list(tmp_path.glob(".*")), "something half-written was left behind"
     with pytest.raises(ValueError, match="auto, file, folder"):
         reports.write(run.path, tmp_path / "r.html", carrier="zip")
+
+
+def test_analyses_are_named_by_what_tells_them_apart(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    first = run.analysis()
+    groups = [first.read(group) for group in first.groups]
+    made = [
+        run.write_analysis(stores.Provenance((step,)), groups, facts=first.facts)
+        for step in (
+            {"name": "Analysis", "representation": {"name": "pooled", "size": 7, "sign": "positive"}},
+            {"name": "Analysis", "representation": {"name": "channels", "sign": "signed"}},
+            {"name": "Analysis", "representation": {"name": "channels", "sign": "signed"}, "seed": 1},
+        )
+    ]
+    names = {model.analysis: model.name for model in read_models(run)}
+    assert len(set(names.values())) == 4
+    assert names[first.id] == "LRP epsilon plus flat"
+    assert names[made[0].id] == "LRP epsilon plus flat · pooled to 7 · positive"
+    assert names[made[2].id] == f"LRP epsilon plus flat · channels · {made[2].id[:6]}"
+
+
+def test_columns_whose_values_repeat_travel_as_codes():
+    told = column_payload(["a", "b", "a", "a", "b", "a"])
+    codes = np.frombuffer(base64.b64decode(told["codes"]["data"]), np.uint16)
+    assert [told["values"][code] for code in codes] == ["a", "b", "a", "a", "b", "a"]
+    assert column_payload(["a", "b", "c"]) == {"values": ["a", "b", "c"], "codes": None}
+
+
+def test_a_class_of_several_pages_brings_what_is_looked_at_first(run, model, monkeypatch):
+    monkeypatch.setattr("reports.payload.PAGE", 32)
+    group = model.groups[0]
+    chunks = {name: json.loads(text) for name, text in blocks(run, model, set()) if name.startswith("chunk")}
+    front = chunks[f"chunk-{model.analysis}-{group.index}"]["front"]
+    positions = np.frombuffer(base64.b64decode(front["positions"]["data"]), np.uint32)
+    for subject in group.subjects:
+        assert set(subject.members[:12].tolist()) <= set(positions.tolist())
+        assert set(subject.members[-6:].tolist()) <= set(positions.tolist())
+    assert front["page"]["maps"]["shape"][0] == len(positions)

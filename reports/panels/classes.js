@@ -10,7 +10,6 @@ spray.panel({
   offer({ analyses, groups, analysis }) {
     this.analysis.hidden = analyses.length < 2;
     spray.options(this.analysis, analyses.map((entry) => [entry.analysis, entry.name]), analysis);
-    const highest = Math.max(...groups.map((group) => group.suspicion ?? 0), 1e-9);
     this.buttons = groups.map((group, rank) =>
       spray.element(
         "button",
@@ -18,7 +17,7 @@ spray.panel({
         spray.element("span", { class: "rank" }, String(rank + 1)),
         spray.element("span", { class: "name", title: group.name }, group.name),
         spray.element("span", { class: "score", title: "suspicion of its top finding" }, spray.decimal(group.suspicion)),
-        spray.element("span", { class: "meter" }, spray.element("i", { style: { width: `${(100 * Math.max(0, group.suspicion ?? 0)) / highest}%` } })),
+        spray.meter(group.suspicion),
         spray.element("span", { class: "note" }, spray.classNote(group)),
       ),
     );

@@ -45,7 +45,7 @@ spray.panel({
     const [symbol, word] = record || earlier ? spray.verdicts.symbols[(record ?? earlier.record).verdict] : ["", "–"];
     const suspicion = entry.score === null
       ? spray.element("td", { class: "faint" }, "–")
-      : spray.element("td", {}, spray.element("span", { class: "bar-cell" }, spray.element("span", { class: "meter" }, spray.element("i", { style: { width: `${100 * Math.min(1, Math.max(0, entry.score))}%` } })), spray.decimal(entry.score)));
+      : spray.element("td", {}, spray.element("span", { class: "bar-cell" }, spray.meter(entry.score), spray.decimal(entry.score)));
     return spray.element(
       "tr",
       { "data-key": entry.key, tabindex: "0", class: entry.flagged ? "flagged" : null, title: entry.flagged ? "flagged by the machine" : null },

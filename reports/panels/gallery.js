@@ -7,7 +7,6 @@ spray.panel({
   mount(section) {
     for (const part of ["count", "back", "keep", "sort", "previous", "next", "page", "export"]) this[`$${part}`] = section.querySelector(`#gallery-${part}`);
     this.tiles = section.querySelector("#gallery");
-    spray.options(this.$sort, [["central", "most central first"], ["outer", "least central first"], ["sure", "most confident first"], ["unsure", "least confident first"], ["wrong", "wrong ones first"], ["row", "in store order"]], "central");
     this.$sort.addEventListener("change", () => spray.set({ sort: this.$sort.value }));
     spray.options(this.$export, [["", "export…"], ["csv", "table (CSV)"], ["ids", "ids (text)"], ["png", "embedding (PNG)"], ["svg", "embedding (SVG)"]], "");
     this.$export.addEventListener("change", () => {
@@ -32,19 +31,31 @@ spray.panel({
     } else if (spray.repaints(changed) || changed.has("subject")) this.paint(state);
     if (changed.has("sample")) this.mark(state);
   },
-  /** Filters: right or wrong, each prediction, each value of metadata with few values. */
-  offer({ chunk, keep }) {
+  /** Orders and filters: what every class has, and its metadata. */
+  offer({ chunk, keep, sort }) {
     const values = (column) => [...new Set(column)].sort();
     const predictions = values(chunk.prediction).map((index) => [`prediction=${index}`, `predicted ${spray.className(index)}`]);
     const labels = values(chunk.label).map((index) => [`label=${index}`, `labelled ${spray.className(index)}`]);
-    const metadata = Object.entries(chunk.metadata).flatMap(([name, column]) => {
+    const columns = Object.entries(chunk.metadata);
+    const metadata = columns.flatMap(([name, column]) => {
       const found = values(column);
-      return found.length > 12 ? [] : found.map((value) => [`meta.${name}=${value}`, `${name}: ${value || "–"}`]);
+      if (found.length <= 12) return found.map((value) => [`meta.${name}=${value}`, `${name}: ${value || "–"}`]);
+      return spray.isNumeric(column) ? ["lowest", "low", "high", "highest"].map((word, part) => [`quarter${part}.${name}`, `${name}: ${word} quarter`]) : [];
     });
-    const pairs = [["all", "all"], ["right", "right ones"], ["wrong", "wrong ones"], ["sure", "90 % sure and more"], ["unsure", "less than 90 % sure"], ...predictions, ...(labels.length > 1 ? labels : []), ...metadata];
-    const known = pairs.some(([value]) => value === keep);
-    spray.options(this.$keep, pairs, known ? keep : "all");
-    if (!known) spray.set({ keep: "all" });
+    this.choose(this.$keep, "keep", keep, "all", [
+      ["all", "all"], ["right", "right ones"], ["wrong", "wrong ones"], ["sure", "90 % sure and more"], ["unsure", "less than 90 % sure"],
+      ["near", "nearer half to the centre"], ["far", "farthest tenth from the centre"], ...predictions, ...(labels.length > 1 ? labels : []), ...metadata,
+    ]);
+    this.choose(this.$sort, "sort", sort, "central", [
+      ["central", "most central first"], ["outer", "least central first"], ["sure", "most confident first"], ["unsure", "least confident first"],
+      ["wrong", "wrong ones first"], ["label", "by label"], ["prediction", "by prediction"], ...columns.map(([name]) => [`meta.${name}`, `by ${name}`]), ["row", "in store order"],
+    ]);
+  },
+  /** Fill a drop-down; a choice that this class does not have gives way to the first. */
+  choose(select, name, present, first, pairs) {
+    const known = pairs.some(([value]) => value === present);
+    spray.options(select, pairs, known ? present : first);
+    if (!known) spray.set({ [name]: first });
   },
   /** How many tiles fit: whole rows of whole tiles. */
   capacity() {
@@ -109,20 +120,34 @@ spray.panel({
 /** The selection, filtered and sorted. Members of a subject come most central first; others are measured here. */
 spray.ordered = ({ chunk, selection, origin, sort, keep }) => {
   const right = (i) => chunk.label[i] === chunk.prediction[i];
-  const kept = Array.from(selection).filter(spray.filter(chunk, keep));
-  const distance = origin === "brush" && (sort === "central" || sort === "outer") ? spray.distances(chunk, selection) : null;
-  if (distance) kept.sort((a, b) => distance.get(a) - distance.get(b));
+  const byDistance = ["central", "outer"].includes(sort) || ["near", "far"].includes(keep);
+  let kept = Array.from(selection);
+  if (origin === "brush" && byDistance) {
+    const distance = spray.distances(chunk, selection);
+    kept.sort((a, b) => distance.get(a) - distance.get(b));
+  }
+  // Members of a subject lie in this order already.
+  if (keep === "near") kept = kept.slice(0, Math.ceil(kept.length / 2));
+  else if (keep === "far") kept = kept.slice(-Math.ceil(kept.length / 10));
+  else kept = kept.filter(spray.filter(chunk, keep));
   const by = {
     central: null,
     outer: () => kept.reverse(),
     sure: () => kept.sort((a, b) => chunk.confidence[b] - chunk.confidence[a]),
     unsure: () => kept.sort((a, b) => chunk.confidence[a] - chunk.confidence[b]),
     wrong: () => kept.sort((a, b) => right(a) - right(b)),
+    label: () => kept.sort((a, b) => chunk.label[a] - chunk.label[b]),
+    prediction: () => kept.sort((a, b) => chunk.prediction[a] - chunk.prediction[b]),
     row: () => kept.sort((a, b) => a - b),
   }[sort];
+  const column = sort.startsWith("meta.") ? chunk.metadata[sort.slice(5)] : null;
+  if (column) kept.sort(spray.isNumeric(column) ? (a, b) => column[a] - column[b] : (a, b) => (column[a] < column[b] ? -1 : Number(column[a] > column[b])));
   by?.();
   return kept;
 };
+
+/** Whether a column of text holds nothing but numbers. */
+spray.isNumeric = (column) => column.every((value) => value !== "" && Number.isFinite(Number(value)));
 
 /** A filter by its name in the drop-down. */
 spray.filter = (chunk, keep) => {
@@ -134,6 +159,14 @@ spray.filter = (chunk, keep) => {
   if (keep === "unsure") return (i) => chunk.confidence[i] < 0.9;
   if (keep.startsWith("prediction=")) return (i) => String(chunk.prediction[i]) === keep.slice(11);
   if (keep.startsWith("label=")) return (i) => String(chunk.label[i]) === keep.slice(6);
+  if (/^quarter[0-3]\./.test(keep)) {
+    const column = chunk.metadata[keep.slice(9)].map(Number);
+    const sorted = Float64Array.from(column).sort();
+    const part = Number(keep[7]);
+    const end = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+    const [low, high] = [end(part / 4), part === 3 ? Infinity : end((part + 1) / 4)];
+    return (i) => column[i] >= low && column[i] < high;
+  }
   const name = Object.keys(chunk.metadata).find((entry) => keep.startsWith(`meta.${entry}=`));
   return name === undefined ? () => true : (i) => `meta.${name}=${chunk.metadata[name][i]}` === keep;
 };

@@ -1,10 +1,15 @@
 "use strict";
-/* The run at a glance: numbers, ranked findings, ranked classes. */
+/* The run at a glance: numbers, flagged findings with what was measured, the other findings, ranked classes. */
 spray.panel({
   name: "overview",
+  few: 12,
   mount(section) {
     this.section = section;
-    this.cards = section.querySelector("#overview-findings");
+    for (const part of ["flagged", "findings", "more"]) this[part] = section.querySelector(`#overview-${part}`);
+    this.more.addEventListener("click", () => {
+      this.all = true;
+      this.render(spray.state);
+    });
   },
   tell({ report } = spray) {
     const { section } = this;
@@ -22,27 +27,59 @@ spray.panel({
     spray.fill(section.querySelector("#overview-classes tbody"), report.groups.map((group) => this.line(group)));
   },
   update(state, changed) {
-    if (changed.has("analysis")) this.tell();
-    if (state.page !== "overview" || !["page", "analysis", "verdicts", "theme", "map", "outline"].some((name) => changed.has(name))) return;
-    const found = spray.ranked().slice(0, 24);
-    spray.fill(this.cards, found.map(([group, subject]) => this.card(group, subject)), found.length ? null : spray.element("p", { class: "empty" }, "No finding: no cluster of any class shares a region."));
-    found.forEach(([, subject], at) => {
-      const canvas = this.cards.children[at].querySelector("canvas");
-      if (subject.mean_map) spray.tiles.average(canvas, spray.bytesOf(subject.mean_map), subject.mean_map.shape, { size: 96, region: subject.region });
-    });
+    if (changed.has("analysis")) {
+      this.all = false;
+      this.tell();
+    }
+    if (state.page === "overview" && ["page", "analysis", "verdicts", "theme", "map", "outline"].some((name) => changed.has(name))) this.render(state);
+  },
+  render() {
+    const ranked = spray.ranked();
+    const flagged = ranked.filter(([, subject]) => subject.flagged);
+    const others = ranked.filter(([, subject]) => !subject.flagged);
+    const shown = this.all ? others : others.slice(0, this.few);
+    const calm = ranked.length ? "None: no region was shown to be both necessary and sufficient. The findings below are ranked all the same." : "None: no cluster of any class shares a region.";
+    spray.fill(this.flagged, flagged.length ? flagged.map(([group, subject]) => this.case(group, subject)) : spray.element("p", { class: "empty" }, calm));
+    spray.fill(this.findings, shown.length ? shown.map(([group, subject]) => this.card(group, subject)) : spray.element("p", { class: "empty" }, "none"));
+    this.more.parentElement.hidden = shown.length === others.length;
+    this.more.textContent = `Show all ${spray.count(others.length)}`;
+    for (const [place, entries, size] of [[this.flagged, flagged, 148], [this.findings, shown, 56]]) {
+      entries.forEach(([, subject], at) => {
+        const canvas = place.children[at].querySelector("canvas");
+        if (subject.mean_map) spray.tiles.average(canvas, spray.bytesOf(subject.mean_map), subject.mean_map.shape, { size, region: subject.region });
+      });
+    }
+  },
+  /** A flagged finding, with what the interventions did. */
+  case(group, subject) {
+    const record = spray.verdicts.current(subject);
+    const address = spray.router.address({ group: group.index, subject: subject.key });
+    return spray.element(
+      "article",
+      { class: "case-flagged", "data-key": subject.key },
+      spray.element("a", { href: address, tabindex: "-1", "aria-hidden": "true" }, spray.element("canvas", {})),
+      spray.element(
+        "div",
+        { class: "words" },
+        spray.element("p", { class: "eyebrow" }, spray.element("b", {}, "⚑ Suspicious"), ` · ${spray.decimal(subject.score)}`, record ? spray.element("span", { class: `given ${record.verdict}` }, ` · ${spray.verdicts.symbols[record.verdict].join(" ")}`) : " · no verdict yet"),
+        spray.element("h3", {}, spray.element("a", { href: address }, `${group.name} · ${subject.name}`)),
+        spray.element("p", {}, subject.summary || spray.caseTitle(group, subject)),
+      ),
+      spray.element("div", { class: "flagged" }, spray.effects(subject, group.name).filter(Boolean).map(spray.effect)),
+      spray.proof(group, subject, { most: 6, size: 48, silent: true }),
+    );
   },
   card(group, subject) {
     const record = spray.verdicts.current(subject);
     return spray.element(
       "a",
-      { class: subject.flagged ? "card-finding flagged" : "card-finding", href: spray.router.address({ group: group.index, subject: subject.key }) },
+      { class: "card-finding", href: spray.router.address({ group: group.index, subject: subject.key }), title: subject.summary },
       spray.element("canvas", { "aria-hidden": "true" }),
       spray.element(
         "div",
         {},
-        spray.element("p", { class: "eyebrow" }, subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : "Not flagged", ` · ${spray.decimal(subject.score)}`),
         spray.element("h3", {}, `${group.name} · ${subject.name}`),
-        spray.element("p", {}, subject.summary || spray.caseTitle(group, subject)),
+        spray.element("p", { class: "eyebrow" }, `suspicion ${spray.decimal(subject.score)} · ${spray.count(subject.n)} of ${spray.count(group.n)}`),
         record ? spray.element("p", { class: `given ${record.verdict}` }, spray.verdicts.symbols[record.verdict].join(" ")) : null,
       ),
     );
@@ -54,12 +91,18 @@ spray.panel({
       spray.element("th", { scope: "row" }, spray.element("a", { href: spray.router.address({ group: group.index }) }, group.name)),
       spray.element("td", { class: "n" }, spray.count(group.n)),
       spray.element("td", { class: "n" }, group.status === "ok" ? String(group.strategies) : "–"),
-      spray.element("td", {}, spray.element("span", { class: "bar-cell wide" }, spray.element("span", { class: "meter" }, spray.element("i", { style: { width: `${100 * Math.min(1, Math.max(0, group.suspicion ?? 0))}%` } })), spray.decimal(group.suspicion))),
+      spray.element("td", { class: group.flagged ? "flagged" : null }, spray.element("span", { class: "bar-cell wide" }, spray.meter(group.suspicion), spray.decimal(group.suspicion))),
       spray.element("td", { class: "n" }, String(group.subjects.filter((entry) => entry.kind === "finding").length)),
       spray.element("td", { class: "n" }, group.flagged ? `⚑ ${group.flagged}` : "0"),
     );
   },
 });
+
+/** Suspicion as a bar on one scale for all pages: it ends at the highest of the report, or at 0.3 where none is as high. */
+spray.meter = (score) => {
+  const highest = Math.max(0.3, ...spray.report.groups.map((group) => group.suspicion ?? 0));
+  return spray.element("span", { class: "meter" }, spray.element("i", { style: { width: `${(100 * Math.max(0, score ?? 0)) / highest}%` } }));
+};
 
 /** All findings as [group, subject], the most suspicious first. */
 spray.ranked = () => {

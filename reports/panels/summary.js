@@ -1,20 +1,39 @@
 "use strict";
-/* All findings with their verdicts, for paper. */
+/* All findings with their verdicts, for paper: the flagged ones in full, the others a line each. */
 spray.panel({
   name: "summary",
   mount(section) {
     section.querySelector("#summary-title").textContent = spray.report.title;
     section.querySelector("#summary-print").addEventListener("click", () => window.print());
-    Object.assign(this, { facts: section.querySelector("#summary-facts"), body: section.querySelector("tbody"), others: section.querySelector("#summary-others") });
+    for (const part of ["facts", "state", "flagged", "others", "identity"]) this[part] = section.querySelector(`#summary-${part}`);
+    this.body = section.querySelector("tbody");
   },
   update(state, changed) {
-    if (state.page !== "summary" || !["page", "verdicts", "analysis"].some((name) => changed.has(name))) return;
+    if (state.page !== "summary" || !["page", "verdicts", "analysis", "map", "theme"].some((name) => changed.has(name))) return;
+    const ranked = spray.ranked();
+    const flagged = ranked.filter(([, subject]) => subject.flagged);
     this.facts.textContent = spray.factLine();
-    spray.fill(this.body, spray.ranked().map(([group, subject]) => this.row(group, subject)));
+    this.state.textContent = this.reviewed(ranked, flagged);
+    spray.fill(this.flagged, flagged.length ? flagged.map(([group, subject]) => this.case(group, subject)) : spray.element("p", { class: "empty" }, "none"));
+    flagged.forEach(([, subject], at) => {
+      if (subject.mean_map) spray.tiles.average(this.flagged.children[at].querySelector("canvas"), spray.bytesOf(subject.mean_map), subject.mean_map.shape, { size: 110, region: subject.region });
+    });
+    spray.fill(this.body, ranked.filter(([, subject]) => !subject.flagged).map(([group, subject]) => this.row(group, subject)));
+    this.tellOthers(ranked);
+    this.identity.textContent = `Store ${spray.report.store}, analysis ${spray.report.analysis}, ${spray.report.writer}.`;
+  },
+  reviewed(ranked, flagged) {
+    const words = ([value, [, word]], entries) => [entries.filter(([, subject]) => spray.verdicts.current(subject)?.verdict === value).length, word];
+    const told = (entries) => Object.entries(spray.verdicts.symbols).map((symbol) => words(symbol, entries)).filter(([count]) => count).map(([count, word]) => `${count} ${word}`).join(", ");
+    const seen = (entries) => entries.filter(([, subject]) => spray.verdicts.current(subject)).length;
+    const one = (name, entries) => `${seen(entries)} of ${spray.count(entries.length)} ${name} reviewed${seen(entries) ? ` (${told(entries)})` : ""}`;
+    return [...(flagged.length ? [one("flagged", flagged)] : []), one("findings", ranked)].join("; ");
+  },
+  tellOthers(ranked) {
     const { all, orphans, symbols } = spray.verdicts;
-    const ranked = new Set(spray.ranked().map(([, subject]) => subject.digest));
+    const known = new Set(ranked.map(([, subject]) => subject.digest));
     const lost = orphans();
-    const rest = all().filter((record) => !(record.subject === "finding" && ranked.has(record.digest)));
+    const rest = all().filter((record) => !(record.subject === "finding" && known.has(record.digest)));
     const fate = (record) => {
       if (!lost.includes(record)) return "";
       const [key, overlap] = spray.report.overlaps[record.digest] ?? [];
@@ -23,16 +42,35 @@ spray.panel({
     const line = (record) => `${record.subject} ${record.key}: ${symbols[record.verdict].join(" ")} · ${record.note || "no note"} · ${record.annotator || "unnamed"}, ${record.time.slice(0, 10)}${fate(record)}`;
     spray.fill(this.others, rest.map((record) => spray.element("li", {}, line(record))), rest.length ? null : spray.element("li", { class: "empty" }, "none"));
   },
-  row(group, subject) {
+  /** Who said what, and when, about a finding. */
+  judged(subject) {
     const record = spray.verdicts.current(subject);
-    const cells = [
-      spray.element("td", { class: "n" }, spray.count(subject.n)),
-      spray.element("td", { class: "n" }, `${subject.flagged ? "⚑ " : ""}${spray.decimal(subject.score)}`),
-      spray.element("td", {}, subject.summary || "–"),
-      spray.element("td", { class: record ? `given ${record.verdict}` : "faint" }, record ? spray.verdicts.symbols[record.verdict].join(" ") : "none yet"),
-      spray.element("td", {}, record?.note || "–"),
-      spray.element("td", {}, record ? `${record.annotator || "unnamed"}, ${record.time.slice(0, 10)}` : "–"),
-    ];
-    return spray.element("tr", { class: subject.flagged ? "flagged" : null }, spray.element("td", {}, group.name), spray.element("th", { scope: "row" }, spray.element("a", { href: spray.router.address({ group: group.index, subject: subject.key }) }, subject.name)), cells);
+    if (!record) return { verdict: spray.element("span", { class: "faint" }, "no verdict yet"), note: "–", by: "–" };
+    const verdict = spray.element("span", { class: `given ${record.verdict}` }, spray.verdicts.symbols[record.verdict].join(" "));
+    return { verdict, note: record.note || "–", by: `${record.annotator || "unnamed"}, ${record.time.slice(0, 10)}` };
+  },
+  case(group, subject) {
+    const { verdict, note, by } = this.judged(subject);
+    const pair = (name, content) => [spray.element("dt", {}, name), spray.element("dd", {}, content)];
+    return spray.element(
+      "section",
+      { class: "card flagged signed" },
+      spray.element("canvas", { role: "img", "aria-label": `mean relevance of ${group.name} ${subject.name}` }),
+      spray.element(
+        "div",
+        {},
+        spray.element("p", { class: "eyebrow" }, spray.element("b", {}, "⚑ Suspicious"), ` · ${spray.decimal(subject.score)}`),
+        spray.element("h3", {}, spray.element("a", { href: spray.router.address({ group: group.index, subject: subject.key }) }, `${group.name} · ${subject.name}`)),
+        spray.element("p", {}, subject.summary || spray.caseTitle(group, subject)),
+      ),
+      spray.element("dl", { class: "pairs" }, pair("verdict", verdict), pair("note", note), pair("by", by)),
+    );
+  },
+  row(group, subject) {
+    const { verdict, note, by } = this.judged(subject);
+    const [removed, pasted] = spray.effects(subject, group.name).map((entry) => (entry ? spray.signed(entry.mean, entry.sign) : "–"));
+    const cells = [spray.count(subject.n), spray.decimal(subject.score), removed, pasted].map((text) => spray.element("td", { class: "n" }, text));
+    const link = spray.element("a", { href: spray.router.address({ group: group.index, subject: subject.key }) }, subject.name);
+    return spray.element("tr", { title: subject.summary || null }, spray.element("td", {}, group.name), spray.element("th", { scope: "row" }, link), cells, [verdict, note, by].map((content) => spray.element("td", {}, content)));
   },
 });

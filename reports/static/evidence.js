@@ -27,7 +27,7 @@ spray.effects = (subject, className) => {
 };
 
 /** An effect on the class's probability, with its sign: removing is counted downwards. */
-spray.signed = (value, sign) => `${sign * value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+spray.signed = (value, sign) => `${Math.abs(value) < 0.005 ? "±" : sign * value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 
 /** An intervention in words, figures and all. */
 spray.effectWords = ({ title, sign, mean, net, interval, controls, images, way }) => {
@@ -146,26 +146,27 @@ spray.furtherEvidence = (subject) => {
 };
 
 /** Pictures before and after the interventions, each pair one above the other; painted once they are there. */
-spray.proof = (group, subject) => {
+spray.proof = (group, subject, { most = 12, size = 64, silent = false } = {}) => {
   if (!subject.pictured) {
     const tested = subject.kind === "finding" && spray.effects(subject, group.name).some(Boolean);
-    return tested ? spray.element("p", { class: "faint" }, "No pictures before and after were stored with this finding.") : null;
+    return tested && !silent ? spray.element("p", { class: "faint" }, "No pictures before and after were stored with this finding.") : null;
   }
-  const place = spray.element("div", { class: "proof" }, spray.element("p", { class: "faint", role: "status" }, "Pictures are on their way…"));
+  const place = spray.element("div", { class: "proof", style: { "--side": `${size}px` } }, spray.element("p", { class: "faint", role: "status" }, "Pictures are on their way…"));
   const name = `proof-${spray.report.analysis}-${group.index}-${group.subjects.indexOf(subject)}`;
+  const pairs = (title, before, after, region) => spray.pairs(title, before, after, { region, most, size });
   spray.proofOf(name).then(
-    (sets) => spray.fill(place, spray.pairs("Region removed", sets.members, sets.removed, subject.region), spray.pairs("Region pasted on other classes", sets.hosts, sets.pasted, null)),
+    (sets) => spray.fill(place, pairs("Region removed", sets.members, sets.removed, subject.region), pairs("Region pasted on other classes", sets.hosts, sets.pasted, null)),
     (error) => spray.fill(place, spray.element("p", { class: "bad" }, `Pictures are missing: ${error.message}`)),
   );
   return place;
 };
 
-spray.pairs = (title, before, after, region) => {
-  const count = Math.min(before?.count ?? 0, after?.count ?? 0);
+spray.pairs = (title, before, after, { region, most, size }) => {
+  const count = Math.min(most, before?.count ?? 0, after?.count ?? 0);
   if (!count) return null;
   const painted = (set, at, words, outline) => {
     const canvas = spray.element("canvas", { role: "img", "aria-label": `${title}: image ${at + 1}, ${words}` });
-    spray.tiles.picture(canvas, set.atlas, at, { size: 64, region: outline });
+    spray.tiles.picture(canvas, set.atlas, at, { size, region: outline });
     return canvas;
   };
   const pair = (_, at) => spray.element("div", { class: "pair-pictures" }, painted(before, at, "before", region), painted(after, at, "after", null));

@@ -24,7 +24,11 @@ spray.panel({
   },
   update(state, changed) {
     if (changed.has("page")) {
-      for (const page of document.querySelectorAll("main > .page")) page.hidden = page.id !== `page-${state.page}`;
+      for (const page of document.querySelectorAll("main > .page")) {
+        page.hidden = page.id !== `page-${state.page}`;
+        page.scrollTop = 0;
+      }
+      window.scrollTo(0, 0);
       for (const link of document.querySelectorAll("#pages a")) {
         if (link.dataset.page === (state.page === "cluster" ? "class" : state.page)) link.setAttribute("aria-current", "page");
         else link.removeAttribute("aria-current");
