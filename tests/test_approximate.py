@@ -5,6 +5,7 @@ import pytest
 
 from spray.analysis import Analysis
 from spray.analysis.approximate import probed_recall
+from spray.analysis.cells import nearest_of
 from spray.analysis.clustering import HDBSCAN, KMeans
 from spray.analysis.exact import exact_neighbours
 from spray.analysis.features import PCA
@@ -69,6 +70,28 @@ def test_cells_of_few_samples(n):
     features = points(n)
     indices, _ = NearestNeighbours(method="cells").neighbours(features)
     np.testing.assert_array_equal(indices, exact_neighbours(features, min(10, n - 1))[0])
+
+
+def test_points_join_the_nearest_of_those_that_are_known():
+    known = np.concatenate([points(5000, 4), points(300, 4, seed=1) + 9])
+    asking = np.concatenate([points(2000, 4, seed=2), points(500, 4, seed=3) + 9])
+    found = nearest_of(asking, known, seed=0)
+    apart = np.linalg.norm(asking[:, None] - known[None], axis=2)
+    np.testing.assert_allclose(apart[np.arange(2500), found], apart.min(axis=1), rtol=0.2)
+    assert (found == apart.argmin(axis=1)).mean() > 0.95
+    assert ((found >= 5000) == (np.arange(2500) >= 2000)).all()
+
+
+def test_large_groups_are_asked_piece_by_piece(monkeypatch):
+    features = np.concatenate([points(700, 4), np.zeros((40, 4), np.float32)])
+    rows = np.array([0, 3, 350, 699, 720])
+    whole = exact_neighbours(features, 12, queries=rows)
+    monkeypatch.setattr("spray.analysis.exact._PIECE", 100)
+    pieces = exact_neighbours(features, 12, queries=rows)
+    np.testing.assert_array_equal(pieces[1], whole[1])
+    np.testing.assert_array_equal(
+        pieces[0][1:4], whole[0][1:4]
+    )  # row 0 is at one distance from all duplicates
 
 
 def test_proposals_are_made_among_the_reduced_features_and_chosen_in_full():

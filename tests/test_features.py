@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from spray.analysis.features import PCA, REPRESENTATIONS, Channels, Joint, Magnitude, Pooled, Radial, usable
+from spray.analysis.features import (
+    PCA,
+    REPRESENTATIONS,
+    Channels,
+    Joint,
+    Magnitude,
+    Pooled,
+    Radial,
+    transformed,
+    usable,
+)
 
 
 def maps(n=6, size=12, seed=0):
@@ -14,6 +24,11 @@ def test_pooling_averages_blocks():
     relevance = maps(size=12)
     expected = relevance.reshape(6, 4, 3, 4, 3).mean(axis=(2, 4)).reshape(6, 16)
     np.testing.assert_allclose(Pooled(4, norm="none").transform(relevance), expected, rtol=1e-5)
+
+
+def test_blocks_of_maps_become_the_same_features():
+    relevance = maps(n=50)
+    np.testing.assert_array_equal(transformed(Radial(), relevance, block=16), Radial().transform(relevance))
 
 
 def test_pooling_to_a_size_that_does_not_divide_keeps_the_mean():

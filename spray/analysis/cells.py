@@ -6,13 +6,19 @@ is compiled at run time, and nothing is random but the seeds of the cells.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from spray.analysis.exact import FOLD, factors, smallest
+from spray.analysis.exact import FOLD, Scale, smallest
 
-PROBES = 24
+CELLS = 4
+"""Cells for each of √n: fewer are larger, and cost more to search than they save to choose from."""
+HELD = 64
+"""Rows of a cell, on average, at least."""
+PROBES = 48
 """Cells searched for each sample."""
 ROUNDS = 4
 """Lloyd iterations for the cells' centres, on ``PER_CELL`` samples for each."""
@@ -22,33 +28,70 @@ _BLOCK = 1 << 24
 
 
 def cells(features: Float[np.ndarray, "n d"], k: int, seed: int) -> Int[np.ndarray, "n k"]:
-    """k near other rows of each row, in no order, from the ``PROBES`` nearest of about √n cells.
+    """k near other rows of each row, in no order, from the ``PROBES`` nearest of about ``CELLS``·√n cells.
 
     Rows are searched cell by cell, so that a block of rows shares its candidates and one product serves all.
     """
     n = len(features)
-    cell, centres = partition(features, max(1, round(np.sqrt(n))), seed)
-    order = np.argsort(cell, kind="stable")
-    borders = np.searchsorted(cell[order], np.arange(len(centres) + 1))
-    by_distance = np.argsort(_squares(centres, centres), axis=1, kind="stable")
-    left, right = factors(features)
+    cell, centres = partition(features, _number(n), seed)
+    scale = Scale.of(features)
+    left, right = scale.left(features), scale.right(features)
     found = np.empty((n, k), dtype=np.int64)
-    for at, nearest_cells in enumerate(by_distance):
-        # As many cells as usual, and more where they hold too few samples.
-        held = np.cumsum(borders[nearest_cells + 1] - borders[nearest_cells])
-        probed = nearest_cells[: max(PROBES, int(np.searchsorted(held, k + 1)) + 1)]
-        pool = np.concatenate([order[borders[near] : borders[near + 1]] for near in probed])
+    for own, pool in _pools(cell, centres, k + 1):
         # Column n is at infinity: it fills the pool up to a whole number of folds.
         padded = np.append(pool, np.full(-len(pool) % FOLD, n))
         there = right[:, padded]
-        own = borders[at + 1] - borders[at]  # the cell's own rows come first in its pool
         step = max(1, _BLOCK // len(padded))
-        for start in range(0, own, step):
+        for start in range(0, own, step):  # the cell's own rows come first in its pool
             block = pool[start : min(start + step, own)]
             near = left[block] @ there
             near[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf
             found[block] = padded[smallest(near, k)]
     return found
+
+
+def nearest_of(
+    points: Float[np.ndarray, "n d"], known: Float[np.ndarray, "m d"], seed: int
+) -> Int[np.ndarray, " n"]:
+    """For each point the nearest known one, or one hardly farther: that of the nearest cells."""
+    cell, centres = partition(known, _number(len(known)), seed)
+    scale = Scale.of(known)
+    left, right = scale.left(points), scale.right(known)
+    asking = _assign(points, centres)
+    order = np.argsort(asking, kind="stable")
+    borders = np.searchsorted(asking[order], np.arange(len(centres) + 1))
+    found = np.empty(len(points), dtype=np.int64)
+    for at, (_, pool) in enumerate(_pools(cell, centres, 1)):
+        there = right[:, pool]
+        step = max(1, _BLOCK // len(pool))
+        for start in range(borders[at], borders[at + 1], step):
+            block = order[start : min(start + step, borders[at + 1])]
+            found[block] = pool[(left[block] @ there).argmin(axis=1)]
+    return found
+
+
+def _number(n: int) -> int:
+    """Of cells: as many as pay, each of ``HELD`` rows or more on average."""
+    return max(1, min(round(CELLS * float(np.sqrt(n))), n // HELD))
+
+
+def _pools(
+    cell: Int[np.ndarray, " n"], centres: Float[np.ndarray, "c d"], least: int
+) -> Iterator[tuple[int, Int[np.ndarray, " p"]]]:
+    """For each cell how many rows it has, and the rows of its nearest cells, its own first.
+
+    As many cells as usual, and more where they hold fewer than ``least`` rows.
+    """
+    order = np.argsort(cell, kind="stable")
+    borders = np.searchsorted(cell[order], np.arange(len(centres) + 1))
+    sizes = np.diff(borders)
+    apart = _squares(centres, centres)
+    for at, distances in enumerate(apart):
+        distances[at] = -np.inf  # its own first, also among equal centres
+        nearby = np.argsort(distances, kind="stable")
+        held = np.cumsum(sizes[nearby])
+        probed = nearby[: max(PROBES, int(np.searchsorted(held, least)) + 1)]
+        yield int(sizes[at]), np.concatenate([order[borders[near] : borders[near + 1]] for near in probed])
 
 
 def partition(

@@ -17,8 +17,8 @@ import scipy.linalg
 import scipy.sparse
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
+from spray.analysis.cells import nearest_of
 from spray.analysis.graph import Graph
 from spray.analysis.spectral import degrees, row_normalised
 from stores.analysis import Clustering
@@ -219,7 +219,7 @@ class HDBSCAN:
             labels = model.fit_predict(points[chosen]).astype(np.int64)
             outlier = np.nan_to_num(np.asarray(model.outlier_scores_, dtype=np.float64), nan=0.0)
         if len(chosen) < m:
-            nearest = KDTree(points[chosen]).query(points)[1]
+            nearest = nearest_of(points, points[chosen], seed)
             labels, outlier = labels[nearest], outlier[nearest]
         if (labels < 0).all():
             labels[:] = 0

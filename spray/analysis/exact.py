@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,6 +14,8 @@ FOLD = 16
 """Columns that are compared as one before they are looked at one by one."""
 _SPARE = 6
 """Candidates beyond k that the float32 product proposes, against rounding among near-duplicates."""
+_PIECE = 1 << 17
+"""Rows that are asked at once."""
 
 
 def exact_neighbours(
@@ -23,35 +27,62 @@ def exact_neighbours(
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
     """Exact neighbours of all rows, or of those numbered in ``queries``, in blocks of bounded memory.
 
-    Ties are broken by row number, so equal inputs give equal graphs.
+    Equal inputs give equal neighbours, also among equal distances.
     """
     rows = np.arange(len(features)) if queries is None else np.asarray(queries)
-    indices = np.empty((len(rows), k), dtype=np.int64)
-    distances = np.empty((len(rows), k))
     candidates = min(k + _SPARE, len(features) - 1)
-    left, right = factors(features)
-    for block in _blocks(len(rows), right.shape[1], block_bytes):
-        chosen = rows[block]
-        near = left[chosen] @ right
-        near[np.arange(len(chosen)), chosen] = np.inf
-        indices[block], distances[block] = nearest(features, chosen, smallest(near, candidates), k)
-    return indices, distances
+    scale = Scale.of(features)
+    borders = np.linspace(0, len(features), -(-len(features) // _PIECE) + 1).astype(int)
+    proposed = np.empty((len(rows), candidates * (len(borders) - 1)), dtype=np.int64)
+    for piece, (start, end) in enumerate(itertools.pairwise(borders)):
+        right = scale.right(features[start:end])
+        into = slice(piece * candidates, (piece + 1) * candidates)
+        for block in _blocks(len(rows), right.shape[1], block_bytes):
+            near = scale.left(features[rows[block]]) @ right
+            own = np.flatnonzero((rows[block] >= start) & (rows[block] < end))
+            near[own, rows[block][own] - start] = np.inf
+            proposed[block, into] = start + smallest(near, candidates)
+    return nearest(features, rows, proposed, k)
 
 
-def factors(features: Float[np.ndarray, "n d"]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """L and R with (L R)ᵢⱼ = |xⱼ|² − 2 xᵢ·xⱼ, the squared distance but for a number of row i's own.
+@dataclass(frozen=True)
+class Scale:
+    """Centre and scale of feature vectors, so that float32 products of them lose little.
 
-    Centred, the float32 product loses less, and one scale for all keeps it far from under- and overflow. R
-    has one or more columns at infinity behind the n, to a multiple of ``FOLD``.
+    ``left(x) @ right(y)`` is |y|² − 2 x·y, the squared distance but for a number of x's own.
     """
-    centred = features - features.mean(axis=0, dtype=np.float64).astype(features.dtype)
-    points = (centred / positive(float(np.abs(centred).max(initial=0.0)))).astype(np.float32)
-    ones = np.ones((len(points), 1), dtype=np.float32)
-    right = np.zeros((points.shape[1] + 1, (len(points) // FOLD + 1) * FOLD), dtype=np.float32)
-    right[:-1, : len(points)] = points.T
-    right[-1] = np.inf
-    right[-1, : len(points)] = np.einsum("nd,nd->n", points, points)
-    return np.concatenate([-2 * points, ones], axis=1), right
+
+    mean: Float[np.ndarray, " d"]
+    size: float
+
+    @classmethod
+    def of(cls, features: Float[np.ndarray, "n d"]) -> Scale:
+        """One centre and one scale for all, far from under- and overflow."""
+        mean = features.mean(axis=0, dtype=np.float64).astype(features.dtype)
+        sizes = [
+            np.abs(block - mean).max(initial=0.0)
+            for block in np.array_split(features, -(-len(features) // _PIECE))
+        ]
+        return cls(mean, float(positive(float(max(sizes)))))
+
+    def points(self, features: Float[np.ndarray, "n d"]) -> NDArray[np.float32]:
+        """Centred and scaled."""
+        points: NDArray[np.float32] = ((features - self.mean) / self.size).astype(np.float32)
+        return points
+
+    def left(self, features: Float[np.ndarray, "n d"]) -> NDArray[np.float32]:
+        """Rows that ask."""
+        points = self.points(features)
+        return np.concatenate([-2 * points, np.ones((len(points), 1), dtype=np.float32)], axis=1)
+
+    def right(self, features: Float[np.ndarray, "n d"]) -> NDArray[np.float32]:
+        """Columns that are asked, with one or more at infinity behind the n, to a multiple of ``FOLD``."""
+        points = self.points(features)
+        columns = np.zeros((points.shape[1] + 1, (len(points) // FOLD + 1) * FOLD), dtype=np.float32)
+        columns[:-1, : len(points)] = points.T
+        columns[-1] = np.inf
+        columns[-1, : len(points)] = np.einsum("nd,nd->n", points, points)
+        return columns
 
 
 def smallest(values: Float[np.ndarray, "b n"], count: int) -> Int[np.ndarray, "b c"]:

@@ -35,6 +35,20 @@ class Representation(Protocol):
         ...
 
 
+def transformed(
+    representation: Representation, maps: Float[np.ndarray, "n ..."], block: int = 16384
+) -> Float[np.ndarray, "n d"]:
+    """The feature vectors of many maps, block by block, so that only they are held beside the maps."""
+    if len(maps) <= block:
+        return representation.transform(maps)
+    first = representation.transform(maps[:block])
+    features = np.empty((len(maps), first.shape[1]), dtype=first.dtype)
+    features[:block] = first
+    for at in range(block, len(maps), block):
+        features[at : at + block] = representation.transform(maps[at : at + block])
+    return features
+
+
 def normalised(features: Float[np.ndarray, "n d"], norm: Norm) -> Float[np.ndarray, "n d"]:
     """Rows scaled to norm 1 in float32; rows of zeros stay zero and rows that are not finite become NaN."""
     if norm not in ("l2", "l1", "none"):

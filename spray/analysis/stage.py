@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from spray.analysis import embedding
 from spray.analysis.clustering import HDBSCAN, Clusterer, KMeans
-from spray.analysis.features import PCA, Pooled, Representation, usable
+from spray.analysis.features import PCA, Pooled, Representation, transformed, usable
 from spray.analysis.graph import Graph, NearestNeighbours, Neighbourhood
 from spray.analysis.groups import GroupBy, choose_groups, choose_table, gathered_features
 from spray.analysis.null import GaussianNull
@@ -82,7 +82,7 @@ class Analysis:
             rows: row numbers of the samples in their store, ascending; 0, 1, … if left out.
             group: the group's index, for the record.
         """
-        return self.features(self.representation.transform(np.asarray(maps)), rows, group)
+        return self.features(transformed(self.representation, np.asarray(maps)), rows, group)
 
     def features(
         self,
