@@ -108,6 +108,9 @@ def card(pair: Pair, found: Comparison, runs: Sequence[stores.Run]) -> dict[str,
         "change": pair.change,
         "class_name": pair.class_name,
         "flagged": pair.flagged,
+        "elsewhere": ""
+        if pair.elsewhere is None
+        else f"Accuracy of the same samples here: {share(pair.elsewhere)}.",
         "told": " · ".join(told).replace("-", "−"),
         "sides": [None if strategy is None else side(strategy, name, run) for strategy, name, run in sides],
     }
@@ -147,7 +150,8 @@ def thumbnails(run: stores.Run, rows: Sequence[int]) -> list[str]:
 def coloured(values: Float[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x 3"]:
     """A relevance map in colours, symmetric about zero."""
     codes, _ = quantise(np.asarray(values)[None])
-    return COLOUR_MAPS["bwr"].table()[codes[0].astype(int) + LEVELS]
+    colours: UInt8[np.ndarray, "y x 3"] = COLOUR_MAPS["bwr"].table()[codes[0].astype(int) + LEVELS]
+    return colours
 
 
 def outline(region: Bool[np.ndarray, "y x"]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spray.analysis import Analysis, analyze
     from spray.attribution import Attribution, attribute_dataset
+    from spray.comparison import compare
     from spray.correction import Corrected, correct
     from spray.engine import Explainer, Explanation, attribute, explain
     from spray.findings import Findings, find
@@ -26,6 +27,7 @@ _HOMES = {
     "analyze": "spray.analysis",
     "Attribution": "spray.attribution",
     "attribute_dataset": "spray.attribution",
+    "compare": "spray.comparison",
     "Corrected": "spray.correction",
     "correct": "spray.correction",
     "Explainer": "spray.engine",
@@ -51,6 +53,7 @@ __all__ = [
     "attribute",
     "attribute_dataset",
     "audit",
+    "compare",
     "correct",
     "explain",
     "find",

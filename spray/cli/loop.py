@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ from spray.cli.output import plain, printable, reporting
 
 if TYPE_CHECKING:
     from spray.correction import Corrected
+    from stores.comparison import Comparison
 
 METHODS = ("p-clarc", "a-clarc", "removal", "rrr")
+SHOWN_PAIRS = 12
 DIRECTIONS = ("signal", "svm", "ridge", "logistic")
 PLACE = click.Path(dir_okay=False, path_type=Path)
 
@@ -163,4 +166,124 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-COMMANDS: tuple[click.Command, ...] = (correct,)
+@click.command()
+@click.argument("left", type=str)
+@click.argument("right", type=str)
+@click.option("--out", type=PLACE, help="Write the comparison as one offline HTML page.")
+@click.option("--csv", "csv_out", type=PLACE, help="Write one row per strategy as CSV.")
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
+@click.option(
+    "--by",
+    type=click.Choice(["auto", "members", "maps"]),
+    default="auto",
+    show_default=True,
+    help="Match strategies by common samples, or by where their relevance lies.",
+)
+@click.option(
+    "--analysis", "analyses", nargs=2, type=str, help="Ids of the two analyses; the newest if left out."
+)
+@click.option("--title", help="Title of the page.")
+@quiet_option
+@json_option
+def compare(
+    left: str,
+    right: str,
+    out: Path | None,
+    csv_out: Path | None,
+    force: bool,
+    by: Any,
+    analyses: tuple[str, str] | None,
+    title: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Which strategies vanished, appeared, moved or stayed between two audits.
+
+    \b
+    Two models on the same data (before and after a correction), or one model on two data sets:
+      spray compare before.zarr after.zarr
+      spray compare before.zarr after.zarr --out compare.html --csv compare.csv
+    """
+    import reports
+    from spray.comparison import compare as run_comparison
+    from stores.exchange import write_sheet
+
+    for place in (out, csv_out):
+        if place is not None and place.exists() and not force:
+            raise click.UsageError(f"{place} is there already: choose another name, or --force.")
+    with reporting(quiet) as report:
+        found = run_comparison(left, right, analyses=analyses or (None, None), by=by, report=report)
+    if csv_out is not None:
+        write_sheet(csv_out, found.columns(), "csv")
+    if out is not None:
+        reports.write_comparison(found, out, title=title)
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+        return
+    show_comparison(found)
+    for place in (out, csv_out):
+        if place is not None:
+            click.echo(printable(f"wrote {place}"))
+
+
+def show_comparison(found: Comparison) -> None:
+    """Counts, classes and the most suspicious strategies of both audits."""
+    from stores.comparison import CHANGES
+
+    console = Console()
+    one, other = found.left, found.right
+    told = ", ".join(f"{found.count(change)} {change}" for change in CHANGES)
+    compared = "common samples" if found.by == "members" else "where relevance lies"
+    for line in (
+        f"{one.name} ({one.samples} samples) → {other.name} ({other.samples}), {found.shared} in common.",
+        f"Strategies matched by {compared}: {told}.",
+        f"Flagged {one.flagged} → {other.flagged}; accuracy {_share(one.accuracy)} → {_share(other.accuracy)}.",
+    ):
+        console.print(plain(line))
+    for note in found.notes:
+        console.print(plain(note))
+    table = Grid(title="strategies, the most suspicious first", title_justify="left")
+    for name in ("", "class", "finding", "samples", "suspicion", "common", "overlap"):
+        table.add_column(name, justify="left" if name in ("", "class", "finding") else "right")
+    for pair in found.pairs[:SHOWN_PAIRS]:
+        sides = (pair.left, pair.right)
+        table.add_row(
+            pair.change,
+            plain(pair.class_name),
+            plain(
+                _both(None if side is None else ("⚑ " if side.flagged else "") + side.name for side in sides)
+            ),
+            _both(None if side is None else str(side.samples) for side in sides),
+            _both(None if side is None else _number(side.score) for side in sides),
+            _share(pair.jaccard),
+            _share(pair.overlap),
+        )
+    console.print(table)
+    table = Grid(title="classes", title_justify="left")
+    for name in ("class", "samples", "accuracy", "findings", "flagged", "suspicion", "Rand"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for entry in found.classes:
+        both = (entry.left, entry.right)
+        table.add_row(
+            plain(entry.class_name),
+            _both(None if side is None else str(side.samples) for side in both),
+            _both(None if side is None else _share(side.accuracy) for side in both),
+            _both(None if side is None else str(side.findings) for side in both),
+            _both(None if side is None else str(side.flagged) for side in both),
+            _both(None if side is None else _number(side.suspicion) for side in both),
+            _number(entry.adjusted_rand),
+        )
+    console.print(table)
+
+
+def _both(sides: Iterable[str | None]) -> str:
+    """Two sides as one cell; one of them where they are the same, or where the other is not there."""
+    told = list(dict.fromkeys(side for side in sides if side is not None))
+    return " → ".join(told) or "–"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+COMMANDS: tuple[click.Command, ...] = (correct, compare)

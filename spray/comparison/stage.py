@@ -1,0 +1,360 @@
+"""Comparing two stored audits: common samples, strategies matched class by class, accuracy and suspicion of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+import stores
+from spray.analysis.correspondence import adjusted_rand, contingency
+from spray.comparison.matching import Matching, Shift, Traits, cosine, jaccard
+from spray.findings.regions import overlap, unit_maps
+from spray.progress import Report, silent
+from stores import AnalysisHandle, Finding, GroupAnalysis, Run, Uncommitted
+from stores.comparison import CHANGES, ClassChange, ClassSide, Comparison, Pair, Side, Strategy
+
+By = Literal["auto", "members", "maps"]
+ENOUGH = 0.5
+"""Members are compared where at least so much of the smaller audit is in the other."""
+JOINT = "all classes"
+
+
+class ComparisonError(ValueError):
+    """Two audits that cannot be compared; the message says why and what could be."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """One audit to be compared, with what is read of it once."""
+
+    run: Run
+    analysis: AnalysisHandle
+
+    @classmethod
+    def open(cls, place: Run | str | Path, analysis: str | None) -> Audited:
+        """Raises ComparisonError where there is no analysis, or one without findings."""
+        run = place if isinstance(place, Run) else stores.open(place)
+        try:
+            handle = run.analysis(analysis)
+        except Uncommitted:
+            raise ComparisonError(
+                f"{run.path} has no analysis yet: run `spray analyze {run.path}`, then `spray verify`, first."
+            ) from None
+        if handle.findings_provenance is None:
+            raise ComparisonError(
+                f"{run.path}: analysis {handle.id} has no findings yet: run `spray verify {run.path}` first."
+            )
+        return cls(run, handle)
+
+    @cached_property
+    def groups(self) -> dict[str, int]:
+        """Analysed classes by name."""
+        return {self.run.classes[group] if group >= 0 else JOINT: group for group in self.analysis.groups}
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """As ranked."""
+        return self.analysis.findings()
+
+    @cached_property
+    def right(self) -> Float[np.ndarray, " n"]:
+        """1 where the prediction is the label, NaN where there is no label or no sample."""
+        label, found = self.run.samples.read("label"), self.run.samples.read("prediction")
+        return np.where((label < 0) | ~self.run.samples.ok, np.nan, (label == found).astype(np.float64))
+
+    def side(self) -> Side:
+        """Counts for the head of a table."""
+        name = str(self.run.path).rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr")
+        return Side(
+            str(self.run.path),
+            name,
+            self.analysis.id,
+            f"{self.analysis.facts['relevance']} {self.analysis.facts['column']}",
+            self.run.n,
+            len(self.findings),
+            sum(finding.flagged for finding in self.findings),
+            _mean(self.right),
+        )
+
+    def class_map(self, group: GroupAnalysis) -> Float[np.ndarray, "y x"] | None:
+        """Mean unit map of a class; None where relevance has no two axes of place."""
+        table = self.run.table(str(self.analysis.facts["relevance"]))
+        column = str(self.analysis.facts["column"])
+        if len(table.columns[column].shape) != 2 or not len(group.rows):
+            return None
+        total: np.ndarray = sum(unit_maps(maps).sum(0) for _, maps in table.iterate(column, group.rows))
+        return np.asarray(total / len(group.rows))
+
+
+def compare(
+    left: Run | str | Path,
+    right: Run | str | Path,
+    *,
+    analyses: tuple[str | None, str | None] = (None, None),
+    by: By = "auto",
+    matching: Matching | None = None,
+    report: Report = silent,
+) -> Comparison:
+    """Match the strategies of two audits: of two models on the same data, or of one model on two data sets.
+
+    Args:
+        left: the first store.
+        right: the second store.
+        analyses: their ids; the newest otherwise.
+        by: "members" asks which samples are common to two strategies, "maps" where their relevance lies; "auto" takes
+            members where at least half of the smaller audit's samples are in the other.
+
+    Raises:
+        ComparisonError: no analysis or no findings, no class and no sample in common, maps of different grids.
+    """
+    one, other = Audited.open(left, analyses[0]), Audited.open(right, analyses[1])
+    common = set(one.groups) & set(other.groups)
+    if not common:
+        raise ComparisonError(
+            f"the two audits have no class in common: {_few(one.groups)}; and {_few(other.groups)}."
+        )
+    samples = _Common.of(one.run, other.run)
+    by = _by(by, samples, one, other)
+    notes = samples.notes
+    if by == "maps":
+        _check_grids(one, other)
+    names = [*one.groups, *(name for name in other.groups if name not in one.groups)]
+    pairs: list[Pair] = []
+    classes: list[ClassChange] = []
+    for done, name in enumerate(names):
+        report(done, len(names), "compare")
+        found = _Class(name, one, other, samples, by, matching or Matching())
+        pairs.extend(found.pairs())
+        classes.append(found.change())
+    report(len(names), len(names), "compare")
+    order = list(CHANGES)
+    pairs.sort(key=lambda pair: (not pair.flagged, -pair.score, order.index(pair.change), pair.class_name))
+    classes.sort(
+        key=lambda it: -max((side.suspicion or 0.0 for side in (it.left, it.right) if side), default=0.0)
+    )
+    return Comparison(one.side(), other.side(), by, samples.count, tuple(pairs), tuple(classes), notes)
+
+
+@dataclass(frozen=True)
+class _Common:
+    """Samples that both stores have: the same id, once in each, and the same pixels where both know them."""
+
+    left: Int[np.ndarray, " k"]
+    right: Int[np.ndarray, " k"]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, one: Run, other: Run) -> _Common:
+        first, second = _unique_ids(one), _unique_ids(other)
+        ids = [name for name in first if name in second]
+        left, right = (np.array([rows[name] for name in ids], dtype=np.int64) for rows in (first, second))
+        if not len(ids) or not all("digest" in run.samples.columns for run in (one, other)):
+            return cls(left, right)
+        same = one.samples.read("digest", left) == other.samples.read("digest", right)
+        notes = []
+        if not same.all():
+            notes.append(
+                f"{int((~same).sum())} of {len(ids)} common ids have other pixels, and are taken for other samples."
+            )
+        return cls(left[same], right[same], tuple(notes))
+
+    @property
+    def count(self) -> int:
+        return len(self.left)
+
+
+def _unique_ids(run: Run) -> dict[str, int]:
+    rows = np.flatnonzero(run.samples.ok)
+    ids = [str(name) for name in run.samples.read("id", rows)]
+    seen: dict[str, int] = {}
+    twice = set()
+    for name, row in zip(ids, rows.tolist(), strict=True):
+        if name in seen:
+            twice.add(name)
+        seen[name] = row
+    return {name: row for name, row in seen.items() if name not in twice}
+
+
+def _by(by: By, samples: _Common, one: Audited, other: Audited) -> Literal["members", "maps"]:
+    if by == "members" and not samples.count:
+        raise ComparisonError(
+            "the two audits have no sample in common (same id, same pixels), so members cannot be compared: by maps."
+        )
+    if by != "auto":
+        return by
+    return "members" if samples.count >= ENOUGH * min(one.run.n, other.run.n) else "maps"
+
+
+def _check_grids(one: Audited, other: Audited) -> None:
+    left, right = (_grid(side) for side in (one, other))
+    if left is None or right is None:
+        raise ComparisonError(
+            "the audits have too few samples in common to compare members, and relevance without two axes of place "
+            "cannot be compared by maps: analyse input.place in both."
+        )
+    if left != right:
+        raise ComparisonError(
+            f"the maps have different grids, {left[0]}×{left[1]} and {right[0]}×{right[1]} cells, so their places "
+            "cannot be compared: attribute both with the same --grid."
+        )
+
+
+def _grid(side: Audited) -> tuple[int, ...] | None:
+    table = side.run.table(str(side.analysis.facts["relevance"]))
+    shape = table.columns[str(side.analysis.facts["column"])].shape
+    return tuple(shape) if len(shape) == 2 else None
+
+
+class _Class:
+    """One class of both audits."""
+
+    def __init__(
+        self, name: str, one: Audited, other: Audited, samples: _Common, by: str, matching: Matching
+    ) -> None:
+        self.name, self.by, self.matching, self.samples = name, by, matching, samples
+        self.sides = (one, other)
+        self.numbers: tuple[Mapping[int, int], Mapping[int, int]] = (
+            {int(row): at for at, row in enumerate(samples.left)},
+            {int(row): at for at, row in enumerate(samples.right)},
+        )
+        """Of each side's rows that are common, the place among the common ones."""
+        self.groups = tuple(
+            side.analysis.read(side.groups[name]) if name in side.groups else None for side in self.sides
+        )
+        self.findings = tuple(
+            [finding for finding in side.findings if finding.group == side.groups.get(name)]
+            for side in self.sides
+        )
+
+    def pairs(self) -> list[Pair]:
+        """Every strategy of the class once."""
+        one, other = (
+            [self._traits(i, finding) for finding in found] for i, found in enumerate(self.findings)
+        )
+        matched: list[tuple[int, int, Shift]]
+        if self.by == "members":
+            matched = [(i, j, (0, 0)) for i, j in self.matching.by_members(one, other)]
+        else:
+            matched = self.matching.by_maps(one, other)
+        pairs = [self._pair((i, j), one[i], other[j], shift) for i, j, shift in matched]
+        left, right = {i for i, _, _ in matched}, {j for _, j, _ in matched}
+        for place, finding in enumerate(self.findings[0]):
+            if place not in left:
+                gone = self._strategy(0, finding)
+                pairs.append(
+                    Pair(self.name, "vanished", gone, None, elsewhere=self._elsewhere(0, one[place]))
+                )
+        for place, finding in enumerate(self.findings[1]):
+            if place not in right:
+                new = self._strategy(1, finding)
+                pairs.append(
+                    Pair(self.name, "appeared", None, new, elsewhere=self._elsewhere(1, other[place]))
+                )
+        return pairs
+
+    def _elsewhere(self, i: int, traits: Traits) -> float | None:
+        """Accuracy of a strategy's samples in the other audit."""
+        rows = (self.samples.right, self.samples.left)[i][traits.members]
+        return _mean(self.sides[1 - i].right[rows])
+
+    def change(self) -> ClassChange:
+        """Numbers of the class on both sides."""
+        one, other = (self._side(i) for i in (0, 1))
+        return ClassChange(self.name, one, other, self._adjusted_rand() if self.by == "members" else None)
+
+    def _side(self, i: int) -> ClassSide | None:
+        group, found = self.groups[i], self.findings[i]
+        if group is None:
+            return None
+        return ClassSide(
+            samples=len(group.rows),
+            accuracy=_mean(self.sides[i].right[group.rows]),
+            findings=len(found),
+            flagged=sum(finding.flagged for finding in found),
+            suspicion=max((finding.score for finding in found), default=None),
+            strategies=group.strategies,
+        )
+
+    def _adjusted_rand(self) -> float | None:
+        """Of the clusterings that findings were made from, over the samples that both analysed."""
+        labels: list[dict[int, int]] = []
+        for side, group, known in zip(self.sides, self.groups, self.numbers, strict=True):
+            names = [finding.clustering for finding in side.findings[:1]]
+            if group is None or not names or names[0] not in group.clusterings:
+                return None
+            values = zip(group.rows.tolist(), group.clusterings[names[0]].labels.tolist(), strict=True)
+            labels.append({known[row]: label for row, label in values if row in known})
+        common = sorted(labels[0].keys() & labels[1].keys())
+        if not common:
+            return None
+        one, other = (np.array([side[place] for place in common], dtype=np.int64) for side in labels)
+        return adjusted_rand(contingency(one, other))
+
+    @cached_property
+    def _class_maps(self) -> list[Float[np.ndarray, "y x"] | None]:
+        return [
+            None if group is None else side.class_map(group)
+            for side, group in zip(self.sides, self.groups, strict=True)
+        ]
+
+    def _traits(self, i: int, finding: Finding) -> Traits:
+        known, whole = self.numbers[i], self._class_maps[i]
+        members = np.array([known[row] for row in finding.rows.tolist() if row in known], dtype=np.int64)
+        contrast = None
+        if finding.mean_map is not None and whole is not None and finding.mean_map.shape == whole.shape:
+            contrast = finding.mean_map - whole
+        return Traits(members, finding.region, contrast)
+
+    def _pair(self, places: tuple[int, int], one: Traits, other: Traits, shift: Shift) -> Pair:
+        stays = shift == (0, 0) and self.matching.same_place(one, other)
+        alike = None
+        if (
+            one.contrast is not None
+            and other.contrast is not None
+            and one.contrast.shape == other.contrast.shape
+        ):
+            alike = cosine(one.contrast, other.contrast)
+        iou = None
+        if one.region is not None and other.region is not None and one.region.shape == other.region.shape:
+            iou = overlap(one.region, other.region)
+        left, right = (self._strategy(i, self.findings[i][place]) for i, place in enumerate(places))
+        return Pair(
+            self.name,
+            "kept" if stays else "moved",
+            left,
+            right,
+            jaccard=jaccard(one.members, other.members) if self.by == "members" else None,
+            overlap=iou,
+            likeness=alike,
+            shift=None if shift == (0, 0) else shift,
+        )
+
+    def _strategy(self, i: int, finding: Finding) -> Strategy:
+        return Strategy(
+            name=finding.name,
+            samples=len(finding.rows),
+            score=finding.score,
+            flagged=finding.flagged,
+            necessity=finding.parts.get("necessity"),
+            sufficiency=finding.parts.get("sufficiency"),
+            accuracy=_mean(self.sides[i].right[finding.rows]),
+            summary=finding.summary,
+            rows=tuple(finding.rows.tolist()),
+            region=finding.region,
+            mean_map=finding.mean_map,
+        )
+
+
+def _mean(values: Float[np.ndarray, " n"]) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _few(names: Mapping[str, int]) -> str:
+    return ", ".join(list(names)[:5]) + (", …" if len(names) > 5 else "")
