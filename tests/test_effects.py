@@ -1,63 +1,123 @@
-"""Net effects: the weakest way against the strongest control, with honest intervals."""
+"""Effects beside controls: net, interval and p-value, on numbers that are easy to check."""
 
 import numpy as np
 import pytest
 
-from spray.findings.effects import Effect
+from spray.findings.verification.effects import Control, Effect, strongest
+from spray.findings.verification.hosts import HostIndependence, host_independence
+from spray.findings.verification.judge import FLIP, LOGIT, PROBABILITY
+from spray.findings.verification.pairs import Pairs, halves, matched
 
 
-def effect(images: dict[str, float], controls: dict[str, dict[str, float]], n: int = 80) -> Effect:
+def readings(values: np.ndarray) -> np.ndarray:
+    return np.column_stack([values, 10 * values, values > 0.5])
+
+
+def effect(way: np.ndarray, *controls: np.ndarray, measure: int = PROBABILITY) -> Effect:
+    named = {f"control {i}": {"a": Control(np.arange(len(c)), readings(c))} for i, c in enumerate(controls)}
+    return Effect("removal", {"a": readings(way)}, named, measure, permutations=999)
+
+
+def test_net_is_the_smallest_mean_difference_and_nothing_is_a_control() -> None:
+    way = np.array([0.5, 0.3, 0.4, 0.4])
+    assert effect(way).net == pytest.approx(0.4)
+    assert effect(way, way - 0.1, way - 0.3).net == pytest.approx(0.1)
+    assert effect(way, np.full(4, -0.5)).net == pytest.approx(0.4)  # a control below 0 helps nobody
+    assert effect(way, np.array([0.3, 0.1])).net == pytest.approx(0.2)  # compared with its own units only
+
+
+def test_the_weakest_way_speaks() -> None:
+    ways = {"a": readings(np.full(20, 0.4)), "b": readings(np.full(20, 0.1))}
+    both = Effect("removal", ways, {}, permutations=99)
+    assert both.weakest == "b" and both.net == pytest.approx(0.1)
+    assert both.to_json()["ways"] == {"a": pytest.approx(0.4), "b": pytest.approx(0.1)}
+
+
+def test_the_interval_holds_the_net_and_narrows_with_the_sample() -> None:
     rng = np.random.default_rng(0)
+    few, many = (effect(rng.normal(0.3, 0.2, n), rng.normal(0.1, 0.2, n)) for n in (10, 400))
+    for one in (few, many):
+        low, high = one.interval
+        assert low < one.net < high
+    assert many.interval[1] - many.interval[0] < 0.5 * (few.interval[1] - few.interval[0])
 
-    def noisy(mean: float) -> np.ndarray:
-        values = rng.normal(0, 0.1, n)
-        return values - values.mean() + mean
 
-    return Effect(
-        "removal",
-        {way: noisy(mean) for way, mean in images.items()},
-        {name: {way: noisy(mean) for way, mean in ways.items()} for name, ways in controls.items()},
+def test_one_control_that_explains_it_is_enough_to_fail() -> None:
+    rng = np.random.default_rng(1)
+    way = rng.normal(0.3, 0.1, 40)
+    assert effect(way).p_value <= 0.002
+    assert effect(way, rng.normal(0, 0.1, 40)).p_value <= 0.002
+    assert effect(way, rng.normal(0, 0.1, 40), way + rng.normal(0, 0.01, 40)).p_value > 0.05
+
+
+def test_sizes_end_at_one_and_need_both_measures() -> None:
+    assert effect(np.full(9, 0.4)).size == pytest.approx(0.4)
+    assert effect(np.full(9, 0.4), measure=LOGIT).size == pytest.approx(np.tanh(1))
+    contradicting = {"a": np.column_stack([np.full(9, 0.3), np.full(9, -1.0), np.zeros(9)])}
+    assert Effect("removal", contradicting, {}).size < 0
+
+
+def test_the_strongest_of_several_controls_of_a_kind() -> None:
+    controls = [Control(np.arange(3), readings(np.full(3, value))) for value in (0.1, 0.3, 0.2)]
+    assert strongest(controls, FLIP - FLIP).values[0, 0] == 0.3
+    assert len(strongest([], PROBABILITY).values) == 0
+
+
+@pytest.mark.parametrize(("donors", "hosts"), [(5, 20), (20, 5), (7, 7), (3, 10), (1, 4)])
+def test_pairs_share_no_image_between_units(donors: int, hosts: int) -> None:
+    pairs = Pairs.deal(donors, hosts, np.random.default_rng(0))
+    assert len(pairs.unit) == max(donors, hosts) and pairs.units == min(donors, hosts)
+    for side in (pairs.donor, pairs.host):
+        units = [set(pairs.unit[side == image].tolist()) for image in np.unique(side)]
+        assert all(len(of_image) == 1 for of_image in units)
+    for count in (2, 8, 40):
+        sources = pairs.sources(count, np.random.default_rng(1))
+        used = {
+            source: set(pairs.unit[sources == source].tolist())
+            for source in np.unique(sources)
+            if source >= 0
+        }
+        assert all(len(units) == 1 for units in used.values()) and used
+        assert (sources >= 0).all() == (count >= pairs.units)
+
+
+def test_units_are_means_of_their_pairs() -> None:
+    pairs = Pairs.deal(2, 6, np.random.default_rng(0))
+    values = readings(np.arange(6) / 10)
+    expected = [values[pairs.unit == unit, 0].mean() for unit in range(2)]
+    assert pairs.averaged(values)[:, 0] == pytest.approx(expected)
+    there = np.flatnonzero(pairs.unit == 1)
+    control = pairs.control(values[there], there)
+    assert control.units.tolist() == [1] and control.values[0, 0] == pytest.approx(expected[1])
+
+
+def test_matched_deals_each_image_once() -> None:
+    control = matched(10, readings(np.arange(4) / 10), np.random.default_rng(0))
+    assert len(set(control.units.tolist())) == 4
+    assert sorted(control.values[:, 0]) == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_halves_are_disjoint_and_whole() -> None:
+    first, second = halves(np.arange(11), np.random.default_rng(0))
+    assert sorted([*first, *second]) == list(range(11)) and abs(len(first) - len(second)) <= 1
+
+
+def independence(rise: np.ndarray, control: float = 0.0) -> HostIndependence:
+    hosts = np.arange(40)
+    return host_independence(
+        hosts / 10, hosts % 4, rise, {"matched": np.full(40, control)}, seed=0, permutations=999
     )
 
 
-def test_the_weakest_way_counts_against_the_strongest_control() -> None:
-    found = effect(
-        {"mean": 0.5, "blur": 0.4},
-        {"matched": {"mean": 0.3, "blur": 0.05}, "random": {"mean": 0.0, "blur": 0.1}},
-    )
-    assert found.weakest == "mean"
-    assert found.net == pytest.approx(0.2)
-    assert found.net_of("blur") == pytest.approx(0.3)
+def test_a_transplant_that_works_on_any_host_is_independent_of_it() -> None:
+    found = independence(np.full(40, 2.0), 0.5)
+    assert found.low == pytest.approx(1.5) and found.high == pytest.approx(1.5) and found.classes == 1
+    assert found.holds(0.05, 0.5)
 
 
-def test_controls_below_zero_give_no_bonus() -> None:
-    found = effect({"mean": 0.1}, {"matched": {"mean": -0.4}})
-    assert found.net == pytest.approx(0.1)
-    low, high = found.interval(seed=0)
-    assert low < 0.1 < high <= found.mean + 0.1
-
-
-def test_no_control_counts_as_no_effect() -> None:
-    assert effect({"mean": 0.25}, {}).net == pytest.approx(0.25)
-    empty = Effect("removal", {"mean": np.full(5, 0.25)}, {"matched": {"mean": np.zeros(0)}})
-    assert empty.net == pytest.approx(0.25)
-
-
-def test_interval_covers_the_true_difference_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(7)
-    covered = 0
-    for trial in range(200):
-        images, control = rng.normal(0.3, 0.2, 60), rng.normal(0.1, 0.2, 60)
-        low, high = Effect("removal", {"a": images}, {"c": {"a": control}}).interval(
-            seed=trial, resamples=300
-        )
-        covered += low <= 0.2 <= high
-    assert 0.89 <= covered / 200 <= 0.99
-
-
-def test_interval_and_record_are_the_same_for_the_same_seed() -> None:
-    found = effect({"mean": 0.5}, {"matched": {"mean": 0.1}})
-    assert found.interval(3) == found.interval(3)
-    record = found.to_json(3)
-    assert record["way"] == "mean" and record["images"] == 80
-    assert record["controls"] == {"matched": pytest.approx(0.1)}
+def test_one_that_needs_a_host_that_is_half_there_is_not() -> None:
+    only_high = np.where(np.arange(40) >= 20, 3.0, 0.0)
+    assert not independence(only_high).holds(0.05, 0.5)
+    only_one_class = np.where(np.arange(40) % 4 == 0, 6.0, -0.1)
+    found = independence(only_one_class)
+    assert found.classes == 0.25 and not found.holds(0.05, 0.5)

@@ -14,14 +14,17 @@ from spray.analysis import Analysis, analyze
 from spray.attribution import Attribution, attribute_dataset
 from spray.data import as_audit_data
 from spray.findings import Findings, MismatchError, find
+from spray.findings.class_findings import ClassFindings
 from spray.findings.regions import TopRegion
+from spray.findings.stage import concluded
+from spray.findings.subject import Subject
 from spray.findings.suspicion import Ranking
 from spray.findings.verification import Verification
 from stores import AnalysisHandle, Finding, Run
 
 SIDE = 12
 REGION = TopRegion(share=9 / SIDE**2, smooth=1)
-STEP = Findings(region=REGION, verification=Verification(members=40, region=REGION))
+STEP = Findings(region=REGION, verification=Verification(members=40, region=REGION, permutations=999))
 
 
 class TagReader(nn.Module):
@@ -80,9 +83,10 @@ def test_the_planted_finding_comes_first_and_holds_exactly_the_tagged(found: lis
 def test_the_words_tell_the_numbers(found: list[Finding]) -> None:
     words = found[0].summary
     assert words.startswith("50 of 120 'bright' samples.")
-    assert "top left" in words and "The model uses this region by itself" in words
-    removal = found[0].evidence["removal"]
-    assert f"{removal['mean']:.2f}" in words  # type: ignore[index]
+    assert "top left" in words and "the model uses this region by itself" in words
+    evidence = found[0].evidence
+    assert f"{evidence['removal']['mean']:.2f}" in words  # type: ignore[index]
+    assert f"(q = {evidence['q_value']:.2g})" in words
 
 
 def test_findings_are_stored_as_returned_and_not_computed_twice(
@@ -130,7 +134,7 @@ def test_at_most_so_many_flags_per_class(
     found = find(
         run, handle, strict, model=model, dataset=as_audit_data(data, classes=["dark <b>", "bright"])
     )
-    assert found[0].parts["causal"] is not None and found[0].parts["causal"] > Ranking().flag_from
+    assert found[0].evidence["confirmed"] is True
     assert not any(finding.flagged for finding in found)
 
 
@@ -152,6 +156,62 @@ def test_another_model_or_other_data_are_refused(
     brighter = as_audit_data(TensorDataset(images + 0.01, labels), classes=names)
     with pytest.raises(MismatchError, match="other pixels"):
         find(run, handle, step, model=model, dataset=brighter)
+
+
+def test_pictures_show_members_and_hosts_before_and_after(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], found: list[Finding]
+) -> None:
+    stored = audited[0].samples.read("thumbnail").astype(int)
+    tag = stored[0, 0, 0, 0]
+    shots = found[0].pictures
+    assert {name: shot.shape for name, shot in shots.items()} == dict.fromkeys(
+        ("members", "removed", "hosts", "pasted"), (6, SIDE, SIDE, 1)
+    )
+    corner = {name: shot[:, :3, :3] for name, shot in shots.items()}
+    assert (corner["members"] == tag).all() and (corner["removed"] < tag / 2).all()
+    assert (corner["pasted"] == tag).all() and (corner["hosts"] < tag / 2).all()
+    assert np.array_equal(shots["members"][:, 4:], shots["removed"][:, 4:])
+    for shot in (*shots["members"], *shots["hosts"]):  # on the scale of the thumbnails
+        assert np.abs(stored - shot).max((1, 2, 3)).min() <= 1
+
+
+def test_an_interrupted_test_goes_on_with_the_class_that_it_stopped_in(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, handle, model, data = audited
+    step, names = replace(STEP, seed=3), ["dark <b>", "bright"]
+    tested: list[int] = []
+    genuine = ClassFindings.findings
+
+    def stopping(self: ClassFindings, subject: Subject | None) -> list[Finding]:
+        if tested and len(tested) < 2:
+            tested.append(-1)
+            raise KeyboardInterrupt
+        tested.append(self.group)
+        return genuine(self, subject)
+
+    monkeypatch.setattr(ClassFindings, "findings", stopping)
+    dataset = as_audit_data(data, classes=names)
+    with pytest.raises(KeyboardInterrupt):
+        find(run, handle, step, model=model, dataset=dataset)
+    found = find(run, handle, step, model=model, dataset=dataset)
+    assert tested == [0, -1, 1]
+    find(run, handle, replace(step, ranking=Ranking(prior_weight=0.2)), model=model, dataset=dataset)
+    assert tested == [0, -1, 1]  # another rank needs no new test
+    assert found[0].flagged and stores.check(run.path) == []
+
+
+def test_many_candidates_need_more_significance(found: list[Finding]) -> None:
+    """The same evidence among candidates without any: its q-value grows with their number."""
+    first = found[0]
+    alone = concluded([first], STEP)[0].evidence["q_value"]
+    hopeless = [
+        replace(first, name=f"other{i}", evidence={**first.evidence, "p_value": 1.0}) for i in range(19)
+    ]
+    among = {it.name: it.evidence for it in concluded([first, *hopeless], STEP)}
+    assert among[first.name]["q_value"] == pytest.approx(20 * alone)
+    assert among["other0"]["confirmed"] is False
+    assert among[first.name]["confirmed"] is (20 * alone <= STEP.requirements.alpha)
 
 
 def test_findings_of_a_stored_run_read_back(

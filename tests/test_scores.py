@@ -6,6 +6,7 @@ import pytest
 from spray.findings.regions import unit_maps
 from spray.findings.scores import SCORES, Separability, Suspect
 from spray.findings.suspicion import Ranking
+from spray.findings.verification import Requirements
 from stores import GroupAnalysis
 
 
@@ -90,15 +91,6 @@ def test_relevance_without_place_has_no_place_scores() -> None:
 def test_a_proven_use_outranks_any_untested_suspicion() -> None:
     ranking = Ranking()
     looks = ranking.score({"causal": None, "separation": 1.0, "agreement": 1.0})
-    proven = ranking.score({"causal": ranking.flag_from, "separation": None, "agreement": None})
+    proven = ranking.score({"causal": Requirements().score, "separation": None, "agreement": None})
     assert proven > looks
     assert ranking.score({}) == 0
-
-
-def test_flags_need_strength_and_certainty() -> None:
-    ranking = Ranking()
-    strong = {"causal": ranking.flag_from + 0.01}
-    assert ranking.flags(strong, certain=True)
-    assert not ranking.flags(strong, certain=False)
-    assert not ranking.flags({"causal": ranking.flag_from - 0.01}, certain=True)
-    assert not ranking.flags({"causal": None, "separation": 1.0}, certain=True)

@@ -1,20 +1,23 @@
 """Interventions on models whose strategy is known: only what is necessary and sufficient scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from spray.findings.interventions import LocalMeanFill
-from spray.findings.membership import reliance, relying
-from spray.findings.prediction import ClassScorer
-from spray.findings.suspicion import Ranking
-from spray.findings.verification import Candidate, ClassMaps, Evidence, TopRegion, Verification
+from spray.findings.regions import TopRegion
+from spray.findings.verification import Candidate, ClassMaps, Evidence, Requirements, Verification, verify
+from spray.findings.verification.effects import Effect
+from spray.findings.verification.judge import LOGIT
 
 SIDE = 12
 TAG = (slice(0, 3), slice(0, 3))
 OBJECT = (slice(6, 10), slice(4, 9))
 CPU = torch.device("cpu")
+REGION = TopRegion(share=9 / SIDE**2, smooth=1)
+STEP = Verification(members=30, screened=20, region=REGION, permutations=999)
 
 
 class Cues(nn.Module):
@@ -41,7 +44,12 @@ def images(count: int, tagged: bool, thing: bool, seed: int) -> Tensor:
     return x
 
 
-def verify(combine: str, seed: int = 0) -> Evidence | None:
+def class_maps(maps: np.ndarray, hosts: int) -> ClassMaps:
+    rows = np.arange(len(maps))
+    return ClassMaps(1, rows, maps, np.arange(len(maps), len(maps) + hosts), np.zeros(hosts, np.int64))
+
+
+def prove(combine: str, step: Verification = STEP) -> Evidence:
     """40 tagged and 60 plain members of class 1 (all with the object), 80 hosts without either."""
     data = torch.cat([images(40, True, True, 0), images(60, False, True, 1), images(80, False, False, 2)])
     maps = np.zeros((100, SIDE, SIDE))
@@ -49,92 +57,153 @@ def verify(combine: str, seed: int = 0) -> Evidence | None:
     maps[:40, *TAG] = 2
     region = np.zeros((SIDE, SIDE), bool)
     region[TAG] = True
-    step = Verification(members=30, region=TopRegion(share=9 / SIDE**2, smooth=1), seed=seed)
-    class_maps = ClassMaps(1, np.arange(100), maps, np.arange(100, 180))
     candidates = [Candidate(np.arange(40), region), Candidate(np.arange(40, 100), ~region)]
-    return step.verify(Cues(combine), lambda rows: data[torch.from_numpy(rows)], class_maps, candidates, CPU)[
-        0
-    ]
+    found = verify(
+        step, Cues(combine), lambda rows: data[torch.from_numpy(rows)], class_maps(maps, 80), candidates, CPU
+    )
+    assert found[0] is not None
+    return found[0]
 
 
-def test_a_shortcut_that_is_necessary_and_sufficient_scores() -> None:
-    evidence = verify("tag")
-    assert evidence is not None
-    assert evidence.score > 0.5 and evidence.certain(0)
-    assert evidence.flip_rate == 1
+def test_a_shortcut_that_is_necessary_and_sufficient_is_proven() -> None:
+    evidence = prove("tag")
+    assert evidence.candidate and evidence.where == "fixed"
+    assert evidence.score > 0.5
+    assert Requirements().unmet(evidence) == ()
+    assert evidence.flip_rates["shared"] == 1 and evidence.flip_rates["matched"] == 0
     assert np.argwhere(evidence.region).max() == 2
+    assert evidence.hosts is not None and evidence.hosts.low > 1 and evidence.hosts.high > 1
 
 
 @pytest.mark.parametrize("combine", ["either", "both", "neither"])
-def test_what_is_not_both_scores_nothing(combine: str) -> None:
-    evidence = verify(combine)
-    assert evidence is not None
-    assert evidence.score < 0.02
-    assert not Ranking().flags({"causal": evidence.score}, evidence.certain(0))
+def test_what_is_not_both_does_not_even_become_a_candidate(combine: str) -> None:
+    evidence = prove(combine)
+    assert evidence.score < 0.02 and not evidence.candidate
+    assert "tested on the other half" in Requirements().unmet(evidence)
     effects = {"either": evidence.transplant, "both": evidence.removal}
     if combine in effects:  # one half of the proof alone holds strongly
         assert effects[combine].mean > 0.8
 
 
-def test_the_same_seed_gives_the_same_evidence() -> None:
-    first, second = verify("tag", seed=4), verify("tag", seed=4)
-    assert first is not None and second is not None
-    assert first.to_json(0) == second.to_json(0)
+@pytest.mark.parametrize("combine", ["either", "both", "neither"])
+def test_what_is_not_both_fails_the_test_where_the_screen_lets_it_pass(combine: str) -> None:
+    evidence = prove(combine, replace(STEP, screen=-1.0))
+    assert evidence.candidate
+    assert {"size of the effect", "significance"} <= set(Requirements().unmet(evidence))
+
+
+def test_the_same_seed_gives_the_same_evidence_in_any_batches() -> None:
+    first, second = prove("tag"), prove("tag", replace(STEP, batch=7))
+    one, other = first.to_json(Requirements()), second.to_json(Requirements())
+    assert one["p_value"] == other["p_value"]
+    for part in ("removal", "transplant"):
+        left, right = one[part], other[part]
+        assert isinstance(left, dict) and isinstance(right, dict)
+        assert left["net"] == pytest.approx(right["net"], abs=1e-6)
+
+
+def test_the_words_of_the_store_have_every_figure() -> None:
+    content = prove("tag").to_json(Requirements())
+    removal = content["removal"]
+    assert isinstance(removal, dict)
+    assert set(removal["controls"]) == {"matched", "random", "other findings"}
+    assert set(removal["measures"]) == {"probability", "logit", "flip"}
+    assert set(removal["ways"]) == {"neighbour", "local mean"}
+    assert removal["measures"]["logit"]["net"] > removal["measures"]["probability"]["net"] > 0.5
+    assert content["unmet"] == [] and content["pasted_on"] == 30
+
+
+def test_one_fill_alone_confirms_nothing() -> None:
+    evidence = prove("tag", replace(STEP, fills=STEP.fills[:1]))
+    assert Requirements().unmet(evidence) == ("agreement of fills",)
 
 
 def test_too_few_members_or_hosts_give_no_evidence() -> None:
     maps = np.ones((20, SIDE, SIDE))
+    maps[:15, *TAG] = 2
     region = np.ones((SIDE, SIDE), bool)
     data = images(40, False, True, 0)
 
-    def read(rows: np.ndarray) -> Tensor:
-        return data[torch.from_numpy(rows)]
+    def found(members: int, hosts: int) -> Evidence | None:
+        candidates = [Candidate(np.arange(members), region)]
+        (evidence,) = verify(
+            STEP,
+            Cues("tag"),
+            lambda rows: data[torch.from_numpy(rows)],
+            class_maps(maps, hosts),
+            candidates,
+            CPU,
+        )
+        return evidence
 
-    few = ClassMaps(1, np.arange(20), maps, np.arange(20, 40))
-    assert Verification().verify(Cues("tag"), read, few, [Candidate(np.arange(5), region)], CPU) == [None]
-    alone = ClassMaps(1, np.arange(20), maps, np.arange(20, 22))
-    assert Verification().verify(Cues("tag"), read, alone, [Candidate(np.arange(15), region)], CPU) == [None]
+    assert found(5, 20) is None  # a cluster of one, or of five
+    assert found(15, 2) is None
+    assert found(15, 0) is None  # a data set of one class
+    assert found(15, 20) is not None
 
 
 def test_a_class_with_a_single_strategy_is_tested_without_a_rest() -> None:
     data = torch.cat([images(40, True, True, 0), images(40, False, False, 1)])
     maps = np.zeros((40, SIDE, SIDE))
     maps[:, *TAG] = 1
-    region = maps[0] > 0
-    class_maps = ClassMaps(1, np.arange(40), maps, np.arange(40, 80))
-    step = Verification(region=TopRegion(share=9 / SIDE**2, smooth=1))
-    (evidence,) = step.verify(
+    (evidence,) = verify(
+        STEP,
         Cues("tag"),
         lambda rows: data[torch.from_numpy(rows)],
-        class_maps,
-        [Candidate(np.arange(40), region)],
+        class_maps(maps, 40),
+        [Candidate(np.arange(40), maps[0] > 0)],
         CPU,
     )
     assert evidence is not None and evidence.score > 0.5
 
 
-def test_membership_follows_reliance_not_the_cluster() -> None:
-    scorer = ClassScorer(Cues("tag"), 1, CPU, batch=16)
-    data = torch.cat([images(30, True, True, 0), images(50, False, True, 1)])
-    mask = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.bool)
-    mask[..., *TAG] = True
-    effects = reliance(scorer, data, images(3, False, False, 2), mask, LocalMeanFill(), seed=0)
-    clustered = np.zeros(80, bool)
-    clustered[:20] = clustered[75:] = True  # ten tagged ones are missing, five others are in
-    assert np.array_equal(relying(clustered, effects), np.arange(80) < 30)
+def test_members_of_one_finding_are_no_hosts_of_it() -> None:
+    """In a joint analysis everybody else may be a host; what carries the tag already cannot show its effect."""
+    data = torch.cat([images(40, True, False, 0), images(160, False, False, 1)])
+    maps = np.zeros((200, SIDE, SIDE))
+    maps[:40, *TAG] = 1
+    maps[40:, *OBJECT] = 1
+    everyone = ClassMaps(1, np.arange(200), maps, np.arange(200), np.full(200, -1))
+    (evidence,) = verify(
+        STEP,
+        Cues("tag"),
+        lambda rows: data[torch.from_numpy(rows)],
+        everyone,
+        [Candidate(np.arange(40), maps[0] > 0)],
+        CPU,
+    )
+    assert evidence is not None and evidence.flip_rates["shared"] == 1
+    assert evidence.hosts is not None and evidence.hosts.classes is None
 
 
-def test_membership_stays_where_interventions_tell_nothing_apart() -> None:
-    members = np.arange(10) < 4
-    assert np.array_equal(relying(members, np.zeros((10, 2))), members)
-    everyone = np.ones(10, bool)
-    assert np.array_equal(relying(everyone, np.random.default_rng(0).normal(size=(10, 2))), everyone)
+def test_a_small_budget_takes_fewer_samples_never_too_few() -> None:
+    step = Verification(members=100, screened=40, budget=6000)
+    assert Verification().sizes(20, 5) == (40, 100)
+    assert step.sizes(4, 2) == (40, 50)
+    assert step.sizes(100, 50) == (10, 10)
 
 
-def test_log_odds_against_a_plain_writing() -> None:
-    logits = torch.tensor([[1.0, 2.0, -1.0], [30.0, -20.0, 0.0]], dtype=torch.float64)
-    scorer = ClassScorer(nn.Identity(), 1, CPU)
-    p = logits.softmax(1)[:, 1].numpy()
-    assert scorer.log_odds(logits) == pytest.approx(np.log(p) - np.log1p(-p))
-    assert scorer.probability(logits) == pytest.approx(p)
-    assert scorer.judge(logits)[1].tolist() == [True, False]
+def test_two_shortcuts_do_not_hide_each_other() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = x[:, 0, :3, :3].mean((1, 2)), x[:, 0, -3:, -3:].mean((1, 2))
+            cue = torch.maximum(first, second) - 0.5
+            return torch.stack([0 * cue, 16 * cue], dim=1)
+
+    data = images(240, False, False, 0)
+    data[:40, :, :3, :3] = data[40:80, :, -3:, -3:] = 1
+    maps = np.zeros((160, SIDE, SIDE))
+    maps[:40, :3, :3] = maps[40:80, -3:, -3:] = 1
+    maps[80:, *OBJECT] = 1
+    candidates = [Candidate(np.arange(40), maps[0] > 0), Candidate(np.arange(40, 80), maps[40] > 0)]
+    found = verify(
+        STEP, Two(), lambda rows: data[torch.from_numpy(rows)], class_maps(maps, 80), candidates, CPU
+    )
+    assert [Requirements().unmet(one) for one in found if one is not None] == [(), ()]
+
+
+def test_log_odds_decide_where_told_so_and_are_put_on_a_scale_that_ends_at_one() -> None:
+    ways = {"a": np.column_stack([np.zeros(8), np.full(8, 4.0), np.zeros(8)])}
+    effect = Effect("removal", ways, {}, LOGIT)
+    assert effect.net == 4 and effect.size == pytest.approx(np.tanh(1))
+    assert effect.p_value == pytest.approx(2**-8)

@@ -1,47 +1,107 @@
 """Summaries say what the numbers say, with their signs, and no more."""
 
+from typing import Any
+
 import numpy as np
 
 from spray.findings.words import summary
+from stores import Finding
 
 REGION = np.zeros((10, 10), bool)
 REGION[:2, :2] = True
-EVIDENCE = {
-    "removal": {"mean": 0.41, "net": 0.36, "net_interval": [0.3, 0.42], "images": 60},
-    "transplant": {"mean": 0.6, "net": 0.55, "net_interval": [0.5, 0.6], "images": 200},
+EVIDENCE: dict[str, Any] = {
+    "where": "fixed",
+    "removal": {
+        "measure": "probability", "mean": 0.41, "net": 0.36, "net_interval": [0.3, 0.42], "images": 60,
+        "controls": {"matched": 0.05},
+    },
+    "transplant": {
+        "measure": "probability", "mean": 0.6, "net": 0.55, "net_interval": [0.5, 0.6], "images": 60, "controls": {},
+    },
     "flip_rate": 0.61,
-}
+    "flip_rates": {"shared": 0.61, "matched": 0.04},
+    "pasted_on": 200,
+    "q_value": 0.0013,
+    "unmet": [],
+}  # fmt: skip
 
 
-def test_a_flagged_finding() -> None:
-    words = summary(120, 600, "shirt", REGION, 0.83, EVIDENCE, True)
-    assert words == (
+def words(name: str = "shirt", flagged: bool = False, **changes: Any) -> str:
+    evidence = {**EVIDENCE, **changes}
+    finding = Finding(
+        "c0.f0",
+        0,
+        "hdbscan",
+        (0,),
+        np.arange(120),
+        0.5,
+        flagged,
+        {"concentration": 0.83},
+        REGION,
+        None,
+        evidence,
+    )
+    return summary(finding, 600, name)
+
+
+def test_a_confirmed_finding() -> None:
+    assert words(flagged=True, jittered={"mean": 0.5}) == (
         "120 of 600 'shirt' samples. Their shared relevance lies at the top left: 83% of it in 4.0% of the area. "
-        "Removing it lowers P(shirt) by 0.41, net of the strongest control 0.36 [0.30, 0.42]. Pasted on 200 samples of "
-        "other classes it raises P(shirt) by 0.60, net 0.55 [0.50, 0.60], and turns 61% of them into 'shirt'. "
-        "The model uses this region by itself; whether it may is for you to judge."
+        "Removing it lowers P(shirt) by 0.41 (matched regions of other samples: 0.05), net of the strongest control "
+        "0.36 [0.30, 0.42]. Pasting it on 200 samples of other classes raises P(shirt) by 0.60, net 0.55 [0.50, 0.60], "
+        "and turns 61% of them into 'shirt' (matched patches: 4%). A few pixels beside its place it still works (83%). "
+        "Confirmed (q = 0.0013): the model uses this region by itself; whether it may is for you to judge."
     )
 
 
-def test_an_unflagged_finding_claims_nothing() -> None:
-    words = summary(120, 600, "shirt", REGION, 0.83, EVIDENCE, False)
-    assert words.endswith("Not shown to be both necessary and sufficient.")
-    assert "uses" not in words
+def test_an_unconfirmed_finding_claims_nothing_and_says_what_is_missing() -> None:
+    assert words(unmet=["necessity", "significance"]).endswith(
+        "Not shown to be both necessary and sufficient."
+    )
+    assert words(unmet=["independence of the host"]).endswith("Not confirmed: independence of the host.")
+    assert words().endswith("Not confirmed: too many candidates for its significance.")
+    assert "uses" not in words(unmet=["necessity"])
 
 
 def test_an_untested_finding_without_place() -> None:
-    words = summary(12, 60, "a <b>", None, None, {}, False)
-    assert words == "12 of 60 'a <b>' samples. Not tested by intervention: a suspicion only."
+    finding = Finding("c0.f0", 0, "hdbscan", (0,), np.arange(12), 0.5, False, {}, None, None)
+    assert summary(finding, 60, "a <b>") == (
+        "12 of 60 'a <b>' samples. Not tested by intervention: a suspicion only."
+    )
 
 
 def test_effects_the_other_way_are_told_as_such() -> None:
-    evidence = {
-        "removal": EVIDENCE["removal"] | {"mean": -0.051, "net": -0.1, "net_interval": [-0.2, -0.004]},
-        "transplant": EVIDENCE["transplant"] | {"mean": -0.001, "net": -0.08, "net_interval": [-0.1, 0.0]},
-        "flip_rate": 0.0,
-    }
-    words = summary(12, 60, "cat", REGION, 0.5, evidence, False)
-    assert (
-        "Removing it raises P(cat) by 0.05, net of the strongest control −0.10 [−0.20, 0.00]. Pasted" in words
+    said = words(
+        "cat",
+        removal=EVIDENCE["removal"]
+        | {"mean": -0.051, "net": -0.1, "net_interval": [-0.2, -0.004], "controls": {}},
+        transplant=EVIDENCE["transplant"] | {"mean": -0.001, "net": -0.08, "net_interval": [-0.1, 0.0]},
+        flip_rate=0.0,
+        flip_rates={"shared": 0.0},
+        jittered={"mean": 0.0},
     )
-    assert "it raises P(cat) by 0.00, net −0.08 [−0.10, 0.00], and turns 0% of them into 'cat'" in words
+    assert (
+        "Removing it raises P(cat) by 0.05, net of the strongest control −0.10 [−0.20, 0.00]. Pasting" in said
+    )
+    assert "raises P(cat) by 0.00, net −0.08 [−0.10, 0.00], and turns 0% of them into 'cat'." in said
+    assert "beside" not in said
+
+
+def test_channels_and_log_odds_have_words_of_their_own() -> None:
+    log_odds = {"measure": "logit", "mean": 3.4, "net": 3.1, "net_interval": [2.9, 3.3]}
+    said = words(
+        "carton",
+        channels=list(range(10)),
+        removal=EVIDENCE["removal"] | log_odds,
+        transplant=EVIDENCE["transplant"] | log_odds,
+    )
+    assert "They share 10 channels: 0, 1, 2, 3, 4, 5, 6, 7, …." in said
+    assert (
+        "Suppressing them lowers the log-odds of 'carton' by 3.40 (matched channels of other samples: 0.05)"
+        in said
+    )
+    assert "Injecting them into 200 samples of other classes raises the log-odds of 'carton' by 3.40" in said
+
+
+def test_a_region_that_moves_has_no_place() -> None:
+    assert "no fixed place" in words(where="moving") and "top left" not in words(where="moving")

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from spray.correction.material import Pixels, Rows
-from spray.findings.interventions import transplant
+from spray.findings.verification.fills import transplant
 from stores.provenance import Json
 
 

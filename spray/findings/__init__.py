@@ -1,9 +1,12 @@
 """From clusters to findings: merged, proved by intervention, scored, ranked and put into words.
 
-From the top: `stage` (all classes of an analysis) over `strategies` (pieces merged by their `regions`), `verification`
-(with `interventions`, `prediction`, `effects` and `membership`), `scores`, `suspicion` and `words`.
+From the top: `stage` (all classes of an analysis; what follows from many tests) over `class_findings` (one class) and
+`words`; `step` (the parameters); `scores` and `suspicion` (the rank); `verification` (the proof); `strategies` (pieces
+merged) and their `regions` or `channels`; `subject` (the model and data at hand), `outcomes` (the run), `display`.
 """
 
-from spray.findings.stage import Findings, MismatchError, find
+from spray.findings.stage import find
+from spray.findings.step import Findings
+from spray.findings.subject import MismatchError
 
 __all__ = ["Findings", "MismatchError", "find"]

@@ -1,4 +1,4 @@
-"""The rank of findings: how their scores are combined into one suspicion, and from where on they are flagged."""
+"""The rank of findings: how their scores are combined into one suspicion."""
 
 from __future__ import annotations
 
@@ -15,17 +15,13 @@ class Ranking:
     score = causal + prior_weight · √(separation · agreement), causal = √(net removal · net transplant).
 
     Without a model at hand the causal part is 0: a suspicion that nobody tested never outranks a proven
-    use. A finding is flagged by the causal part alone, where both of its intervals lie above 0.
+    use. Findings are flagged that are confirmed (``Requirements``), the most suspicious of each class.
 
     Args:
-        flag_from: least causal score of a flagged finding. Measured in eight audits of Fashion-MNIST (four plants, four
-            controls, 460 findings; the slow test of the demo makes them again): plants 0.08 where the model barely
-            learned the tag (flip rate 16 %) to 0.28, the strongest honest finding 0.037.
         flags_per_class: at most so many findings of a class are flagged.
     """
 
     prior_weight: float = 0.05
-    flag_from: float = 0.06
     flags_per_class: int = 3
 
     def prior(self, parts: Mapping[str, float | None]) -> float:
@@ -35,7 +31,3 @@ class Ranking:
     def score(self, parts: Mapping[str, float | None]) -> float:
         """Suspicion of a finding with these parts."""
         return float(parts.get("causal") or 0.0) + self.prior_weight * self.prior(parts)
-
-    def flags(self, parts: Mapping[str, float | None], certain: bool) -> bool:
-        """Whether the finding may be flagged (the number per class is limited apart)."""
-        return certain and float(parts.get("causal") or 0.0) >= self.flag_from

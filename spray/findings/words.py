@@ -4,50 +4,103 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-from jaxtyping import Bool
-
 from spray.findings.regions import describe_place
+from stores import Finding
 from stores.provenance import Json
 
+ENOUGH = 0.5
+"""Content pasted beside its place still works if it keeps this much of its effect."""
 
-def summary(
-    members: int,
-    class_size: int,
-    class_name: str,
-    region: Bool[np.ndarray, "y x"] | None,
-    concentration: float | None,
-    evidence: Mapping[str, Json],
-    flagged: bool,
-) -> str:
+
+def summary(finding: Finding, class_size: int, class_name: str) -> str:
     """The finding in plain words."""
-    sentences = [f"{members} of {class_size} '{class_name}' samples."]
-    if region is not None and region.any() and concentration is not None:
-        sentences.append(
-            f"Their shared relevance lies at the {describe_place(region)}: {concentration:.0%} of it in "
-            f"{region.mean():.1%} of the area."
-        )
+    evidence = finding.evidence
+    sentences = [f"{len(finding.rows)} of {class_size} '{class_name}' samples.", _shared(finding)]
     if not evidence:
-        return " ".join([*sentences, "Not tested by intervention: a suspicion only."])
-    removal, transplant = evidence["removal"], evidence["transplant"]
-    assert isinstance(removal, Mapping) and isinstance(transplant, Mapping)
-    sentences.append(
-        f"Removing it {_moves(removal, class_name, 'lowers', 'raises')}, net of the strongest control {_net(removal)}. "
-        f"Pasted on {_number(transplant['images']):.0f} samples of other classes it "
-        f"{_moves(transplant, class_name, 'raises', 'lowers')}, net {_net(transplant)}, and turns "
-        f"{_number(evidence['flip_rate']):.0%} of them into '{class_name}'."
-    )
-    sentences.append(
-        "The model uses this region by itself; whether it may is for you to judge."
-        if flagged
-        else "Not shown to be both necessary and sufficient."
-    )
-    return " ".join(sentences)
+        sentences.append("Not tested by intervention: a suspicion only.")
+    else:
+        words = _Words(evidence, class_name)
+        sentences += [words.removal(), words.transplant(), words.beside(), words.verdict(finding.flagged)]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _moves(effect: Mapping[str, Json], class_name: str, up: str, down: str) -> str:
+def _shared(finding: Finding) -> str:
+    channels, concentration = finding.evidence.get("channels"), finding.parts.get("concentration")
+    if isinstance(channels, list):
+        return f"They share {len(channels)} channels: {', '.join(map(str, channels[:8]))}{', …' * (len(channels) > 8)}."
+    region = finding.region
+    if region is None or not region.any() or concentration is None:
+        return ""
+    if finding.evidence.get("where") == "moving":
+        return "What they share has no fixed place: each is tested by its own most relevant region."
+    return (
+        f"Their shared relevance lies at the {describe_place(region)}: {concentration:.0%} of it in "
+        f"{region.mean():.1%} of the area."
+    )
+
+
+class _Words:
+    """Sentences about the interventions of one finding."""
+
+    def __init__(self, evidence: Mapping[str, Json], class_name: str) -> None:
+        self.evidence, self.class_name = evidence, class_name
+        removal, transplant = evidence["removal"], evidence["transplant"]
+        assert isinstance(removal, Mapping) and isinstance(transplant, Mapping)
+        self.removed, self.pasted = removal, transplant
+        self.channels = "channels" in evidence
+        self.scale = (
+            f"the log-odds of '{class_name}'" if removal.get("measure") == "logit" else f"P({class_name})"
+        )
+
+    def removal(self) -> str:
+        """What removing did, and what removing as much of others did."""
+        moves = _moves(self.removed, self.scale, "lowers", "raises")
+        controls, matched = self.removed.get("controls"), ""
+        if isinstance(controls, Mapping) and "matched" in controls:
+            kind = "channels" if self.channels else "regions"
+            matched = f" (matched {kind} of other samples: {_signed(_number(controls['matched']))})"
+        doing = "Suppressing them" if self.channels else "Removing it"
+        return f"{doing} {moves}{matched}, net of the strongest control {_net(self.removed)}."
+
+    def transplant(self) -> str:
+        """What pasting did, and what pasting as much of others did."""
+        rates, matched = self.evidence.get("flip_rates"), ""
+        if isinstance(rates, Mapping) and "matched" in rates:
+            kind = "channels" if self.channels else "patches"
+            matched = f" (matched {kind}: {_number(rates['matched']):.0%})"
+        hosts = _number(self.evidence.get("pasted_on", self.pasted["images"]))
+        doing = "Injecting them into" if self.channels else "Pasting it on"
+        return (
+            f"{doing} {hosts:.0f} samples of other classes {_moves(self.pasted, self.scale, 'raises', 'lowers')}, "
+            f"net {_net(self.pasted)}, and turns {_number(self.evidence['flip_rate']):.0%} of them into "
+            f"'{self.class_name}'{matched}."
+        )
+
+    def beside(self) -> str:
+        """Whether the content works beside its place."""
+        moved = self.evidence.get("jittered")
+        mean = _number(self.pasted["mean"])
+        if not isinstance(moved, Mapping) or mean <= 0:
+            return ""
+        kept = _number(moved["mean"]) / mean
+        return f"A few pixels beside its place it {'still works' if kept >= ENOUGH else 'works less'} ({kept:.0%})."
+
+    def verdict(self, confirmed: bool) -> str:
+        """What follows, and no more."""
+        what = "these channels" if self.channels else "this region"
+        q, unmet = self.evidence.get("q_value"), self.evidence.get("unmet")
+        if confirmed:
+            level = "" if q is None else f" (q = {_number(q):.2g})"
+            return f"Confirmed{level}: the model uses {what} by itself; whether it may is for you to judge."
+        missing = {"necessity", "sufficiency", "size of the effect"}
+        if not isinstance(unmet, list) or missing & set(map(str, unmet)):
+            return "Not shown to be both necessary and sufficient."
+        return f"Not confirmed: {', '.join(map(str, unmet)) or 'too many candidates for its significance'}."
+
+
+def _moves(effect: Mapping[str, Json], scale: str, up: str, down: str) -> str:
     mean = _number(effect["mean"])
-    return f"{up if round(mean, 2) >= 0 else down} P({class_name}) by {abs(mean):.2f}"
+    return f"{up if round(mean, 2) >= 0 else down} {scale} by {abs(mean):.2f}"
 
 
 def _net(effect: Mapping[str, Json]) -> str:

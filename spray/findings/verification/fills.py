@@ -1,4 +1,4 @@
-"""Interventions on pictures: fill a region (removal), or paste a region's content elsewhere (transplant)."""
+"""Interventions on content, pixels or activations: fill a region (removal), or paste it elsewhere (transplant)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -113,6 +114,17 @@ class BlurFill(Fill):
         return blurred
 
 
+@dataclass(frozen=True)
+class ChannelMeanFill(Fill):
+    """The mean over other images, at each place: for activations, where a place has no ring around it."""
+
+    name: ClassVar[str] = "mean of others"
+
+    def content(self, scene: Scene) -> Float[Tensor, "1 c ..."]:
+        """The mean of the other images."""
+        return scene.others.mean(0, keepdim=True)
+
+
 def transplant(
     hosts: Float[Tensor, "n c h w"], donors: Float[Tensor, "n c h w"], masks: Bool[Tensor, "#n 1 h w"]
 ) -> Float[Tensor, "n c h w"]:
@@ -120,6 +132,35 @@ def transplant(
     return torch.where(masks, donors, hosts)
 
 
+def jittered(
+    hosts: Float[Tensor, "n c h w"],
+    donors: Float[Tensor, "n c h w"],
+    masks: Bool[Tensor, "#n 1 h w"],
+    reach: int,
+    rng: np.random.Generator,
+) -> Float[Tensor, "n c h w"]:
+    """As ``transplant``, each content moved by up to ``reach`` pixels a side, never back to its place if it can move.
+
+    A region stays whole: one at the border moves along or away from it.
+    """
+    pasted = []
+    for host, donor, mask in zip(hosts, donors, masks.expand(len(hosts), -1, -1, -1), strict=True):
+        move = (_move(mask.any(2)[0], reach, rng), _move(mask.any(1)[0], reach, rng))
+        pasted.append(torch.where(mask.roll(move, (-2, -1)), donor.roll(move, (-2, -1)), host))
+    return torch.stack(pasted) if pasted else hosts
+
+
+def _move(occupied: Bool[Tensor, " side"], reach: int, rng: np.random.Generator) -> int:
+    """A step along one axis that keeps what is occupied inside; 0 only where nothing else does."""
+    places = torch.nonzero(occupied)[:, 0]
+    if not len(places):
+        return 0
+    low, high = -min(reach, int(places[0])), min(reach, len(occupied) - 1 - int(places[-1]))
+    steps = [step for step in range(low, high + 1) if step] or [0]
+    return int(rng.choice(steps))
+
+
 FILLS: dict[str, Fill] = {
     fill.name: fill for fill in (NeighbourFill(), LocalMeanFill(), NoiseFill(), BlurFill())
 }
+"""Ways of removing a region of pixels, by name."""

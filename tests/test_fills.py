@@ -1,9 +1,10 @@
 """Fills and transplants touch the region only, and put there what they say."""
 
+import numpy as np
 import pytest
 import torch
 
-from spray.findings.interventions import FILLS, LocalMeanFill, NeighbourFill, transplant
+from spray.findings.verification.fills import FILLS, LocalMeanFill, NeighbourFill, jittered, transplant
 
 
 @pytest.fixture
@@ -67,3 +68,19 @@ def test_transplant_in_place(case: tuple[torch.Tensor, ...]) -> None:
     inside = mask.expand_as(hosts)
     assert torch.equal(pasted[inside], donors[inside])
     assert torch.equal(pasted[~inside], hosts[~inside])
+
+
+def test_a_moved_transplant_stays_whole_and_never_lies_in_its_place() -> None:
+    hosts, donors = torch.zeros(40, 1, 12, 12), torch.ones(40, 1, 12, 12)
+    for corner in (0, 5, 9):
+        mask = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
+        mask[..., corner : corner + 3, corner : corner + 3] = True
+        pasted = jittered(hosts, donors, mask, 2, np.random.default_rng(0))
+        assert (pasted.sum((1, 2, 3)) == 9).all()
+        assert (pasted != mask.float()).flatten(1).any(1).all()
+        for image in pasted[:, 0]:
+            y, x = torch.nonzero(image).min(0).values.tolist()
+            assert abs(y - corner) <= 2 and abs(x - corner) <= 2 and image[y : y + 3, x : x + 3].all()
+    everything = torch.ones(1, 1, 12, 12, dtype=torch.bool)
+    assert torch.equal(jittered(hosts, donors, everything, 2, np.random.default_rng(0)), donors)
+    assert torch.equal(jittered(hosts, donors, ~everything, 2, np.random.default_rng(0)), hosts)

@@ -1,0 +1,195 @@
+"""The findings of one class of an analysis: merged, tested by intervention where the model is at hand, and scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from spray.findings.channels import unit_vectors
+from spray.findings.display import LikeThumbnails
+from spray.findings.outcomes import Outcomes
+from spray.findings.regions import unit_maps
+from spray.findings.scores import SCORES, Separability, Suspect
+from spray.findings.step import Findings
+from spray.findings.strategies import Strategy, merge
+from spray.findings.subject import Subject
+from spray.findings.verification import Candidate, ClassMaps, Evidence, completed, verify
+from spray.findings.verification.judge import LOGIT, PROBABILITY
+from stores import AnalysisHandle, Finding, GroupAnalysis, Run
+
+UNTESTABLE = "Too few members, or too few samples of other classes, to be tested by intervention."
+PLACELESS = "Relevance of this form has neither places nor channels that interventions could change."
+CHANNEL = ".channel"
+HARDLY = 0.1
+"""Where nine in ten samples have less than this probability of the class, log-odds decide: it has no room to move."""
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """A strategy after its test, and why there was none."""
+
+    strategy: Strategy
+    target: int
+    evidence: Evidence | None = None
+    note: str = ""
+
+
+class ClassFindings:
+    """One group of an analysis: its maps and candidate strategies."""
+
+    def __init__(
+        self, run: Run, analysis: AnalysisHandle, group: int, step: Findings, outcomes: Outcomes
+    ) -> None:
+        self.run, self.step, self.group, self.outcomes = run, step, group, outcomes
+        self.result: GroupAnalysis = analysis.read(group)
+        self.rows = self.result.rows
+        self.relevance = run.table(str(analysis.facts["relevance"]))
+        self.column = str(analysis.facts["column"])
+        self.maps = self.relevance.read(self.column, self.rows)
+        self.layer = self.column.removesuffix(CHANNEL) if self.column.endswith(CHANNEL) else ""
+        self.units = unit_maps(self.maps) if self.maps.ndim == 3 else self.maps
+        if self.layer:
+            self.units = unit_vectors(self.maps)
+        self.strategies = self._strategies()
+
+    def findings(self, subject: Subject | None) -> list[Finding]:
+        """Its findings, not yet compared with those of other classes."""
+        tested = [_Tested(strategy, self.group) for strategy in self.strategies]
+        if subject is not None and not self.layer and self.maps.ndim != 3:
+            tested = [replace(one, note=PLACELESS) for one in tested]
+        elif subject is not None:
+            tested = self._tested(subject)
+        return [self._finding(index, one, subject) for index, one in enumerate(tested)]
+
+    def _strategies(self) -> list[Strategy]:
+        clustering = self.result.clusterings.get(self.step.clustering)
+        if clustering is None or self.result.status != "ok":
+            return []
+        return merge(clustering.labels, self.units, self.step.region, self.step.merge_likeness)
+
+    def _tested(self, subject: Subject) -> list[_Tested]:
+        """Every strategy, tested for the class that most of its members were explained for."""
+        targets = [self._target(strategy) for strategy in self.strategies]
+        found: dict[int, _Tested] = {}
+        for target in dict.fromkeys(targets):
+            chosen = [index for index, other in enumerate(targets) if other == target]
+            maps = self._maps(target)
+            candidates = [self._candidate(self.strategies[index], maps) for index in chosen]
+            proofs = verify(
+                self.step.verification, subject.model, subject.read, maps, candidates, subject.device
+            )
+            for index, proof in zip(chosen, proofs, strict=True):
+                strategy = self.strategies[index]
+                found[index] = (
+                    _Tested(strategy, target, note=UNTESTABLE)
+                    if proof is None
+                    else self._completed(strategy, target, proof, maps, subject)
+                )
+        return [found[index] for index in range(len(targets))]
+
+    def _completed(
+        self, strategy: Strategy, target: int, proof: Evidence, maps: ClassMaps, subject: Subject
+    ) -> _Tested:
+        """With the region that was tested; where that is used, also with all members that rely on it."""
+        region = None if self.layer else proof.region
+        if not self.step.requirements.unmet(proof):
+            candidate = replace(self._candidate(strategy, maps), region=proof.region)
+            moving = proof.where == "moving"
+            rows = completed(
+                self.step.verification, subject.model, subject.read, maps, candidate, subject.device, moving
+            )
+            others = strategy.members & ~np.isin(self.rows, maps.rows)
+            strategy = replace(strategy, members=np.isin(self.rows, rows) | others)
+        return _Tested(replace(strategy, region=region), target, proof)
+
+    def _target(self, strategy: Strategy) -> int:
+        values, counts = np.unique(self._targets[strategy.members], return_counts=True)
+        return int(values[counts.argmax()])
+
+    def _maps(self, target: int) -> ClassMaps:
+        inside = self._targets == target
+        hosts = self.outcomes.hosts(target)
+        probability = self.outcomes.probability(target, self.rows[inside])
+        return ClassMaps(
+            target,
+            self.rows[inside],
+            self.maps[inside],
+            hosts,
+            self.outcomes.labels[hosts],
+            self.layer,
+            LOGIT if np.quantile(probability, 0.9) < HARDLY else PROBABILITY,
+        )
+
+    def _candidate(self, strategy: Strategy, maps: ClassMaps) -> Candidate:
+        members = strategy.members & np.isin(self.rows, maps.rows)
+        region = strategy.region
+        if region is None:
+            locate = self.step.verification.locator(maps)
+            region = locate.shared(self.units[members], self.units[~strategy.members])
+        return Candidate(self.rows[members], region)
+
+    def _finding(self, index: int, tested: _Tested, subject: Subject | None) -> Finding:
+        strategy, proof, members = tested.strategy, tested.evidence, tested.strategy.members
+        suspect = Suspect(
+            members,
+            self.units,
+            strategy.region,
+            proof,
+            self.result,
+            self._separability,
+            self._probability(tested.target),
+        )
+        evidence = {} if proof is None else proof.to_json(self.step.requirements)
+        if proof is not None:
+            evidence["target"] = tested.target
+        if proof is not None and self.layer:
+            evidence["channels"] = [int(channel) for channel in np.flatnonzero(proof.region)]
+        return Finding(
+            name=f"c{self.group}.f{index}",
+            group=self.group,
+            clustering=self.step.clustering,
+            clusters=strategy.clusters,
+            rows=self.rows[members],
+            score=0.0,
+            flagged=False,
+            parts={name: score(suspect) for name, score in SCORES.items()},
+            region=strategy.region,
+            mean_map=self.units[members].mean(0) if self.units.ndim == 3 else None,
+            evidence=evidence,
+            notes=(tested.note,) if tested.note else (),
+            pictures=self._pictures(proof, subject),
+        )
+
+    def _pictures(
+        self, proof: Evidence | None, subject: Subject | None
+    ) -> dict[str, UInt8[np.ndarray, "n y x rgb"]]:
+        if (
+            proof is None
+            or subject is None
+            or not proof.pictures
+            or "thumbnail" not in self.run.samples.columns
+        ):
+            return {}
+        if self._display is None:
+            some = self.rows[:20]
+            self._display = LikeThumbnails.of(subject.read(some), self.run.samples.read("thumbnail", some))
+        return {name: self._display.pictures(images) for name, images in proof.pictures.items()}
+
+    _display: LikeThumbnails | None = None
+
+    @cached_property
+    def _targets(self) -> Int[np.ndarray, " m"]:
+        """The class that each sample's relevance explains."""
+        values: Int[np.ndarray, " m"] = self.relevance.read("target", self.rows)
+        return values
+
+    @cached_property
+    def _separability(self) -> Separability:
+        return Separability(self.units.reshape(len(self.units), -1), self.step.seed)
+
+    def _probability(self, target: int) -> Float[np.ndarray, " m"] | None:
+        """P(class) of each analysed sample; None in a joint analysis of many classes."""
+        return None if target < 0 else self.outcomes.probability(target, self.rows)

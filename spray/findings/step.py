@@ -1,0 +1,29 @@
+"""The step: how the clusters of an analysis become ranked findings, all parameters of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from spray.findings.regions import TopRegion
+from spray.findings.suspicion import Ranking
+from spray.findings.verification import Requirements, Verification
+
+
+@dataclass(frozen=True)
+class Findings:
+    """How clusters become ranked findings.
+
+    Args:
+        clustering: whose clusters are taken.
+        merge_likeness: clusters of a class whose contrasts to the rest of it are alike by this cosine are pieces of
+            one strategy.
+        requirements: what a finding must show to be confirmed.
+    """
+
+    clustering: str = "hdbscan"
+    merge_likeness: float = 0.7
+    region: TopRegion = field(default_factory=TopRegion)
+    verification: Verification = field(default_factory=Verification)
+    requirements: Requirements = field(default_factory=Requirements)
+    ranking: Ranking = field(default_factory=Ranking)
+    seed: int = 0

@@ -1,0 +1,147 @@
+"""Effects of interventions beside their controls, paired image by image: means, intervals and p-values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from spray.findings.verification.judge import LOGIT, MEASURES, PROBABILITY, Readings
+from spray.findings.verification.significance import sign_flip
+from stores.provenance import Json
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control's effects, each beside the unit it is compared with: the same image, or another one dealt to it."""
+
+    units: Int[np.ndarray, " k"]
+    values: Float[np.ndarray, "k 3"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Effects of one kind of intervention on n independent units (images), in one or more ways, with controls.
+
+    Doing nothing is a control, too. The *net* effect is the smallest mean difference to a control, in the way where
+    that is smallest: every way has to agree, and no control may explain it. Tests are made on log-odds, which do not
+    saturate: on the probability an image that the model is sure of hides what its neighbour shows.
+
+    Attributes:
+        name: "removal" or "transplant".
+        ways: effects on each unit, one array for each way of doing it (such as each fill operator).
+        controls: by the control's name, for each way.
+        measure: the column of ``Readings`` in which effects are told.
+        seed: of resamples and permutations.
+        permutations: at most so many in a test.
+    """
+
+    name: str
+    ways: Mapping[str, Readings]
+    controls: Mapping[str, Mapping[str, Control]]
+    measure: int = PROBABILITY
+    seed: int = 0
+    permutations: int = 9999
+
+    @cached_property
+    def weakest(self) -> str:
+        """The way whose net effect is smallest."""
+        return min(self.ways, key=self._size_of)
+
+    @property
+    def mean(self) -> float:
+        """Mean effect of the weakest way."""
+        return float(self.ways[self.weakest][:, self.measure].mean())
+
+    @property
+    def size(self) -> float:
+        """The net effect on a scale that ends at 1: in probability, and no more than its log-odds can make.
+
+        Log-odds d change a probability by at most tanh(d/4); where log-odds decide, that is the size.
+        """
+        return self._size_of(self.weakest)
+
+    @property
+    def net(self) -> float:
+        """Mean effect less the strongest control's, of the weakest way."""
+        return self.net_of(self.weakest, self.measure)
+
+    def plain(self, way: str) -> float:
+        """The mean effect of one way before controls, on the scale of ``size``."""
+        mean = float(self.ways[way][:, self.measure].mean())
+        return float(np.tanh(mean / 4)) if self.measure == LOGIT else mean
+
+    def net_of(self, way: str, measure: int) -> float:
+        """The same of one way, in one measure."""
+        return min(float(values.mean()) for values in self._differences(way, measure).values())
+
+    @cached_property
+    def p_value(self) -> float:
+        """Of the null that some way has no effect beyond some control: the largest p of all of them.
+
+        An intersection-union test, which needs no correction for how many it joins. Source: Berger 1982.
+        """
+        return max(self.p_of(way, name) for way in self.ways for name in self._differences(way, LOGIT))
+
+    def p_of(self, way: str, control: str) -> float:
+        """Sign-flip p-value of one way against one control, in log-odds."""
+        return sign_flip(self._differences(way, LOGIT)[control], self.seed, self.permutations)
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Bootstrapped 95 % interval of the net effect, units resampled."""
+        differences = self._differences(self.weakest, self.measure)
+        values = min(differences.values(), key=lambda found: float(found.mean()))
+        rng = np.random.default_rng(self.seed)
+        means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(means, (tail, 1 - tail))
+        return float(low), float(high)
+
+    def to_json(self) -> dict[str, Json]:
+        """Everything a reader of the report needs to judge the effect."""
+        way = self.weakest
+        controls = {name: ways[way].values for name, ways in self.controls.items() if len(ways[way].values)}
+        return {
+            "measure": MEASURES[self.measure],
+            "mean": self.mean,
+            "net": self.net,
+            "net_interval": list(self.interval),
+            "p_value": self.p_value,
+            "images": len(self.ways[way]),
+            "way": way,
+            "ways": {name: float(values[:, self.measure].mean()) for name, values in self.ways.items()},
+            "controls": {name: float(values[:, self.measure].mean()) for name, values in controls.items()},
+            "control_p_values": {name: self.p_of(way, name) for name in controls},
+            "measures": {
+                name: {"mean": float(self.ways[way][:, column].mean()), "net": self.net_of(way, column)}
+                for column, name in enumerate(MEASURES)
+            },
+        }
+
+    def _size_of(self, way: str) -> float:
+        possible = float(np.tanh(self.net_of(way, LOGIT) / 4))
+        return possible if self.measure == LOGIT else min(self.net_of(way, self.measure), possible)
+
+    def _differences(self, way: str, measure: int) -> dict[str, Float[np.ndarray, " k"]]:
+        """Effect less control, unit by unit, by the control's name; "nothing" is the effect itself."""
+        effect = self.ways[way][:, measure]
+        found = {"nothing": effect}
+        for name, ways in self.controls.items():
+            control = ways[way]
+            if len(control.values):
+                found[name] = effect[control.units] - control.values[:, measure]
+        return found
+
+
+def strongest(controls: list[Control], measure: int) -> Control:
+    """Of several controls of one kind the one with the largest mean; an empty one where there is none."""
+    none = Control(np.zeros(0, np.int64), np.zeros((0, len(MEASURES))))
+    usable = [control for control in controls if len(control.values)]
+    return max(usable, key=lambda control: float(control.values[:, measure].mean()), default=none)

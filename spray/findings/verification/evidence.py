@@ -1,0 +1,121 @@
+"""What interventions showed of a candidate, and what is asked of it before it counts as proven."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from spray.findings.verification.effects import Effect
+from spray.findings.verification.hosts import HostIndependence
+from spray.findings.verification.judge import LOGIT
+from stores.provenance import Json
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Effects of one candidate's interventions.
+
+    Attributes:
+        region: the shared places or channels; for a moving one the mean of where it was.
+        where: "fixed", "moving" (each sample's own region) or "channels".
+        candidate: whether half A made it a candidate, so that it was tested on half B. The effects of others are those
+            on half A, with fewer controls: an upper bound that did not suffice.
+        flip_rates: share of hosts that become the class, by "shared" and by control.
+        pasted_on: how many hosts there were.
+        hosts, moved: independence of the host, and the effect of pasting beside the place; None where not measured.
+        pictures: a few inputs before and after.
+    """
+
+    region: Bool[np.ndarray, ...]
+    where: str
+    candidate: bool
+    removal: Effect
+    transplant: Effect
+    flip_rates: Mapping[str, float]
+    pasted_on: int
+    hosts: HostIndependence | None = None
+    moved: Effect | None = None
+    pictures: Mapping[str, Float[Tensor, "n c h w"]] = field(default_factory=dict)
+
+    @property
+    def promising(self) -> float:
+        """√(removal · transplant) before controls, where both go beyond them in log-odds; 0 elsewhere."""
+        effects = (self.removal, self.transplant)
+        if any(effect.net_of(way, LOGIT) <= 0 for effect in effects for way in effect.ways):
+            return 0.0
+        least = [max(min(effect.plain(way) for way in effect.ways), 0) for effect in effects]
+        return float(np.sqrt(least[0] * least[1]))
+
+    @property
+    def score(self) -> float:
+        """√(net removal · net transplant), each on a scale that ends at 1; 0 where either is not positive."""
+        return float(np.sqrt(max(self.removal.size, 0) * max(self.transplant.size, 0)))
+
+    @property
+    def p_value(self) -> float:
+        """Of the null that the region is not necessary or not sufficient: the larger of both."""
+        return max(self.removal.p_value, self.transplant.p_value)
+
+    def to_json(self, requirements: Requirements) -> dict[str, Json]:
+        """For the store."""
+        content: dict[str, Json] = {
+            "score": self.score,
+            "where": self.where,
+            "candidate": self.candidate,
+            "p_value": self.p_value,
+            "unmet": list(requirements.unmet(self)),
+            "removal": self.removal.to_json(),
+            "transplant": self.transplant.to_json(),
+            "flip_rate": self.flip_rates["shared"],
+            "flip_rates": dict(self.flip_rates),
+            "pasted_on": self.pasted_on,
+        }
+        if self.hosts is not None:
+            content["hosts"] = self.hosts.to_json()
+        if self.moved is not None:
+            content["jittered"] = {"mean": self.moved.mean, "images": len(self.moved.ways["jittered"])}
+        return content
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a finding must show to be confirmed: fixed beforehand, all of it.
+
+    Args:
+        necessity: least net effect of removal.
+        sufficiency: least net effect of transplant.
+        log_odds: least net effect of both where log-odds decide.
+        score: least √(necessity · sufficiency).
+        alpha: level of the tests; of q-values where many candidates are tested.
+        fills: so many ways of removing have to agree (all that were tried do).
+        host_classes: the transplant works on this share of the hosts' classes.
+    """
+
+    necessity: float = 0.03
+    sufficiency: float = 0.03
+    log_odds: float = 1.0
+    score: float = 0.06
+    alpha: float = 0.05
+    fills: int = 2
+    host_classes: float = 0.5
+
+    def unmet(self, evidence: Evidence) -> tuple[str, ...]:
+        """What is missing, in words; nothing: proven, as far as a single test can tell."""
+        hosts = evidence.hosts
+        checks = {
+            "tested on the other half": evidence.candidate,
+            "necessity": self._reaches(evidence.removal, self.necessity),
+            "sufficiency": self._reaches(evidence.transplant, self.sufficiency),
+            "size of the effect": evidence.score >= self.score,
+            "significance": evidence.p_value <= self.alpha,
+            "agreement of fills": len(evidence.removal.ways) >= self.fills,
+            "independence of the host": hosts is not None and hosts.holds(self.alpha, self.host_classes),
+        }
+        return tuple(name for name, met in checks.items() if not met)
+
+    def _reaches(self, effect: Effect, least: float) -> bool:
+        return effect.net >= self.log_odds if effect.measure == LOGIT else effect.size >= least

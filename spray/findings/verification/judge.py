@@ -1,0 +1,74 @@
+"""What a model says about one class, over many images, in batches, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spray.blocks import channels_last
+
+MEASURES = ("probability", "logit", "flip")
+"""P(class); log P(class) − log P(any other), which does not saturate; whether the class is predicted (1 or 0)."""
+PROBABILITY, LOGIT, FLIP = range(3)
+
+Readings = Float[np.ndarray, "n 3"]
+"""One row per image, one column per measure."""
+
+
+class Judge:
+    """Reads ``model`` for class ``target`` on ``device``, ``batch`` images at once, fewer where memory runs out."""
+
+    def __init__(self, model: nn.Module, target: int, device: torch.device, batch: int = 256) -> None:
+        self.model, self.target, self.device, self.batch = model, target, device, batch
+
+    def read(self, images: Float[Tensor, "n ..."]) -> Readings:
+        """The measures of each image."""
+        parts = self.batched(
+            len(images), lambda part: self.model(channels_last(images[part].to(self.device)))
+        )
+        return self.measures(parts)
+
+    def measures(self, logits: Iterable[Float[Tensor, "b classes"]]) -> Readings:
+        """The measures of the model's outputs, batch by batch."""
+        found = [_measured(part.double().cpu(), self.target) for part in logits]
+        return np.concatenate([np.zeros((0, len(MEASURES))), *found])
+
+    @torch.no_grad()
+    def batched(self, count: int, forward: Callable[[slice], Tensor]) -> list[Tensor]:
+        """``forward`` over slices of 0…count. A batch that does not fit into memory is halved, and so are later ones.
+
+        Raises:
+            RuntimeError: even one image does not fit.
+        """
+        found: list[Tensor] = []
+        start = 0
+        while start < count:
+            stop = min(start + self.batch, count)
+            try:
+                found.append(forward(slice(start, stop)))
+            except RuntimeError as error:
+                if not _out_of_memory(error) or self.batch == 1:
+                    raise
+                self.batch = max(1, min(self.batch, stop - start) // 2)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+            else:
+                start = stop
+        return found
+
+
+def _measured(logits: Float[Tensor, "n classes"], target: int) -> Readings:
+    own, others = logits[:, target], logits.clone()
+    others[:, target] = -torch.inf
+    columns = (logits.softmax(1)[:, target], own - others.logsumexp(1), (logits.argmax(1) == target).double())
+    return torch.stack(columns, dim=1).numpy()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has a class of its own for it; the CPU and MPS only say so."""
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "not enough memory" in said

@@ -1,0 +1,90 @@
+"""Who else in the class relies on a verified region? Membership decided by intervention, sample by sample.
+
+Clusters are made of whole maps: a few members of a tagged cluster carry no tag, and a few tagged samples
+lie elsewhere. Once a region is shown to be used, each sample of the class is asked itself: does removing
+the region cost it the class (necessity), and does its own content of the region make others the class
+(sufficiency)?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import nn
+
+from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
+from spray.findings.verification.fills import Fill, transplant
+from spray.findings.verification.judge import LOGIT
+from spray.findings.verification.pairs import some
+from spray.findings.verification.sites import Site
+from spray.findings.verification.step import Verification
+from spray.findings.verification.trial import Material, Part
+
+HOSTS_OF_A_SAMPLE = 4
+"""Hosts on which each sample's own content is pasted when its membership is decided."""
+HALFWAY = 0.5
+"""On a scale from the median of the rest (0) to the median of the members (1)."""
+
+
+def completed(
+    step: Verification,
+    model: nn.Module,
+    read: ReadInputs,
+    maps: ClassMaps,
+    candidate: Candidate,
+    device: torch.device,
+    moving: bool = False,
+) -> Int[np.ndarray, " n"]:
+    """Rows of the class that rely on the candidate's region (``moving``: on their own), ascending."""
+    rng = np.random.default_rng([step.seed, maps.target + 1])
+    site = step.site(model, maps, device)
+    hosts = Material.at(site, read(some(maps.hosts, HOSTS_OF_A_SAMPLE, rng)))
+    rest = some(np.setdiff1d(maps.rows, candidate.rows), step.members, rng)
+    others = Material.at(site, read(rest)) if len(rest) else hosts
+    effects = []
+    for rows in np.array_split(maps.rows, -(-len(maps.rows) // step.batch)):
+        material = Material.at(site, read(rows))
+        regions = step.own_regions(maps, rows) if moving else candidate.region[None]
+        part = Part(material, site.masks(regions, material.content))
+        effects.append(reliance(site, part, hosts, step.fills_of(site)[-1], others, step.seed))
+    members = np.isin(maps.rows, candidate.rows)
+    found: Int[np.ndarray, " n"] = maps.rows[relying(members, np.concatenate(effects))]
+    return found
+
+
+def reliance(
+    site: Site, part: Part, hosts: Material, fill: Fill, others: Material, seed: int
+) -> Float[np.ndarray, "n 2"]:
+    """Effect in log-odds of removing the region from each sample, and of pasting its content on the hosts (mean)."""
+    samples = part.material
+    generator = torch.Generator().manual_seed(seed)
+    natural = others.content[torch.from_numpy(np.resize(np.arange(len(others)), len(samples)))]
+    filled = fill.apply(samples.content, part.masks, natural, generator)
+    removal = samples.before[:, LOGIT] - site.read(samples.images, filled)[:, LOGIT]
+    rises: Sequence[Float[np.ndarray, " n"]] = [
+        site.read(
+            hosts.images[[host]].expand_as(samples.images),
+            transplant(hosts.content[[host]].expand_as(samples.content), samples.content, part.masks),
+        )[:, LOGIT]
+        - hosts.before[host, LOGIT]
+        for host in range(len(hosts))
+    ]
+    return np.stack([removal, np.mean(rises, axis=0)], axis=1)
+
+
+def relying(members: Bool[np.ndarray, " n"], effects: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
+    """Samples nearer to the typical member than to the typical other one, in both effects.
+
+    Unchanged where there is no rest, or where members and rest do not differ in both effects.
+    """
+    if members.all() or not members.any():
+        return members
+    inside, outside = np.median(effects[members], axis=0), np.median(effects[~members], axis=0)
+    if (inside <= outside).any():
+        return members
+    scaled = (effects - outside) / (inside - outside)
+    found: Bool[np.ndarray, " n"] = (scaled >= HALFWAY).all(1)
+    return found

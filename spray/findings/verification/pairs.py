@@ -1,0 +1,83 @@
+"""Which content goes on which image: pairs that keep the units of a test independent of each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from spray.findings.verification.effects import Control
+from spray.findings.verification.judge import Readings
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Donors dealt to hosts. The plentiful side is used once each; the scarcer side is the unit that is averaged.
+
+    So no two units share an image, and few donors on many hosts count as few.
+    """
+
+    donor: Int[np.ndarray, " p"]
+    host: Int[np.ndarray, " p"]
+    unit: Int[np.ndarray, " p"]
+
+    @classmethod
+    def deal(cls, donors: int, hosts: int, rng: np.random.Generator) -> Pairs:
+        """Each donor and each host about equally often, at random."""
+        count = max(donors, hosts)
+        donor = rng.permutation(np.resize(np.arange(donors), count))
+        host = np.resize(np.arange(hosts), count)
+        return cls(donor, host, donor if donors < hosts else host)
+
+    @property
+    def units(self) -> int:
+        """How many there are."""
+        return int(self.unit.max(initial=-1)) + 1
+
+    def sources(self, count: int, rng: np.random.Generator) -> Int[np.ndarray, " p"]:
+        """For each pair one of ``count`` other images, each used in one unit only; −1 where none is left."""
+        turn = np.zeros(len(self.unit), np.int64)
+        for unit in range(self.units):
+            of_unit = self.unit == unit
+            turn[of_unit] = np.arange(of_unit.sum())
+        each = np.maximum((count - 1 - self.unit) // max(self.units, 1) + 1, 1)
+        index = self.unit + self.units * (turn % each)
+        order = np.append(rng.permutation(count), -1)
+        found: Int[np.ndarray, " p"] = order[np.where(index < count, index, -1)]
+        return found
+
+    def averaged(self, values: Readings) -> Readings:
+        """The mean of each unit's pairs."""
+        sums = np.zeros((self.units, values.shape[1]))
+        np.add.at(sums, self.unit, values)
+        means: Readings = sums / np.bincount(self.unit, minlength=self.units)[:, None]
+        return means
+
+    def control(self, values: Readings, there: Int[np.ndarray, " q"]) -> Control:
+        """A control measured on the pairs ``there``, unit by unit."""
+        units = np.unique(self.unit[there])
+        means = [values[self.unit[there] == unit].mean(0) for unit in units]
+        return Control(units, np.array(means).reshape(len(units), values.shape[1]))
+
+
+def matched(units: int, values: Readings, rng: np.random.Generator) -> Control:
+    """Effects on other images, one dealt to each unit as far as they go."""
+    count = min(units, len(values))
+    return Control(rng.permutation(units)[:count], values[rng.permutation(len(values))[:count]])
+
+
+def some(rows: Int[np.ndarray, " n"], most: int, rng: np.random.Generator) -> Int[np.ndarray, " k"]:
+    """At most so many of the rows, at random, ascending."""
+    chosen: Int[np.ndarray, " k"] = (
+        np.sort(rng.choice(rows, most, replace=False)) if len(rows) > most else rows
+    )
+    return chosen
+
+
+def halves(
+    rows: Int[np.ndarray, " n"], rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]:
+    """Two random halves, each ascending."""
+    shuffled = rng.permutation(rows)
+    return np.sort(shuffled[::2]), np.sort(shuffled[1::2])

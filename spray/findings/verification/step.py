@@ -1,0 +1,94 @@
+"""The step: how the findings of a class are tested by intervention, all parameters of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import nn
+
+from spray.findings.channels import TopChannels
+from spray.findings.regions import TopRegion
+from spray.findings.verification.classes import ClassMaps, Locator
+from spray.findings.verification.fills import Fill, LocalMeanFill, NeighbourFill
+from spray.findings.verification.judge import Judge
+from spray.findings.verification.sites import LayerSite, PixelSite, Site
+from stores.provenance import TUNING
+
+MEMBERS_AT_LEAST = 10
+"""Fewer members, or hosts, give halves too small for a region or an effect."""
+SCREEN_PASSES, TEST_PASSES = 9, 30
+"""Images that pass through the model per sample, about: to choose sample sizes by budget."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Removal and transplant of shared regions, against relevance-matched controls.
+
+    Args:
+        members: at most so many members, others and hosts are intervened on per candidate, on half B.
+        screened: the same per finding on half A, where candidates are chosen.
+        budget: about so many images pass through the model per class; sample sizes are lowered to fit. 0: no limit.
+        fills: ways of removing pixels; all have to agree, since each alone can make an artefact of its own.
+        region: how a region is taken from relevance by place.
+        channels: how channels are taken from relevance by channel.
+        screen: a finding becomes a candidate where both effects on half A go beyond the matched control, in log-odds,
+            and √(removal · transplant) reaches this before controls.
+        jitter: how far beside its place the content is also pasted, as a share of the shorter side.
+        permutations: at most so many in each test.
+    """
+
+    members: int = 100
+    screened: int = 40
+    budget: int = 0
+    fills: tuple[Fill, ...] = (NeighbourFill(), LocalMeanFill())
+    region: TopRegion = field(default_factory=TopRegion)
+    channels: TopChannels = field(default_factory=TopChannels)
+    screen: float = 0.03
+    jitter: float = 0.1
+    permutations: int = 9999
+    seed: int = 0
+    batch: int = field(default=256, metadata=TUNING)
+
+    def __post_init__(self) -> None:
+        if self.members < 1 or self.screened < 1 or not self.fills:
+            raise ValueError(
+                f"members is {self.members}, screened {self.screened} and there are {len(self.fills)} fills; a "
+                "verification needs at least one of each."
+            )
+
+    def site(self, model: nn.Module, maps: ClassMaps, device: torch.device) -> Site:
+        """Where the interventions of a class take place.
+
+        Raises:
+            SiteError: the model has no such layer.
+        """
+        judge = Judge(model, maps.target, device, self.batch)
+        return LayerSite(judge, maps.layer, maps.maps.shape[1]) if maps.layer else PixelSite(judge)
+
+    def locator(self, maps: ClassMaps) -> Locator:
+        """How regions are taken from these maps."""
+        return self.channels if maps.layer else self.region
+
+    def own_regions(
+        self, maps: ClassMaps, rows: Int[np.ndarray, " m"], cells: int | None = None
+    ) -> Bool[np.ndarray, "m ..."]:
+        """Each sample's own most relevant region, of so many cells if given."""
+        units = maps.of(rows)
+        locate = self.locator(maps)
+        return np.array([locate.of(unit, cells) for unit in units], bool).reshape(units.shape)
+
+    def fills_of(self, site: Site) -> tuple[Fill, ...]:
+        """The ways of removing at a site: the user's for pixels, the site's own for channels."""
+        return self.fills if isinstance(site, PixelSite) else site.fills
+
+    def sizes(self, findings: int, candidates: int) -> tuple[int, int]:
+        """Samples per finding on half A and per candidate on half B: each half gets half of the budget."""
+        if not self.budget:
+            return self.screened, self.members
+        screened = self.budget // 2 // (SCREEN_PASSES * max(findings, 1))
+        tested = self.budget // 2 // (TEST_PASSES * max(candidates, 1))
+        least = MEMBERS_AT_LEAST
+        return min(self.screened, max(least, screened)), min(self.members, max(least, tested))

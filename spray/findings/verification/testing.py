@@ -1,0 +1,238 @@
+"""The test of a class: candidates chosen on half A of all samples involved, tested on half B.
+
+The region comes from half A, too. Honest features are sufficient (a bag's handle makes a bag) or necessary, rarely
+both: the score is the geometric mean of the two net effects. It proves that the model *uses* the region, not
+that it is wrong to use it: that stays the human's verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import nn
+
+from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
+from spray.findings.verification.evidence import Evidence
+from spray.findings.verification.pairs import halves, some
+from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
+from spray.findings.verification.trial import Material, Part, Trial
+
+RIVALS = 4
+"""At most so many other findings' regions serve as controls; the largest findings' are taken."""
+DISTINCT = 0.5
+"""A rival's region is one of its own if so much of it lies outside the candidate's."""
+PICTURED = 6
+"""Samples that are shown before and after."""
+FIXED, MOVING, CHANNELS = "fixed", "moving", "channels"
+SCREENING = ("matched",)
+TESTING = ("matched", "random", "other findings")
+
+Regions = Callable[[ClassMaps, Int[np.ndarray, " m"]], Bool[np.ndarray, "#m ..."]]
+"""The region of each of some rows, or one for all."""
+
+
+def verify(
+    step: Verification,
+    model: nn.Module,
+    read: ReadInputs,
+    maps: ClassMaps,
+    candidates: Sequence[Candidate],
+    device: torch.device,
+) -> list[Evidence | None]:
+    """Evidence for every candidate of a class, in order; None where it has too few members or hosts.
+
+    Raises:
+        SiteError: the model does not have the layer or the channels that were analysed.
+    """
+    if len(maps.hosts) < MEMBERS_AT_LEAST or not candidates:
+        return [None] * len(candidates)
+    return _ClassTrials(step, model, read, maps, candidates, device).evidence()
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A finding's rows by half, the rest of its class likewise, and the region that half A shows."""
+
+    candidate: Candidate
+    members: tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]
+    rest: tuple[Int[np.ndarray, " c"], Int[np.ndarray, " d"]]
+    region: Bool[np.ndarray, ...]
+    seed: tuple[int, ...]
+
+
+class _ClassTrials:
+    """All findings of one class: screened on half A, the candidates among them tested on half B."""
+
+    def __init__(
+        self,
+        step: Verification,
+        model: nn.Module,
+        read: ReadInputs,
+        maps: ClassMaps,
+        candidates: Sequence[Candidate],
+        device: torch.device,
+    ) -> None:
+        self.step, self.read, self.maps, self.findings = step, read, maps, candidates
+        self.site = step.site(model, maps, device)
+        rng = np.random.default_rng([step.seed, maps.target + 1])
+        self.host_halves = halves(np.arange(len(maps.hosts)), rng)
+        self.shared_hosts = not np.isin(maps.hosts, maps.rows).any()
+        self.known_hosts: dict[int, tuple[Material, Int[np.ndarray, " h"]]] = {}
+        self.splits = [self._split(index) for index in range(len(candidates))]
+
+    def evidence(self) -> list[Evidence | None]:
+        """Of each finding, in order."""
+        tried = [split for split in self.splits if split is not None]
+        self.screened, _ = self.step.sizes(len(tried), 1)
+        screened = [None if split is None else self._screen(split) for split in self.splits]
+        passed = [found is not None and found.promising >= self.step.screen for found in screened]
+        if not any(passed):
+            return screened
+        _, self.tested = self.step.sizes(len(tried), sum(passed))
+        return [
+            self._test(index, found, passed) if found is not None and passed[index] else found
+            for index, found in enumerate(screened)
+        ]
+
+    def _split(self, index: int) -> _Split | None:
+        candidate, maps = self.findings[index], self.maps
+        usable = np.setdiff1d(maps.hosts, candidate.rows)
+        if min(len(candidate.rows), len(usable)) < MEMBERS_AT_LEAST:
+            return None
+        seed = (self.step.seed, maps.target + 1, index)
+        rng = np.random.default_rng(seed)
+        members = halves(candidate.rows, rng)
+        rest = halves(np.setdiff1d(maps.rows, candidate.rows), rng)
+        region = self.step.locator(maps).shared(maps.of(members[0]), maps.of(rest[0]))
+        return _Split(candidate, members, rest, region, seed) if region.any() else None
+
+    def _hosts(self, candidate: Candidate, half: int, most: int) -> tuple[Material, Int[np.ndarray, " h"]]:
+        """Hosts of one half; the same for all candidates, unless members of one can be hosts of another."""
+        if self.shared_hosts and half in self.known_hosts:
+            return self.known_hosts[half]
+        maps = self.maps
+        rng = np.random.default_rng([self.step.seed, maps.target + 1, 1_000_000 + half])
+        usable = self.host_halves[half]
+        usable = usable[~np.isin(maps.hosts[usable], candidate.rows)]
+        chosen = some(usable, most, rng)
+        found = Material.at(self.site, self.read(maps.hosts[chosen])), maps.host_labels[chosen]
+        self.known_hosts = {half: found}
+        return found
+
+    def _screen(self, split: _Split) -> Evidence:
+        """On half A, against the matched control only; a region that moves is tried where none is in place."""
+        trial = self._trial(split, 0, self.screened, _shared(split), [])
+        where = CHANNELS if self.maps.layer else FIXED
+        fixed = self._screened(trial, split, where)
+        if where == CHANNELS or fixed.promising >= self.step.screen:
+            return fixed
+        moving = self._screened(
+            self._trial(split, 0, self.screened, self.step.own_regions, []), split, MOVING
+        )
+        return moving if moving.promising >= self.step.screen else fixed
+
+    def _screened(self, trial: Trial, split: _Split, where: str) -> Evidence:
+        removal = trial.removal(self.step.fills_of(self.site), SCREENING)
+        pasted = trial.transplants(SCREENING)
+        return Evidence(
+            split.region, where, False, removal, pasted.effect, pasted.flip_rates(), len(trial.hosts)
+        )
+
+    def _test(self, index: int, chosen: Evidence, passed: Sequence[bool]) -> Evidence:
+        """On half B, against all controls."""
+        split = self.splits[index]
+        assert split is not None
+        regions = self.step.own_regions if chosen.where == MOVING else _shared(split)
+        rivals = self._rivals(index, split, passed)
+        trial = self._trial(self._honest(split, passed), 1, self.tested, regions, rivals)
+        removal = trial.removal(self.step.fills_of(self.site), TESTING)
+        pasted = trial.transplants(TESTING)
+        return Evidence(
+            split.region,
+            chosen.where,
+            True,
+            removal,
+            pasted.effect,
+            pasted.flip_rates(),
+            len(trial.hosts),
+            pasted.independence(),
+            None if self.maps.layer else pasted.moved(self.step.jitter),
+            {} if self.maps.layer else pasted.shown(self.step.fills[-1], PICTURED),
+        )
+
+    def _honest(self, split: _Split, passed: Sequence[bool]) -> _Split:
+        """Without members of other candidates among the rest, where enough are left: they may take another shortcut."""
+        others = [found.rows for found, good in zip(self.findings, passed, strict=True) if good]
+        rest = np.setdiff1d(split.rest[1], np.concatenate(others))
+        return replace(split, rest=(split.rest[0], rest)) if 2 * len(rest) >= MEMBERS_AT_LEAST else split
+
+    def _trial(
+        self, split: _Split, half: int, most: int, regions: Regions, rivals: Sequence[Candidate]
+    ) -> Trial:
+        step, maps, site = self.step, self.maps, self.site
+        rng = np.random.default_rng([*split.seed, half])
+        rows = some(split.members[half], most, rng)
+        members = Material.at(site, self.read(rows))
+        places = regions(maps, rows)
+        cells = round(float(places.reshape(len(places), -1).sum(1).mean()))
+        rest_rows = some(split.rest[half], most, rng)
+        hosts, host_labels = self._hosts(split.candidate, half, most)
+        rest = self._material(rest_rows, members)
+        return Trial(
+            site=site,
+            shared=Part(members, site.masks(places, members.content)),
+            elsewhere=Part(members, site.masks(_elsewhere(places, rng), members.content)),
+            rest=Part(rest, site.masks(step.own_regions(maps, rest_rows, cells), members.content)),
+            rivals=[
+                Part(
+                    self._material(some(rival.rows, most, rng), members),
+                    site.masks(rival.region[None], members.content),
+                )
+                for rival in rivals
+            ],
+            hosts=hosts,
+            host_labels=host_labels,
+            measure=maps.measure,
+            seed=int(rng.integers(2**31)),
+            permutations=step.permutations,
+        )
+
+    def _material(self, rows: Int[np.ndarray, " k"], like: Material) -> Material:
+        return Material.at(self.site, self.read(rows)) if len(rows) else like.none
+
+    def _rivals(self, index: int, split: _Split, passed: Sequence[bool]) -> list[Candidate]:
+        """Regions of other findings. Not of other candidates: of two shortcuts neither may hide the other."""
+        found = []
+        for other, rival in enumerate(self.findings):
+            own = rival.region & ~split.region
+            if other != index and not passed[other] and own.sum() > DISTINCT * rival.region.sum():
+                found.append(Candidate(rival.rows, own))
+        return sorted(found, key=lambda rival: -len(rival.rows))[:RIVALS]
+
+
+def _shared(split: _Split) -> Regions:
+    return lambda maps, rows: split.region[None]
+
+
+def _elsewhere(regions: Bool[np.ndarray, "k ..."], rng: np.random.Generator) -> Bool[np.ndarray, "k ..."]:
+    """As large regions somewhere else: the same shape moved (wrapping around the border), or other channels."""
+    if regions.ndim == 2:
+        return np.array([_other_channels(region, rng) for region in regions])
+    height, width = regions.shape[1:]
+    move = (
+        int(rng.integers(height // 4, height - height // 4 + 1)),
+        int(rng.integers(width // 4, width - width // 4 + 1)),
+    )
+    return np.roll(regions, move, (1, 2))
+
+
+def _other_channels(region: Bool[np.ndarray, " c"], rng: np.random.Generator) -> Bool[np.ndarray, " c"]:
+    """As many of the others, or all of them."""
+    others = np.flatnonzero(~region)
+    chosen = np.zeros_like(region)
+    chosen[rng.choice(others, min(int(region.sum()), len(others)), replace=False)] = True
+    return chosen

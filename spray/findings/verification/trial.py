@@ -1,0 +1,233 @@
+"""One candidate's interventions on one half of the samples: what was done to which images, and what the model said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from spray.findings.verification.effects import Control, Effect, strongest
+from spray.findings.verification.fills import Fill, jittered, transplant
+from spray.findings.verification.hosts import HostIndependence, host_independence
+from spray.findings.verification.judge import FLIP, LOGIT, Readings
+from spray.findings.verification.pairs import Pairs, matched
+from spray.findings.verification.sites import Site
+
+IN_PLACE = "in place"
+
+
+@dataclass(frozen=True)
+class Material:
+    """Some samples: their images, what is at the site of the interventions, and what the model says of them."""
+
+    images: Float[Tensor, "n ..."]
+    content: Float[Tensor, "n ..."]
+    before: Readings
+
+    @classmethod
+    def at(cls, site: Site, images: Float[Tensor, "n ..."]) -> Material:
+        """Of at least one image."""
+        return cls(images, site.content(images), site.judge.read(images))
+
+    @property
+    def none(self) -> Material:
+        """No sample of this kind."""
+        return Material(self.images[:0], self.content[:0], self.before[:0])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples with the region of each (or one for all) that may be removed from them or pasted elsewhere."""
+
+    material: Material
+    masks: Bool[Tensor, "#n ..."]
+
+    def masks_of(self, chosen: Int[Tensor, " k"]) -> Bool[Tensor, "#k ..."]:
+        """The regions of some of the samples."""
+        return self.masks if len(self.masks) == 1 else self.masks[chosen]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Interventions on the members of a candidate, with their controls.
+
+    Attributes:
+        shared: members with the region that they share.
+        elsewhere: the same members with the same shape at another place (other channels).
+        rest: others of the class, each with its own most relevant region, as large: the relevance-matched control.
+        rivals: members of other findings with their regions; and those regions on the members of this one.
+        hosts: samples that are not of the class.
+        host_labels: their labels, −1 where unknown.
+    """
+
+    site: Site
+    shared: Part
+    elsewhere: Part
+    rest: Part
+    rivals: Sequence[Part]
+    hosts: Material
+    host_labels: Int[np.ndarray, " h"]
+    measure: int
+    seed: int
+    permutations: int
+
+    def removal(self, fills: Sequence[Fill], controls: Sequence[str]) -> Effect:
+        """Falls of the class when the region is filled, in each way; controls by name, see ``CONTROLS``."""
+        ways: dict[str, Readings] = {}
+        compared: dict[str, dict[str, Control]] = {name: {} for name in controls}
+        for number, fill in enumerate(fills):
+            rng = np.random.default_rng([self.seed, number])
+            natural = self._natural(rng)
+            generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+            members = self.shared.material
+
+            def fall(
+                part: Part,
+                others: Float[Tensor, "n ..."],
+                fill: Fill = fill,
+                generator: torch.Generator = generator,
+            ) -> Readings:
+                content = fill.apply(part.material.content, part.masks, others, generator)
+                found: Readings = part.material.before - self.site.read(part.material.images, content)
+                return found
+
+            ways[fill.name] = fall(self.shared, natural)
+            same = np.arange(len(members))
+            if "matched" in compared:
+                falls = fall(self.rest, self.rest.material.content.roll(1, 0))
+                compared["matched"][fill.name] = matched(len(members), falls, rng)
+            if "random" in compared:
+                compared["random"][fill.name] = Control(same, fall(self.elsewhere, natural))
+            if "other findings" in compared:
+                tried = [fall(Part(members, rival.masks), natural) for rival in self.rivals]
+                found = [Control(same, values) for values in tried]
+                compared["other findings"][fill.name] = strongest(found, self.measure)
+        return Effect("removal", ways, compared, self.measure, self.seed, self.permutations)
+
+    def transplants(self, controls: Sequence[str]) -> Transplants:
+        """Rises of the class in the hosts when the region's content is pasted on them."""
+        return Transplants(self, controls)
+
+    def _natural(self, rng: np.random.Generator) -> Float[Tensor, "m ..."]:
+        """Content of other images for each member: of the class where there are others, of the hosts else."""
+        source = self.rest.material if len(self.rest.material) else self.hosts
+        dealt = rng.permutation(np.resize(np.arange(len(source)), len(self.shared.material)))
+        return source.content[torch.from_numpy(dealt)]
+
+
+class Transplants:
+    """The pasted pairs of a trial, and what they show by unit and by host."""
+
+    def __init__(self, trial: Trial, controls: Sequence[str]) -> None:
+        self.trial = trial
+        self.rng = np.random.default_rng([trial.seed, 1000])
+        self.pairs = Pairs.deal(len(trial.shared.material), len(trial.hosts), self.rng)
+        self.rises = self._rise(trial.shared, self.pairs.donor)
+        self.measured: dict[str, tuple[Int[np.ndarray, " q"], Readings]] = {}
+        everywhere = np.arange(len(self.pairs.host))
+        if "matched" in controls:
+            self.measured["matched"] = self._of_others(trial.rest)
+        if "random" in controls:
+            self.measured["random"] = everywhere, self._rise(trial.elsewhere, self.pairs.donor)
+        if "other findings" in controls:
+            tried = [self._of_others(rival) for rival in trial.rivals]
+            tried = [one for one in tried if len(one[0])]
+            if tried:
+                self.measured["other findings"] = max(tried, key=lambda one: one[1][:, trial.measure].mean())
+
+    @property
+    def effect(self) -> Effect:
+        """By unit, with the controls."""
+        trial = self.trial
+        ways = {IN_PLACE: self.pairs.averaged(self.rises)}
+        controls = {
+            name: {IN_PLACE: self.pairs.control(values, there)}
+            for name, (there, values) in self.measured.items()
+        }
+        return Effect("transplant", ways, controls, trial.measure, trial.seed, trial.permutations)
+
+    def flip_rates(self) -> dict[str, float]:
+        """Share of hosts that become the class: by the region's content, and by each control's."""
+        rates = {"shared": self._flipped(self.rises, np.arange(len(self.rises)))}
+        return rates | {
+            name: self._flipped(values, there)
+            for name, (there, values) in self.measured.items()
+            if len(there)
+        }
+
+    def moved(self, jitter: float) -> Effect:
+        """The content pasted beside its place, by up to this share of the shorter side: does it work elsewhere?"""
+        reach = max(1, round(jitter * min(self.trial.hosts.images.shape[-2:])))
+        donors, hosts = torch.from_numpy(self.pairs.donor), torch.from_numpy(self.pairs.host)
+        material, shared = self.trial.hosts, self.trial.shared
+        content = jittered(
+            material.content[hosts],
+            shared.material.content[donors],
+            shared.masks_of(donors),
+            reach,
+            self.rng,
+        )
+        rises = self.trial.site.read(material.images[hosts], content) - material.before[self.pairs.host]
+        return Effect("jittered transplant", {"jittered": self.pairs.averaged(rises)}, {}, self.trial.measure)
+
+    def shown(self, fill: Fill, count: int) -> dict[str, Float[Tensor, "n c h w"]]:
+        """A few members and the same without the region; a few hosts and the same with it."""
+        trial, shared = self.trial, self.trial.shared
+        chosen = torch.arange(min(count, len(shared.material)))
+        members, masks = shared.material.content[chosen], shared.masks_of(chosen)
+        generator = torch.Generator().manual_seed(trial.seed)
+        donors, hosts = (torch.from_numpy(side[:count]) for side in (self.pairs.donor, self.pairs.host))
+        onto, content = trial.hosts.content[hosts], shared.material.content[donors]
+        return {
+            "members": members,
+            "removed": fill.apply(members, masks, members.roll(1, 0), generator),
+            "hosts": onto,
+            "pasted": transplant(onto, content, shared.masks_of(donors)),
+        }
+
+    def independence(self) -> HostIndependence:
+        """Of the kind of host."""
+        trial, hosts = self.trial, np.arange(len(self.trial.hosts))
+        used = np.isin(hosts, self.pairs.host)
+        controls = {name: self._by_host(values, there) for name, (there, values) in self.measured.items()}
+        return host_independence(
+            trial.hosts.before[used, LOGIT],
+            trial.host_labels[used],
+            self._by_host(self.rises, np.arange(len(self.rises)))[used],
+            {name: values[used] for name, values in controls.items()},
+            trial.seed,
+            trial.permutations,
+        )
+
+    def _of_others(self, part: Part) -> tuple[Int[np.ndarray, " q"], Readings]:
+        """Contents of other samples' own regions on the same hosts; which pairs there were enough of them for."""
+        sources = self.pairs.sources(len(part.material), self.rng)
+        there = np.flatnonzero(sources >= 0)
+        return there, self._rise(part, sources[there], there)
+
+    def _rise(
+        self, part: Part, donors: Int[np.ndarray, " q"], there: Int[np.ndarray, " q"] | None = None
+    ) -> Readings:
+        hosts = self.pairs.host if there is None else self.pairs.host[there]
+        dealt, onto, material = torch.from_numpy(donors), torch.from_numpy(hosts), self.trial.hosts
+        content = transplant(material.content[onto], part.material.content[dealt], part.masks_of(dealt))
+        rises: Readings = self.trial.site.read(material.images[onto], content) - material.before[hosts]
+        return rises
+
+    def _by_host(self, values: Readings, there: Int[np.ndarray, " q"]) -> Float[np.ndarray, " h"]:
+        """Mean rise in log-odds of each host; NaN where there is none."""
+        count = np.bincount(self.pairs.host[there], minlength=len(self.trial.hosts))
+        total = np.bincount(self.pairs.host[there], weights=values[:, LOGIT], minlength=len(self.trial.hosts))
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def _flipped(self, rises: Readings, there: Int[np.ndarray, " q"]) -> float:
+        """Hosts are none of the class before, as a rule: what became it afterwards, before plus rise."""
+        after = self.trial.hosts.before[self.pairs.host[there], FLIP] + rises[:, FLIP]
+        return float(after.mean())
