@@ -33,6 +33,11 @@ class AnalysisHandle:
     def __repr__(self) -> str:
         return f"<Analysis {self.id}: {len(self.groups)} groups, {len(self._revisions())} lists of findings>"
 
+    def _repr_html_(self) -> str:
+        from stores.shown import analysis_html
+
+        return analysis_html(self)
+
     @property
     def id(self) -> str:
         """The first 12 hex digits of the provenance's id."""

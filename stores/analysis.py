@@ -85,3 +85,8 @@ class Finding:
     notes: tuple[str, ...] = ()
     pictures: Mapping[str, UInt8[np.ndarray, "n y x rgb"]] = field(default_factory=dict)
     """Samples before and after interventions: "members" and the same "removed", "hosts" and the same "pasted"."""
+
+    def _repr_html_(self) -> str:
+        from stores.shown import finding_html
+
+        return finding_html(self)

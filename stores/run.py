@@ -49,6 +49,11 @@ class Run:
         mode = "r+" if self.writable else "r"
         return f"<Run {str(self.path)!r} ({mode}): {self.n} samples, {len(self.classes)} classes>"
 
+    def _repr_html_(self) -> str:
+        from stores.shown import run_html
+
+        return run_html(self)
+
     @property
     def samples(self) -> Table:
         """The table "samples": ids, labels, predictions, logits, metadata, thumbnails."""

@@ -54,6 +54,11 @@ class Table:
             f"<Table {self.name!r}: {self.n} rows, {list(self.columns)}, {done} of {len(self.shards)} shards>"
         )
 
+    def _repr_html_(self) -> str:
+        from stores.shown import table_html
+
+        return table_html(self)
+
     @property
     def key(self) -> str:
         """Where it lies in the store; its shards are the units ``<key>/<number>``."""

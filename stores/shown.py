@@ -1,0 +1,125 @@
+"""What notebooks show of a store's objects, as HTML: text of strangers is escaped, pictures are data of the page."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+if TYPE_CHECKING:
+    from stores.analyses import AnalysisHandle
+    from stores.analysis import Finding
+    from stores.run import Run
+    from stores.tables import Table
+
+PAIRS = (("members", "removed"), ("hosts", "pasted"))
+"""Pictures before and after each intervention."""
+
+
+def run_html(run: Run) -> str:
+    """The tables and analyses of a run."""
+    tables = [
+        (table.name, f"{table.n:,}", f"{len(table.shards) - len(table.missing())} of {len(table.shards)}",
+         f"{len(table.failures):,}", ", ".join(table.columns))
+        for table in map(run.table, run.tables())
+    ]  # fmt: skip
+    analyses = ", ".join(escape(name) for name in run.analyses()) or "none yet"
+    return (
+        f"<p><b>{escape(str(run.path))}</b>: {run.n:,} samples, {len(run.classes)} classes</p>"
+        f"{_table(('table', 'rows', 'shards', 'failed rows', 'columns'), tables)}<p>analyses: {analyses}</p>"
+    )
+
+
+def table_html(table: Table) -> str:
+    """The columns of a table."""
+    columns = [(name, column.dtype, str(tuple(column.shape))) for name, column in table.columns.items()]
+    done = f"{len(table.shards) - len(table.missing())} of {len(table.shards)} shards"
+    head = f"<p><b>{escape(table.name)}</b>: {table.n:,} rows, {done}</p>"
+    return head + _table(("column", "dtype", "shape of a row"), columns)
+
+
+def analysis_html(handle: AnalysisHandle) -> str:
+    """The findings of an analysis, the most suspicious first."""
+    findings = [
+        ("⚑" if finding.flagged else "", finding.name, f"{len(finding.rows):,}", f"{finding.score:.2f}",
+         finding.summary)
+        for finding in handle.findings()[:10]
+    ]  # fmt: skip
+    facts = ", ".join(f"{name} {value}" for name, value in handle.facts.items())
+    head = f"<p><b>Analysis {escape(handle.id)}</b>: {len(handle.groups)} groups; {escape(facts)}</p>"
+    return head + (_table(("", "finding", "samples", "suspicion", "in words"), findings) if findings else "")
+
+
+def finding_html(finding: Finding) -> str:
+    """A finding: its mean map, its words, and pictures before and after interventions where it has them."""
+    state = "⚑ suspicious" if finding.flagged else "not flagged"
+    picture = "" if finding.mean_map is None else _image(red_blue(finding.mean_map)[None], 96)
+    words = (
+        f"<div><b>{escape(finding.name)}</b> · {state} · {finding.score:.2f} · {len(finding.rows):,} samples"
+        f"<br>{escape(finding.summary)}{''.join(f'<br>{escape(note)}' for note in finding.notes)}</div>"
+    )
+    shots = [
+        f"<div>{before}, before and after<br>"
+        f"{_image(finding.pictures[before], 48)}<br>{_image(finding.pictures[after], 48)}</div>"
+        for before, after in PAIRS
+        if len(finding.pictures.get(before, ())) and len(finding.pictures.get(after, ()))
+    ]
+    row = "<div style='display:flex;gap:16px;align-items:flex-start'>"
+    return f"{row}{picture}{words}</div>" + (f"{row}{''.join(shots)}</div>" if shots else "")
+
+
+def red_blue(relevance: Float[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x 3"]:
+    """Relevance in colour, symmetric about zero: white at zero, red above, blue below."""
+    values = np.nan_to_num(np.asarray(relevance, np.float64))
+    scaled = values / max(float(np.abs(values).max(initial=0.0)), 1e-12)
+    channels = (1 - np.clip(-scaled, 0, 1), 1 - np.abs(scaled), 1 - np.clip(scaled, 0, 1))
+    colours: np.ndarray = np.rint(255 * np.stack(channels, axis=-1)).astype(np.uint8)
+    return colours
+
+
+def bitmap(picture: UInt8[np.ndarray, "y x 3"]) -> bytes:
+    """The picture as a BMP file, which needs no library: a header, then rows from the bottom up, in steps of 4 bytes."""
+    height, width, _ = picture.shape
+    rows = np.zeros((height, -(-3 * width // 4) * 4), np.uint8)
+    rows[:, : 3 * width] = picture[::-1, :, ::-1].reshape(height, 3 * width)
+    header = struct.pack(
+        "<2sIHHIIiiHHIIiiII",
+        b"BM",
+        54 + rows.size,
+        0,
+        0,
+        54,
+        40,
+        width,
+        height,
+        1,
+        24,
+        0,
+        rows.size,
+        0,
+        0,
+        0,
+        0,
+    )
+    return header + rows.tobytes()
+
+
+def _image(pictures: UInt8[np.ndarray, "n y x c"], side: int) -> str:
+    rgb = np.repeat(pictures, 3, axis=-1) if pictures.shape[-1] == 1 else pictures[..., :3]
+    framed = np.pad(rgb, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
+    data = base64.b64encode(bitmap(np.concatenate(framed, axis=1))).decode("ascii")
+    return f"<img src='data:image/bmp;base64,{data}' style='height:{side}px;max-width:none;image-rendering:pixelated'>"
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    cell = "style='text-align:left'"
+    head = "".join(f"<th {cell}>{escape(name)}</th>" for name in names)
+    body = "".join(
+        f"<tr>{''.join(f'<td {cell}>{escape(str(value))}</td>' for value in row)}</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
