@@ -7,8 +7,13 @@ import errno
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
 
 from stores.errors import Damaged, StoreError
 from stores.owners import Owner
@@ -32,8 +37,8 @@ class Floor(Protocol):
     def read(self, key: str) -> bytes | None:
         """All bytes, or None where there is no such file."""
 
-    def read_part(self, key: str, offset: int, length: int | None) -> bytes | None:
-        """Bytes from an offset on (fewer at the end of the file; None: all of them), or None without the file."""
+    def parts(self, key: str) -> AbstractContextManager[Parts | None]:
+        """One file, open for reading parts of it; None without the file."""
 
     def size(self, key: str) -> int | None:
         """Length in bytes, or None where there is no such file."""
@@ -60,6 +65,17 @@ class Floor(Protocol):
         """The same files as a read-only Zarr store."""
 
 
+class Parts(Protocol):
+    """A file of which parts are read."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def read(self, offset: int, length: int) -> UInt8[np.ndarray, " n"]:
+        """So many bytes from an offset on, fewer at the end of the file. They last until the next call."""
+
+
 class LocalFloor:
     """Files below a folder. Every write goes to a temporary, is fsynced, renamed, and its folder fsynced."""
 
@@ -83,14 +99,16 @@ class LocalFloor:
         except IsADirectoryError as error:
             raise Damaged(f"{self._path(key)} is a folder where a file was expected.") from error
 
-    def read_part(self, key: str, offset: int, length: int | None) -> bytes | None:
-        """Bytes from an offset on, or None where there is no such file."""
+    @contextlib.contextmanager
+    def parts(self, key: str) -> Iterator[Parts | None]:
+        """One file, open for reading parts of it; None without the file."""
         try:
-            with self._path(key).open("rb") as file:
-                file.seek(max(offset, 0))
-                return file.read(-1 if length is None else length)
+            file = self._path(key).open("rb", buffering=0)
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            yield None
+            return
+        with file:
+            yield _LocalParts(file)
 
     def size(self, key: str) -> int | None:
         """Length in bytes, or None where there is no such file."""
@@ -172,6 +190,24 @@ class LocalFloor:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)  # noqa: PTH108
+
+
+class _LocalParts:
+    """Parts of an open file, all read into one piece of memory: it stays in the cache of the processor."""
+
+    def __init__(self, file: FileIO) -> None:
+        self.file = file
+        self.size = os.fstat(file.fileno()).st_size
+        self.memory = np.empty(0, np.uint8)
+
+    def read(self, offset: int, length: int) -> UInt8[np.ndarray, " n"]:
+        if length > len(self.memory):
+            self.memory = np.empty(length, np.uint8)
+        self.file.seek(offset)
+        done = 0
+        while done < length and (count := self.file.readinto(self.memory[done:length].data)):
+            done += count
+        return self.memory[:done]
 
 
 @contextlib.contextmanager

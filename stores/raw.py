@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import google_crc32c
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
 from stores.encoding import is_raw, rows_per_chunk
 from stores.errors import Damaged
-from stores.floor import Floor
+from stores.floor import Floor, Parts
 from stores.schema import Column
 
 _CRC = 4
@@ -38,29 +38,35 @@ def read_rows(
     file = "/".join([key, "c", str(shard), *("0" for _ in column.shape)])
     size = rows_per_chunk(column, rows_per_shard)
     local = rows - shard * rows_per_shard
-    index = _index(floor, file, rows_per_shard // size)
     values = np.empty((len(rows), *column.shape), column.dtype)
-    chunks, starts = np.unique(local // size, return_index=True)
-    for number, first, last in zip(chunks.tolist(), starts, [*starts[1:], len(rows)], strict=True):
-        offset, length = (0, None) if index is None else index[number].tolist()
-        data = _checked(floor.read_part(file, offset, length), file)
-        chunk = np.frombuffer(data, column.dtype).reshape(size, *column.shape)
-        np.take(chunk, local[first:last] - number * size, axis=0, out=values[first:last])
+    with floor.parts(file) as parts:
+        if parts is None:
+            raise Damaged(f"{file}: the file is missing")
+        index = _index(parts, file, rows_per_shard // size)
+        chunks, starts = np.unique(local // size, return_index=True)
+        for number, first, last in zip(chunks.tolist(), starts, [*starts[1:], len(rows)], strict=True):
+            offset, length = index[number]
+            data = _checked(parts, offset, length, file)
+            chunk = data.view(column.dtype).reshape(size, *column.shape)
+            # In range as they are; "clip" spares the copy that "raise" makes.
+            np.take(chunk, local[first:last] - number * size, axis=0, out=values[first:last], mode="clip")
     return values
 
 
-def _index(floor: Floor, file: str, chunks: int) -> Int[np.ndarray, "chunks 2"] | None:
-    """Where each chunk lies in the shard; None where the shard is one chunk."""
+def _index(parts: Parts, file: str, chunks: int) -> list[list[int]]:
+    """Offset and length of each chunk in the shard."""
     if chunks == 1:
-        return None
+        return [[0, parts.size]]
     length = 16 * chunks + _CRC
-    size = floor.size(file) or 0
-    data = _checked(floor.read_part(file, size - length, length), file)
-    return np.frombuffer(data, "<u8").reshape(chunks, 2)
+    data = _checked(parts, parts.size - length, length, file)
+    found: list[list[int]] = data.view("<u8").reshape(chunks, 2).tolist()
+    return found
 
 
-def _checked(data: bytes | None, file: str) -> memoryview:
-    """The bytes before their CRC-32C."""
-    if data is None or len(data) < _CRC or google_crc32c.value(data) != _RESIDUE:
+def _checked(parts: Parts, offset: int, length: int, file: str) -> UInt8[np.ndarray, " n"]:
+    """Bytes of the file, without the CRC-32C that they end in."""
+    inside = offset >= 0 and _CRC <= length <= parts.size - offset
+    data = parts.read(offset, length) if inside else np.empty(0, np.uint8)
+    if len(data) != length or google_crc32c.value(data) != _RESIDUE:
         raise Damaged(f"{file}: a chunk is missing or its checksum does not match")
-    return memoryview(data)[:-_CRC]
+    return data[:-_CRC]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import numpy as np
+from jaxtyping import UInt8
 
 from stores.errors import StoreError
 
@@ -38,17 +42,18 @@ class ObjectFloor:
             except FileNotFoundError:
                 return None
 
-    def read_part(self, key: str, offset: int, length: int | None) -> bytes | None:
-        """Bytes from an offset on, or None where there is no such object."""
+    @contextmanager
+    def parts(self, key: str) -> Iterator[_ObjectParts | None]:
+        """One object, of which parts are read; None without the object."""
+        size = self.size(key)
+        yield None if size is None else _ObjectParts(self, key, size)
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """Bytes of an object that is there, from an offset on."""
         import obstore
 
-        if length is None:
-            return self.read(key)
         with self._told(key):
-            try:
-                return bytes(obstore.get_range(self._store, key, start=max(offset, 0), length=length))
-            except FileNotFoundError:
-                return None
+            return bytes(obstore.get_range(self._store, key, start=offset, length=length))
 
     def size(self, key: str) -> int | None:
         """Length in bytes, or None where there is no such object."""
@@ -132,6 +137,20 @@ class ObjectFloor:
                 f"{self._url}: {key or 'listing'}: {str(error).partition(chr(10))[0]}. Check the URL, the network, and "
                 "the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT, … for s3://)."
             ) from error
+
+
+@dataclass(frozen=True)
+class _ObjectParts:
+    """Parts of an object, each a request."""
+
+    floor: ObjectFloor
+    key: str
+    size: int
+
+    def read(self, offset: int, length: int) -> UInt8[np.ndarray, " n"]:
+        length = min(length, self.size - offset)
+        data = self.floor.read_range(self.key, offset, length) if length > 0 else b""
+        return np.frombuffer(data, np.uint8)
 
 
 def remote_floor(url: str) -> ObjectFloor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,7 @@ from audit_tools import Images, contents, tiny_model
 import stores
 from spray.attribution import Attribution, attribute_dataset, attribute_share
 from spray.attribution.cluster import POISON, attribute_on
-from spray.attribution.launch import cluster
+from spray.attribution.launch import cluster, slurm
 from spray.engine.errors import AttributionError
 
 STEP = Attribution(block=4, grid=5, thumbnails=8)
@@ -32,6 +33,7 @@ class Deadly(Images):
     def __init__(self, rows: tuple[int, ...], once: Path | None = None) -> None:
         super().__init__()
         self.rows, self.once = rows, once
+        self.targets = self.labels  # known without reading a sample, as torchvision's data sets do
 
     def __getitem__(self, row: int) -> object:
         if row in self.rows and multiprocessing.parent_process() is not None:
@@ -82,6 +84,15 @@ def test_a_worker_killed_half_way_loses_nothing(client: Any, alone: Path, tmp_pa
     attribute_on(client, tiny_model(), data, tmp_path / "run.zarr", STEP)
     assert int((tmp_path / "died").read_text()) != os.getpid()
     assert contents(tmp_path / "run.zarr") == contents(alone)
+    (death,) = told(tmp_path / "run.zarr", "worker died")
+    assert death["shard"] == 3 and death["times"] == 1
+    assert sorted(it["shard"] for it in told(tmp_path / "run.zarr", "shard")) == [0, 1, 2, 3, 4]
+
+
+def told(store: Path | str, event: str) -> list[dict[str, Any]]:
+    """The log's lines of one event."""
+    lines = [line for path in Path(f"{store}.log").iterdir() for line in path.read_text().splitlines()]
+    return [record for record in map(json.loads, lines) if record["event"] == event]
 
 
 @pytest.mark.slow
@@ -89,6 +100,8 @@ def test_poisonous_images_cost_only_themselves(client: Any, alone: Path, tmp_pat
     run = attribute_on(client, tiny_model(), Deadly((14,)), tmp_path / "run.zarr", STEP)
     assert run.samples.failures == run.table(TABLE).failures == {14: f"Poisonous: {POISON}"}
     assert stores.check(run.path) == [] and run.samples.read("id", [14]).tolist() == ["14"]
+    assert run.samples.read("label", [14]).tolist() == [14 % 3]
+    assert {"rows": [14], "event": "quarantine"}.items() <= told(run.path, "quarantine")[0].items()
     rest = [row for row in range(20) if row != 14]
     expected = stores.open(alone).table(TABLE)
     for column in expected.columns:
@@ -99,6 +112,7 @@ def test_poisonous_images_cost_only_themselves(client: Any, alone: Path, tmp_pat
 def test_a_poisonous_image_among_the_first(client: Any, tmp_path: Path) -> None:
     run = attribute_on(client, tiny_model(), Deadly((1,)), tmp_path / "run.zarr", STEP)
     assert list(run.samples.failures) == [1] and run.samples.complete
+    assert run.samples.read("label", [1]).tolist() == [1]
 
 
 def test_errors_of_workers_reach_the_caller(client: Any, alone: Path) -> None:
@@ -154,4 +168,109 @@ def test_clusters_that_make_no_sense(spec: str) -> None:
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
     pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
     with pytest.raises(AttributionError, match="cannot be read"), cluster(f"slurm:{tmp_path}/none.toml"):
+        pass
+
+
+PROFILE = """
+jobs = 2
+[cluster]
+queue = "gpu"
+account = "audits"
+memory = "2GB"
+walltime = "00:10:00"
+interface = "lo"
+job_extra_directives = ["--gres=gpu:1"]
+job_script_prologue = ["module load cuda"]
+"""
+
+
+def test_a_slurm_profile_becomes_the_job_that_it_says(tmp_path: Path) -> None:
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    (tmp_path / "gpu.toml").write_text(PROFILE)
+    made, jobs = slurm(tmp_path / "gpu.toml")
+    with made:
+        script = made.job_script()
+    assert jobs == 2
+    for line in (
+        "-p gpu",
+        "-A audits",
+        "-t 00:10:00",
+        "--gres=gpu:1",
+        "--mem=2G",
+        "-n 1",
+        "--cpus-per-task=1",
+    ):
+        assert f"#SBATCH {line}\n" in script
+    command = script.splitlines()[-1]
+    assert "module load cuda" in script
+    assert "dask" in command and "--nthreads 1" in command and "tcp://127.0.0.1:" in command
+
+
+SBATCH = """#!{python}
+import pathlib, shutil, subprocess, sys
+folder = pathlib.Path({folder!r})
+number = len(list(folder.glob("job-*.sh")))
+script = folder / f"job-{{number}}.sh"
+shutil.copy(sys.argv[-1], script)
+with (folder / f"job-{{number}}.out").open("w") as out:
+    process = subprocess.Popen(["bash", script], stdout=out, stderr=out, start_new_session=True)
+(folder / f"job-{{number}}.pid").write_text(str(process.pid))
+print(f"Submitted batch job {{number}}")
+"""
+SCANCEL = """#!{python}
+import os, pathlib, signal, sys
+for number in sys.argv[1:]:
+    pid = int((pathlib.Path({folder!r}) / f"job-{{number}}.pid").read_text())
+    try:
+        os.killpg(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_jobs_of_a_batch_system_write_the_store_of_one_process(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With commands in the place of SLURM's that run each job script on this machine."""
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    (tmp_path / "bin").mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        path = tmp_path / "bin" / name
+        path.write_text(text.format(python=sys.executable, folder=str(tmp_path)))
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where the workers find the data set
+    (tmp_path / "profile.toml").write_text(PROFILE.replace("module load cuda", "true"))
+    out = tmp_path / "run.zarr"
+    with cluster(f"slurm:{tmp_path / 'profile.toml'}") as client:
+        attribute_on(client, tiny_model(), Images(), out, STEP)
+    assert contents(out) == contents(alone)
+    assert len(list(tmp_path.glob("job-*.sh"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        ("jobs = 0\n[cluster]\nmemory = '1GB'", "jobs is 0, expected a number from 1 on"),
+        ("jobs = true\n[cluster]\nmemory = '1GB'", "jobs is True"),
+        ("job = 2\n[cluster]\nmemory = '1GB'", "unknown entry 'job'"),
+        ("jobs = 2", r"expected a table \[cluster\] with at least memory"),
+        ("cluster = 3", r"expected a table \[cluster\]"),
+        ("[cluster]\nqueue = 'gpu'", "at least memory"),
+        ("[cluster]\nmemory = '1GB'\ncores = 'four'", "cores is 'four', expected a number"),
+        ("[cluster]\nmemory = '1GB'\nqeue = 'gpu'", "refuses the entries of .cluster.: .*qeue"),
+        ("[cluster]\nmemory = 'lots'", "refuses the entries of .cluster.: .*lots"),
+        (
+            "[cluster]\nmemory = '1GB'\ninterface = 'no-such-card'",
+            "refuses the entries of .cluster.: .*no-such-card",
+        ),
+        ("jobs = = 2", "cannot be read"),
+        ("\x00", "cannot be read"),
+    ],
+)
+def test_profiles_that_cannot_be_followed(tmp_path: Path, profile: str, words: str) -> None:
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    (tmp_path / "profile.toml").write_text(profile)
+    with pytest.raises(AttributionError, match=words), cluster(f"slurm:{tmp_path / 'profile.toml'}"):
         pass

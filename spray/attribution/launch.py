@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
+import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -81,11 +83,14 @@ def slurm(profile: Path) -> tuple[Any, int]:
         made = import_module("dask_jobqueue").SLURMCluster(**{**DEFAULTS, **arguments})
     except ImportError as error:
         raise AttributionError("SLURM needs dask-jobqueue: pip install 'spray-audit[cluster]'.") from error
-    except (TypeError, ValueError) as error:
-        raise AttributionError(
-            f"{profile}: dask_jobqueue.SLURMCluster refuses the entries of [cluster]: {error}"
-        ) from error
-    return made, jobs
+    except (TypeError, ValueError, RuntimeError) as error:
+        refusal = f"{profile}: dask_jobqueue.SLURMCluster refuses the entries of [cluster]: {error}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # it complains that it was never finished
+            traceback.clear_frames(error.__traceback__)
+    else:
+        return made, jobs
+    raise AttributionError(refusal)
 
 
 def _read(profile: Path) -> tuple[int, Mapping[str, Any]]:
