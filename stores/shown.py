@@ -83,7 +83,7 @@ def red_blue(relevance: Float[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x 3"]:
 
 
 def bitmap(picture: UInt8[np.ndarray, "y x 3"]) -> bytes:
-    """The picture as a BMP file, which needs no library: a header, then rows from the bottom up, in steps of 4 bytes."""
+    """The picture as a BMP file, which needs no library: a header, then rows from the bottom, padded to 4 bytes."""
     height, width, _ = picture.shape
     rows = np.zeros((height, -(-3 * width // 4) * 4), np.uint8)
     rows[:, : 3 * width] = picture[::-1, :, ::-1].reshape(height, 3 * width)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, Visit, chromium, near
+from store_tools import s3_server
 
 import stores
 import stores.synthetic
@@ -30,9 +34,10 @@ def run(tmp_path_factory):
     return stores.synthetic.make(tmp_path_factory.mktemp("served") / "run.zarr", samples=300)
 
 
-@pytest.fixture(scope="module")
-def url(run):
-    command = [sys.executable, "-W", "error", "-c", SCRIPT, str(run.path)]
+@contextmanager
+def serving(store):
+    """A server of its own for a store."""
+    command = [sys.executable, "-W", "error", "-c", SCRIPT, str(store)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield server.stdout.readline().strip()
@@ -42,6 +47,12 @@ def url(run):
         except subprocess.TimeoutExpired:
             server.kill()
             raise
+
+
+@pytest.fixture(scope="module")
+def url(run):
+    with serving(run.path) as address:
+        yield address
 
 
 def ask(url, *, body=None, **headers):
@@ -203,3 +214,37 @@ def test_a_served_class_has_the_mean_maps_of_a_written_one_and_pictures_at_full_
         assert page["maps"]["shape"][0] == 3
         full = run.table("relevance/epsilon_plus_flat").columns["input.full"].shape
         assert page["maps"]["shape"][1:] == list(full[1:])
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium")
+def test_a_remote_store_is_served_read_as_it_is_looked_at_and_judged(monkeypatch):
+    with s3_server(monkeypatch) as bucket:
+        run = stores.synthetic.make(f"{bucket}/run.zarr", samples=90)
+        finding = run.analysis().findings()[0]
+        with serving(run.path) as address, chromium() as browser:
+            visit = Visit(browser, address)
+            visit.settled("spray.pictures(spray.state.chunk, spray.state.selection[0]) !== null")
+            assert near(visit.pixels("#gallery canvas"), (255, 0, 0), 70) > 20
+            read = [url for url in visit.requests if "/data/" in url]
+            assert len([url for url in read if "/data/chunk-" in url]) == 1, "one class is looked at"
+            visit.page.click("#case-more")
+            visit.settled("document.querySelectorAll('.pair-pictures').length > 0")
+            visit.page.click("#cluster-back")
+            visit.settled("spray.state.page === 'class'")
+            visit.page.fill("#verdict-note", "from afar")
+            visit.page.locator("#verdict-buttons").get_by_role("radio", name="Clever Hans").click()
+            visit.settled("document.getElementById('verdict-status').textContent === 'Saved in the store.'")
+            visit.close()
+        (given,) = stores.open(run.path).verdicts()
+    assert (given.key, given.verdict, given.note) == (finding.name, "clever_hans", "from afar")
+
+
+def test_positions_asked_for_come_in_their_order(run, url):
+    analysis = run.analysis().id
+    page = json.loads(ask(f"{url}data/pictures-{analysis}-0-7.2.5")[1])
+    single = [json.loads(ask(f"{url}data/pictures-{analysis}-0-{i}")[1]) for i in (7, 2, 5)]
+    scales = [np.frombuffer(base64.b64decode(one["scale"]["data"]), np.float32) for one in single]
+    np.testing.assert_array_equal(
+        np.frombuffer(base64.b64decode(page["scale"]["data"]), np.float32), np.concatenate(scales)
+    )
