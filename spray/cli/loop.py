@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 METHODS = ("p-clarc", "a-clarc", "removal", "rrr")
 SHOWN_PAIRS = 12
+PARTS_OF_FEEDBACK = ("findings", "lists", "masks", "split", "weights")
 DIRECTIONS = ("signal", "svm", "ridge", "logistic")
 PLACE = click.Path(dir_okay=False, path_type=Path)
 
@@ -286,4 +287,81 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-COMMANDS: tuple[click.Command, ...] = (correct, compare)
+@click.command()
+@click.argument("store", type=str)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--to", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
+@click.option(
+    "--only",
+    "parts",
+    multiple=True,
+    type=click.Choice(PARTS_OF_FEEDBACK),
+    help="Only this part (repeatable).",
+)
+@click.option("--flagged", is_flag=True, help="Condemn what the machine flagged and nobody judged, too.")
+@click.option(
+    "--weight", type=float, default=0.0, show_default=True, help="Weight of a condemned sample, below 1."
+)
+@click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
+@click.option("--force", is_flag=True, help="Replace a folder of an earlier export.")
+@json_option
+def feedback(
+    store: str,
+    folder: Path,
+    to: str,
+    parts: tuple[str, ...],
+    flagged: bool,
+    weight: float,
+    analysis_id: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """What follows from the verdicts: sample lists, masks, a cleaned split, sample weights.
+
+    Only what people called a Clever Hans is condemned, and of that the very samples they judged; where they disagree,
+    nothing is. --flagged takes the machine's word where nobody has spoken.
+
+    \b
+    Examples:
+      spray verdicts add run.zarr verdicts.json
+      spray feedback run.zarr feedback/
+      spray feedback run.zarr feedback/ --to parquet --only split --only weights --weight 0.1
+    """
+    import stores
+    from stores.exchange import export_feedback
+
+    told = export_feedback(
+        stores.open(store),
+        folder,
+        to,
+        analysis=analysis_id,
+        parts=parts or PARTS_OF_FEEDBACK,
+        flagged=flagged,
+        weight=weight,
+        force=force,
+    )
+    if as_json:
+        click.echo(json.dumps({**asdict(told), "folder": str(told.folder)}))
+        return
+    if told.by_machine:
+        click.echo(
+            f"WARNING: {told.by_machine} findings are condemned by the machine alone (--flagged): nobody has said that "
+            "what they use is wrong.",
+            err=True,
+        )
+    if told.conflicts:
+        click.echo(printable(f"Judged differently, so not condemned: {', '.join(told.conflicts)}."), err=True)
+    if told.inherited:
+        click.echo(
+            printable(f"Verdicts of an earlier analysis, please confirm: {', '.join(told.inherited)}."),
+            err=True,
+        )
+    click.echo(
+        printable(
+            f"{told.folder}: {told.condemned} samples condemned by {told.by_people} verdicts"
+            f"{f' and {told.by_machine} flags' if told.by_machine else ''}, {told.kept} kept."
+        )
+    )
+
+
+COMMANDS: tuple[click.Command, ...] = (correct, compare, feedback)
