@@ -503,6 +503,126 @@ def test_hostile_names_are_text_and_nothing_else(browser, hostile):
     v.close()  # fails on any dialog, error or request
 
 
+def hostile_store(path):
+    """A store in which every name that a stranger may choose is hostile."""
+    n = 60
+    columns = {"__proto__": [HOSTILE] * n, "constructor": ["x", "y"] * (n // 2), "toString": range(n)}
+    run = stores.synthetic.make(path, samples=n, metadata=columns)
+    first = run.analysis()
+    groups = []
+    for index in first.groups:
+        group = first.read(index)
+        clusterings = {f"{HOSTILE}{name}": result for name, result in group.clusterings.items()}
+        clusterings["__proto__"] = next(iter(group.clusterings.values()))
+        pictures = {f"{HOSTILE}{name}": xy for name, xy in group.pictures.items()}
+        groups.append(dataclasses.replace(group, clusterings=clusterings, pictures=pictures))
+    handle = run.write_analysis(
+        stores.Provenance(({"name": HOSTILE},)), groups, facts=first.facts | {"group_by": HOSTILE}
+    )
+    findings = [
+        dataclasses.replace(
+            finding,
+            clustering=f"{HOSTILE}hdbscan",
+            parts={HOSTILE: 0.5, f"{HOSTILE}2": None},
+            evidence={**finding.evidence, HOSTILE: {HOSTILE: HOSTILE}, "list": [{HOSTILE: HOSTILE}]},
+            summary=HOSTILE,
+            notes=(HOSTILE,),
+        )
+        for finding in first.findings()
+    ]
+    handle.write_findings(findings, stores.Provenance(({"name": HOSTILE},)))
+    ids = tuple(str(name) for name in run.samples.read("id", findings[0].rows))
+    run.add_verdict(
+        stores.Verdict("finding", handle.id, HOSTILE, "valid", HOSTILE, HOSTILE, "2026-01-01T00:00:00Z", ids)
+    )
+    return run
+
+
+def test_every_name_in_a_store_may_be_hostile(browser, tmp_path):
+    run = hostile_store(tmp_path / "run.zarr")
+    finding = run.analysis().findings()[0]
+    v = Visit(browser, reports.build(run.path, tmp_path / "r.html").as_uri())
+    for select in ("#picture", "#colour", "#gallery-keep", "#gallery-sort"):
+        for value in v.state(
+            f"[...document.querySelector('{select}').options].map((option) => option.value)"
+        ):
+            v.page.select_option(select, value)
+            assert v.page.locator("#gallery").is_visible()
+    assert "meta.__proto__" in v.state("[...document.querySelector('#colour').options].map((o) => o.value)")
+    v.page.select_option("#colour", "meta.__proto__")
+    assert HOSTILE in v.page.inner_text("#legend")
+    for radio in v.page.locator("#clustering [role=radio]").all():
+        radio.click()
+    assert HOSTILE in v.page.inner_text("#panel-finding")
+    for page in ("overview", "summary", "about"):
+        v.page.click(f"#pages a[data-page={page}]")
+        v.settled(f"spray.state.page === '{page}'")
+        v.state("document.querySelectorAll('details').forEach((entry) => (entry.open = true))")
+        text = v.page.inner_text(f"#page-{page}")
+        assert HOSTILE in (text.replace('\\"', '"') if page == "about" else text)
+    go = {"page": "cluster", "group": finding.group, "subject": finding.name}
+    v.state(f"spray.router.go({json.dumps(go)}).then(() => null)")
+    v.settled("spray.state.page === 'cluster'")
+    assert HOSTILE in v.page.inner_text("#cluster-columns")
+    assert v.page.locator("img").count() == 0
+    v.close()
+
+
+def test_a_verdict_file_may_be_hostile(visit):
+    v = visit()
+    judge(v, "valid", note="mine")
+    file = exported(v)
+    file["verdicts"][0] |= {
+        "note": HOSTILE,
+        "annotator": HOSTILE,
+        "__proto__": {"polluted": 1},
+        "more": "fields",
+    }
+    import_file(v, json.dumps(file))
+    v.settled("document.getElementById('verdict-status').textContent === '1 verdict imported.'")
+    assert v.state("({}).polluted === undefined")
+    assert set(exported(v)["verdicts"][-1]) == {field.name for field in dataclasses.fields(stores.Verdict)}
+    for verdict in ("toString", "__proto__"):
+        file["verdicts"][0]["verdict"] = verdict
+        import_file(v, json.dumps(file))
+        v.settled("document.getElementById('verdict-status').classList.contains('bad')")
+    file["verdicts"][0] |= {"verdict": "valid", "members": [1, 2]}
+    import_file(v, json.dumps(file))
+    v.settled("document.getElementById('verdict-status').classList.contains('bad')")
+    v.page.click("#pages a[data-page=summary]")
+    v.settled("spray.state.page === 'summary'")
+    assert HOSTILE in v.page.inner_text("#page-summary")
+
+
+def test_the_whole_report_works_in_a_notebooks_frame(browser, report):
+    """A frame without an origin: no storage, and an address that cannot be changed as a page's can."""
+    context = browser.new_context(viewport={"width": 1440, "height": 940})
+    page = context.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.set_content(f"<!DOCTYPE html><body>{reports.Inline(report)._repr_html_()}</body>")
+    frame = page.frame_locator("iframe")
+    frame.locator("body.ready").wait_for()
+    second = frame.locator("#class-list .class").nth(1)
+    second.click()
+    frame.locator("#class-list .class[aria-current=true]").filter(
+        has_text=second.locator(".name").inner_text()
+    ).wait_for()
+    frame.locator(".tile").first.wait_for()
+    frame.locator("#pages a[data-page=summary]").click()
+    frame.locator("#summary-flagged section").wait_for()
+    context.close()
+    assert problems == []
+
+
+def test_only_plain_bokeh_is_in_the_page_and_nothing_is_fetched(report):
+    html = report.read_text(encoding="utf-8")
+    for part in ("DataTable", "MathJax-script", "cdn.bokeh.org", "cdn.jsdelivr"):
+        assert part not in html.partition("</style>")[0]
+    assert "SlickGrid" not in html, "the tables' component is not bundled"
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"']?(https?:|//)", html)
+
+
 def test_the_policy_forbids_what_the_report_does_not_need(visit):
     v = visit()
     policy = v.page.locator("meta[http-equiv]").get_attribute("content")

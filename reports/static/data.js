@@ -32,7 +32,9 @@ spray.unpack = async (packed) => {
 /** Decode one class: columns by position, member positions by subject key, mean maps of clusters. */
 spray.decode = async (raw) => {
   const { index, n, ids } = raw;
-  const chunk = { index, n, ids, classScale: raw.class_scale, pictures: {}, labels: {}, members: {}, means: {}, metadata: {} };
+  const chunk = { index, n, ids, classScale: raw.class_scale };
+  // Names come from strangers: in an object without a prototype "__proto__" is a name like any other.
+  for (const columns of ["pictures", "labels", "members", "means", "metadata"]) chunk[columns] = Object.create(null);
   const jobs = [];
   const put = (target, name, packed) => jobs.push(spray.unpack(packed).then((values) => (target[name] = values)));
   for (const name of ["rows", "label", "prediction", "confidence", "vectors"]) put(chunk, name, raw[name]);

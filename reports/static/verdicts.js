@@ -140,13 +140,14 @@ spray.verdicts = (() => {
     if (file.store !== report.store) throw new Error("These verdicts belong to another store: nothing was imported. Open the report of that store to import them.");
     if (!Array.isArray(file.verdicts)) throw new Error("This file is damaged: its list of verdicts is missing.");
     for (const record of file.verdicts) {
-      const whole = fields.every((name) => typeof record?.[name] === "string") && Array.isArray(record.members);
-      if (!whole || !(record.verdict in symbols)) throw new Error("This file is damaged: a verdict lacks a field. Nothing was imported.");
+      const whole = fields.every((name) => typeof record?.[name] === "string") && Array.isArray(record.members) && record.members.every((id) => typeof id === "string");
+      if (!whole || !Object.hasOwn(symbols, record.verdict)) throw new Error("This file is damaged: a verdict lacks a field. Nothing was imported.");
       if (digest([...record.members].sort(byCodePoint)) !== record.digest) {
         throw new Error(`The members of ${record.key} do not match their digest: the file was altered. Nothing was imported.`);
       }
     }
-    const fresh = file.verdicts.filter((record) => !all().some((known) => same(known, record)));
+    const bare = (record) => Object.fromEntries([...fields, "members"].map((name) => [name, record[name]]));
+    const fresh = file.verdicts.map(bare).filter((record) => !all().some((known) => same(known, record)));
     mine.push(...fresh);
     changed();
     return fresh;
