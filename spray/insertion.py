@@ -56,7 +56,7 @@ def fold(model: nn.Module, layer: str, matrix: Float[Tensor, "c c"], offset: Flo
     ):
         return False
     with torch.no_grad():
-        weight, bias = module.weight.double(), module.bias.double()
+        weight, bias = module.weight.cpu().double(), module.bias.cpu().double()
         exact = matrix.to(weight)
         module.weight.copy_((exact @ weight.flatten(1)).view_as(weight))
         module.bias.copy_(exact @ bias + offset.to(bias))

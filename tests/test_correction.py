@@ -276,6 +276,33 @@ def test_candidates_lie_along_the_trunk_and_spare_the_logits() -> None:
     assert candidates(network(), torch.rand(1, 1, SIDE, SIDE)) == ["0", "1", "4", "5"]
 
 
+def test_candidates_of_a_transformer_are_its_blocks() -> None:
+    class Transformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(1, 8, 4, 4)
+            self.encoder = nn.Module()
+            self.encoder.blocks = nn.Sequential(*(nn.Linear(8, 8) for _ in range(5)))
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.patches(x).flatten(2).transpose(1, 2)
+            return self.head(self.encoder.blocks(tokens).mean(1))
+
+    named = candidates(Transformer(), torch.rand(1, 1, SIDE, SIDE))
+    assert named == ["patches", *(f"encoder.blocks.{i}" for i in range(5))]
+
+
+def test_where_channels_are_is_seen_by_the_shape_or_said() -> None:
+    last, first = torch.rand(2, 7, 7, 16), torch.rand(2, 16, 7, 7)
+    assert not Site("x").pixels(last) and Site("x").pixels(first)
+    assert Site("x", "first").pixels(last) and not Site("x", "last").pixels(first)
+    assert Site("x").places(last).shape == Site("x").places(first).shape == (2, 49, 16)
+    mask = torch.zeros(14, 14, dtype=torch.bool)
+    mask[:2, :2] = True
+    assert Site("x").shares(last, mask).argmax() == Site("x").shares(first, mask).argmax() == 0
+
+
 def test_the_penalty_is_ross_and_others() -> None:
     torch.manual_seed(0)
     model, x, y = nn.Linear(4, 3).double(), torch.rand(5, 4).double(), torch.tensor([0, 1, 2, 0, 1])
@@ -358,7 +385,7 @@ def test_mistakes_are_named_with_the_way_out(case: tuple[Run, nn.Module, TensorD
     refused("no finding or verdict 'c9.f9'.*c3.f0, c3.f1", "c9.f9")
     refused("at least 5 are needed", "c3.f1")
     refused("no module 'nine'", layer="nine")
-    refused("after @ only 'last'", layer="0@first")
+    refused("after @ stands", layer="0@middle")
     refused("there is no correction 'magic'. There are: p-clarc", method="magic")
     refused("takes no layer", method="removal", layer="4")
     refused("no members", [])

@@ -211,6 +211,12 @@ class Pixels:
         """Every row of the data set."""
         return np.arange(len(self.data.ids))
 
+    @cached_property
+    def digests(self) -> Int[np.ndarray, " n"]:
+        """Of the pixels of every sample that can be read."""
+        parts = [inputs for _, inputs, _ in self.batches(self.all_rows)]
+        return np.array([input_digest(pixels) for part in parts for pixels in part], dtype=np.int64)
+
     def _check(self, rows: Rows, inputs: Float[Tensor, "b ..."]) -> None:
         if self._digests is None:
             return

@@ -17,38 +17,43 @@ from spray.correction.errors import CorrectionError
 from spray.engine.errors import BadInput
 from spray.engine.preflight import check_layers
 
-MOST_CANDIDATES = 16
+MOST_CANDIDATES, FEWEST_CANDIDATES, DEEPEST = 16, 4, 3
 _PASSIVE = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Identity, nn.Flatten, nn.MaxPool2d)
 
 
 @dataclass(frozen=True)
 class Site:
-    """A module whose output is corrected; ``last`` says that a four-axis output has its channels last."""
+    """A module whose output is corrected.
+
+    ``channels`` says where a four-axis output has its channels: "first", "last", or "" to see by the shape: last where
+    axes 1 and 2 are as long and the last is not, as in (n, 7, 7, 768).
+    """
 
     name: str
-    last: bool = False
+    channels: str = ""
 
     @classmethod
     def parse(cls, text: str, model: nn.Module) -> Site:
-        """From ``NAME`` or ``NAME@last``.
+        """From ``NAME``, ``NAME@first`` or ``NAME@last``.
 
         Raises:
             CorrectionError: the model has no such module.
         """
         name, _, suffix = text.partition("@")
-        if suffix not in ("", "last"):
-            raise CorrectionError(
-                f"layer '{text}': after @ only 'last' (channels are the last axis) is known."
-            )
+        if suffix not in ("", "first", "last"):
+            raise CorrectionError(f"layer '{text}': after @ stands where channels are, 'first' or 'last'.")
         try:
             check_layers((name,), model)
         except BadInput as error:
             raise CorrectionError(f"Cannot correct layer '{name}': {error}") from None
-        return cls(name, suffix == "last")
+        return cls(name, suffix)
 
     def pixels(self, output: Tensor) -> bool:
         """Whether the output is (n, c, y, x): the channels are not its last axis."""
-        return output.ndim == 4 and not self.last
+        if output.ndim != 4 or self.channels:
+            return output.ndim == 4 and self.channels == "first"
+        _, one, two, three = output.shape
+        return not one == two != three
 
     def places(self, output: Tensor) -> Float[Tensor, "n places c"]:
         """The output as vectors over channels, one for each place; (n, c) has one place, tokens are places."""
@@ -71,11 +76,21 @@ class Site:
 def candidates(model: nn.Module, example: Float[Tensor, "1 ..."]) -> list[str]:
     """Modules along the trunk of a model whose outputs could be corrected, in order of execution.
 
-    The model's own parts, and the parts of its ``nn.Sequential``s instead of these; those that run once a pass and
-    return one tensor of at least two channels, except the last, whose output is the logits. Of more than 16, evenly
-    spaced ones.
+    The model's own parts, and the parts of its ``nn.Sequential``s instead of these; where that gives fewer than 4, as
+    in a transformer, those of other modules, too. Only what runs once a pass and returns one tensor of at least two
+    channels, except the last, whose output is the logits. Of more than 16, evenly spaced ones.
     """
-    names = [name for name, module in _trunk(model) if not isinstance(module, _PASSIVE)]
+    for depth in range(DEEPEST):
+        good = _usable(model, example, depth)
+        if len(good) >= FEWEST_CANDIDATES:
+            break
+    if len(good) <= MOST_CANDIDATES:
+        return good
+    return [good[round(i * (len(good) - 1) / (MOST_CANDIDATES - 1))] for i in range(MOST_CANDIDATES)]
+
+
+def _usable(model: nn.Module, example: Float[Tensor, "1 ..."], depth: int) -> list[str]:
+    names = [name for name, module in _trunk(model, depth) if not isinstance(module, _PASSIVE)]
     seen: list[tuple[str, Any]] = []
     with ExitStack() as stack:
         for name in names:
@@ -84,7 +99,7 @@ def candidates(model: nn.Module, example: Float[Tensor, "1 ..."]) -> list[str]:
         with torch.no_grad():
             logits = model(example)
     runs = [name for name, _ in seen]
-    good = [
+    return [
         name
         for name, output in seen
         if runs.count(name) == 1
@@ -93,15 +108,16 @@ def candidates(model: nn.Module, example: Float[Tensor, "1 ..."]) -> list[str]:
         and output.shape[1] > 1
         and output is not logits
     ]
-    if len(good) <= MOST_CANDIDATES:
-        return good
-    return [good[round(i * (len(good) - 1) / (MOST_CANDIDATES - 1))] for i in range(MOST_CANDIDATES)]
 
 
-def _trunk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _trunk(module: nn.Module, depth: int, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a module; of ``nn.Sequential``s, and down to ``depth`` of other containers, their parts instead."""
     for name, child in module.named_children():
-        if type(child) is nn.Sequential and len(child):
-            yield from _trunk(child, f"{prefix}{name}.")
+        inside = next(child.children(), None) is not None
+        if type(child) is nn.Sequential and inside:
+            yield from _trunk(child, depth, f"{prefix}{name}.")
+        elif depth and inside:
+            yield from _trunk(child, depth - 1, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", child
 
@@ -112,7 +128,7 @@ def _remember(seen: list[tuple[str, Any]], name: str, module: nn.Module, inputs:
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations at one site over some samples, in float64: means over a region's places, and over all places."""
+    """Activations at one site over some samples: means over a region's places, and over all places."""
 
     region: Float[Tensor, "n c"]
     everywhere: Float[Tensor, "n c"]
@@ -135,9 +151,10 @@ def collect(
     shape: dict[Site, bool] = {}
 
     def keep(site: Site, output: Tensor) -> None:
-        values = site.places(output).double()
+        values = site.places(output)
         shares = site.shares(output, mask).to(values)
-        kept[site].append((torch.einsum("npc,p->nc", values, shares).cpu(), values.mean(1).cpu()))
+        means = torch.einsum("npc,p->nc", values, shares), values.mean(1)
+        kept[site].append((means[0].cpu().double(), means[1].cpu().double()))
         shape[site] = site.pixels(output)
 
     for inputs in batches:

@@ -105,6 +105,7 @@ def correct(
         layer: where; of several, or of all candidates (None), the one of the best score is taken (see ``LayerScore``).
         analysis: id of the analysis; the newest otherwise.
         validation: a data set that the model was not trained on, to judge by; else a share of the audited one.
+            Samples that both have (the same pixels) are not fitted on.
         splitting: what is held out.
 
     Raises:
@@ -206,22 +207,26 @@ class _Bench:
         classes = len(run.classes)
         self.splitting, self.artifact, self.device = splitting, artifact, device
         self.pixels = Pixels(as_audit_data(dataset), classes, device, run=run)
-        labels = run.samples.read("label")
-        self.split: Split = splitting.split(labels, run.samples.ok, artifact)
+        labels, usable = run.samples.read("label"), run.samples.ok
+        self.judged = self.pixels
+        if validation is not None:
+            self.judged = Pixels(as_audit_data(validation), classes, device)
+            self._check_validation(self.judged)
+            usable = usable & ~np.isin(run.samples.read("digest"), self.judged.digests)
+        self.split: Split = splitting.split(labels, usable, artifact)
         rest = self.split.clean_fit[labels[self.split.clean_fit] == artifact.group]
         mask = artifact.mask(self.pixels.example)
         self.shop = Workshop(self.pixels, self.split, artifact, rest, mask, report)
-        self.judged, self.clean = self.pixels, self.split.clean_held
-        if validation is not None:
-            self.judged = Pixels(as_audit_data(validation), classes, device)
-            if self.judged.example.shape != self.pixels.example.shape:
-                raise CorrectionError(
-                    f"validation inputs have shape {tuple(self.judged.example.shape[1:])}, the audited ones "
-                    f"{tuple(self.pixels.example.shape[1:])}: give both the same preprocessing."
-                )
-            self.clean = self.judged.all_rows
-            if not any((labels >= 0).any() for _, _, labels in self.judged.batches(self.clean)):
-                raise CorrectionError("the validation data has no labelled sample to judge by.")
+        self.clean = self.split.clean_held if validation is None else self.judged.all_rows
+
+    def _check_validation(self, judged: Pixels) -> None:
+        if judged.example.shape != self.pixels.example.shape:
+            raise CorrectionError(
+                f"validation inputs have shape {tuple(judged.example.shape[1:])}, the audited ones "
+                f"{tuple(self.pixels.example.shape[1:])}: give both the same preprocessing."
+            )
+        if not any((labels >= 0).any() for _, _, labels in judged.batches(judged.all_rows)):
+            raise CorrectionError("the validation data has no labelled sample to judge by.")
 
     def judge(self, model: nn.Module) -> Outcome:
         """On what nothing was fitted on."""
