@@ -70,6 +70,10 @@ class VerifyConfig:
     """How findings are tested by intervention; see ``spray.findings.verification.Verification``."""
 
     members: int = 100
+    budget: int = 0
+    """About so many images pass through the model per class; 0: as many as the sample sizes take."""
+    rank: str = "combined"
+    """"combined", a score, or weights such as "causal=1,separation=0.2"."""
     clustering: str = "hdbscan"
     seed: int = 0
 

@@ -35,6 +35,8 @@ from spray.config import (
 )
 from spray.data import AuditData, as_audit_data
 from spray.findings import Findings, find
+from spray.findings.scores import ASSOCIATION, SCORES
+from spray.findings.suspicion import rank_of
 from spray.findings.verification import Verification
 from spray.image_folder import ImageFolder, Preprocessing
 from spray.loading import SpecError, call
@@ -281,14 +283,20 @@ def findings_step(config: VerifyConfig) -> Findings:
     """The step that a configuration describes.
 
     Raises:
-        ConfigError: there is no such clustering.
+        ConfigError: there is no such clustering, or no such score to rank by.
     """
     if config.clustering not in CLUSTERINGS:
         raise ConfigError(
             f"verify: clustering: got '{config.clustering}', expected one of {', '.join(CLUSTERINGS)}."
         )
-    verification = Verification(members=config.members, seed=config.seed)
-    return Findings(clustering=config.clustering, verification=verification, seed=config.seed)
+    verification = Verification(members=config.members, budget=config.budget, seed=config.seed)
+    try:
+        ranking = rank_of(config.rank, {**SCORES, ASSOCIATION: None})
+    except ValueError as error:
+        raise ConfigError(f"verify: {error}") from error
+    return Findings(
+        clustering=config.clustering, verification=verification, ranking=ranking, seed=config.seed
+    )
 
 
 def attribute_config(

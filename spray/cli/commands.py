@@ -24,6 +24,7 @@ from spray.cli.options import (
     model_options,
     quiet_option,
     settings,
+    verify_options,
 )
 from spray.cli.output import printable, reporting, show_audit, show_demo, show_problems, show_run
 from spray.config import report_beside
@@ -148,6 +149,7 @@ def demo(out: Path, seed: int, quiet: bool, as_json: bool) -> None:
 @data_options
 @attribution_options
 @analysis_options
+@verify_options
 @device_option
 @click.option("--out", help="The store.  [default: audit.zarr]")
 @click.option("--report", "report_path", help="The report.  [default: report.html]")
@@ -249,6 +251,7 @@ def analyze(store: str, relevance: str | None, quiet: bool, as_json: bool, **fla
 )
 @model_options
 @data_options
+@verify_options
 @device_option
 @quiet_option
 @json_option
@@ -260,7 +263,7 @@ def verify(
     \b
     Examples:
       spray verify run.zarr --model model.py:load --data images/
-      spray verify run.zarr --config audit.toml
+      spray verify run.zarr --config audit.toml --rank separation=1,confidence=0.5
     """
     import stores
     from spray.findings import find

@@ -79,6 +79,19 @@ def analysis_options(command: F) -> F:
     return command
 
 
+def verify_options(command: F) -> F:
+    """Options of the verification."""
+    for option in (
+        click.option("--rank", help="combined, one score, or weights: causal=1,separation=0.2."),
+        click.option(
+            "--budget", type=int, help="About so many images through the model per class; 0: no limit."
+        ),
+        click.option("--members", type=int, help="At most so many images are intervened on per finding."),
+    ):
+        command = option(command)
+    return command
+
+
 device_option = click.option("--device", help="auto, cpu, cuda, cuda:1 or mps.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -8,5 +8,6 @@ merged) and their `regions` or `channels`; `subject` (the model and data at hand
 from spray.findings.stage import find
 from spray.findings.step import Findings
 from spray.findings.subject import MismatchError
+from spray.findings.suspicion import OwnRank, Ranking, Weighted
 
-__all__ = ["Findings", "MismatchError", "find"]
+__all__ = ["Findings", "MismatchError", "OwnRank", "Ranking", "Weighted", "find"]

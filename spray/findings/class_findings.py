@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
+from spray.findings.associations import associations
 from spray.findings.channels import unit_vectors
 from spray.findings.display import LikeThumbnails
 from spray.findings.outcomes import Outcomes
@@ -141,8 +143,15 @@ class ClassFindings:
             self.result,
             self._separability,
             self._probability(tested.target),
+            self._correct,
+            self._stability(strategy),
+            self._objects,
+            self._digests,
+            lambda places: self.outcomes.thumbnails(self.rows[places]),
         )
         evidence = {} if proof is None else proof.to_json(self.step.requirements)
+        if associated := associations(self._metadata, members):
+            evidence["associations"] = [one.to_json() for one in associated]
         if proof is not None:
             evidence["target"] = tested.target
         if proof is not None and self.layer:
@@ -189,6 +198,36 @@ class ClassFindings:
     @cached_property
     def _separability(self) -> Separability:
         return Separability(self.units.reshape(len(self.units), -1), self.step.seed)
+
+    def _stability(self, strategy: Strategy) -> float | None:
+        """Of the strategy's clusters, weighted by how many members each has."""
+        measured = self.result.facts.get("stability")
+        of_clustering = measured.get(self.step.clustering) if isinstance(measured, Mapping) else None
+        each = of_clustering.get("clusters") if isinstance(of_clustering, Mapping) else None
+        if not isinstance(each, Sequence) or not each:
+            return None
+        labels = self.result.clusterings[self.step.clustering].labels
+        sizes = [int((labels == cluster).sum()) for cluster in strategy.clusters]
+        values = [float(str(each[cluster])) for cluster in strategy.clusters]
+        return float(np.average(values, weights=sizes))
+
+    @cached_property
+    def _correct(self) -> Bool[np.ndarray, " m"] | None:
+        labels = self.outcomes.labels[self.rows]
+        found: Bool[np.ndarray, " m"] = labels == self.outcomes.predictions[self.rows]
+        return found if (labels >= 0).all() else None
+
+    @cached_property
+    def _objects(self) -> Float[np.ndarray, "m y x"] | None:
+        return self.outcomes.objects(self.rows, self.maps.shape[1:]) if self.maps.ndim == 3 else None
+
+    @cached_property
+    def _digests(self) -> Int[np.ndarray, " m"] | None:
+        return self.outcomes.digests(self.rows)
+
+    @cached_property
+    def _metadata(self) -> dict[str, np.ndarray]:
+        return self.outcomes.metadata(self.rows)
 
     def _probability(self, target: int) -> Float[np.ndarray, " m"] | None:
         """P(class) of each analysed sample; None in a joint analysis of many classes."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, UInt8
 
 from spray.findings.verification import Evidence
 from stores import GroupAnalysis
@@ -16,6 +16,12 @@ DIMENSIONS = 20
 COVARIANCE_UP_TO = 2000
 """Dimensions up to which PCA solves the covariance exactly, which is then the faster way."""
 HALF_AT_LEAST = 3
+RIM = 0.1
+"""Width of the border, as a share of the picture's side."""
+COMPARED = 500
+"""At most so many members are looked through for twins."""
+ALIKE = 0.995
+"""Correlation of two pictures from which on they are one, saved twice."""
 
 
 class Separability:
@@ -73,6 +79,15 @@ class Suspect:
     separability: Separability
     probability: Float[np.ndarray, " m"] | None
     """P(class) of each sample; None in a joint analysis."""
+    correct: Bool[np.ndarray, " m"] | None = None
+    """Whether each sample is classified right; None where labels are unknown."""
+    stability: float | None = None
+    """Mean stability of the members' clusters over resamples; None where it was not measured."""
+    objects: Float[np.ndarray, "m y x"] | None = None
+    """Which share of each cell is the object; None where neither masks nor boxes are given."""
+    digests: Int[np.ndarray, " m"] | None = None
+    thumbnails: Callable[[Int[np.ndarray, " k"]], UInt8[np.ndarray, "k y x c"] | None] = lambda rows: None
+    """Small pictures of some samples, by their place among the analysed ones."""
 
 
 def causal(suspect: Suspect) -> float | None:
@@ -111,6 +126,30 @@ def concentration(suspect: Suspect) -> float | None:
     return float(positive[suspect.region].sum()) / total if total > 0 else 0.0
 
 
+def stability(suspect: Suspect) -> float | None:
+    """Would the members' clusters be found again? Mean Jaccard index over resamples, weighted by size."""
+    return suspect.stability
+
+
+def border(suspect: Suspect) -> float | None:
+    """Share of the members' positive relevance in the outer tenth of the picture, on any side."""
+    if suspect.units.ndim != 3 or not suspect.members.any():
+        return None
+    height, width = suspect.units.shape[1:]
+    deep = (max(1, round(RIM * height)), max(1, round(RIM * width)))
+    rim = np.ones((height, width), bool)
+    rim[deep[0] : height - deep[0], deep[1] : width - deep[1]] = False
+    return _share_inside(suspect.units[suspect.members], rim.astype(np.float64))
+
+
+def outside_object(suspect: Suspect) -> float | None:
+    """Share of the members' positive relevance outside the object; None where no masks or boxes are given."""
+    if suspect.objects is None or suspect.units.ndim != 3:
+        return None
+    known = suspect.members & np.isfinite(suspect.objects).all((1, 2))
+    return _share_inside(suspect.units[known], 1 - suspect.objects[known]) if known.any() else None
+
+
 def gap_over_null(suspect: Suspect) -> float | None:
     """The class's relative eigengap less the null's: how much clearer its groups are than those of noise."""
     null = suspect.result.eigengap.get("null")
@@ -132,12 +171,51 @@ def confidence_of_rest(suspect: Suspect) -> float | None:
     return _mean(suspect.probability, ~suspect.members)
 
 
+def accuracy(suspect: Suspect) -> float | None:
+    """Share of the members that are classified right."""
+    return _mean(suspect.correct, suspect.members)
+
+
+def accuracy_of_rest(suspect: Suspect) -> float | None:
+    """Share of the rest of the class that is classified right."""
+    return _mean(suspect.correct, ~suspect.members)
+
+
+def duplicates(suspect: Suspect) -> float | None:
+    """Share of the members that have a near-identical twin among them: same input, or pictures that correlate."""
+    places = np.flatnonzero(suspect.members)
+    if suspect.digests is None or not len(places):
+        return None
+    chosen = places[:: -(-len(places) // COMPARED)]
+    _, codes, counts = np.unique(suspect.digests[places], return_inverse=True, return_counts=True)
+    twins = dict(zip(places.tolist(), (counts[codes] > 1).tolist(), strict=True))
+    twin = np.array([twins[place] for place in chosen.tolist()])
+    pictures = suspect.thumbnails(chosen)
+    if pictures is not None and len(chosen) > 1:
+        flat = pictures.reshape(len(chosen), -1).astype(np.float64)
+        flat -= flat.mean(1, keepdims=True)
+        flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+        alike = flat @ flat.T
+        np.fill_diagonal(alike, 0)
+        twin |= alike.max(1) >= ALIKE
+    return float(twin.mean())
+
+
 def share(suspect: Suspect) -> float | None:
     """Members among the analysed samples of the class."""
     return float(suspect.members.mean())
 
 
-def _mean(values: Float[np.ndarray, " m"] | None, chosen: Bool[np.ndarray, " m"]) -> float | None:
+def _share_inside(units: Float[np.ndarray, "k y x"], weights: Float[np.ndarray, "#k y x"]) -> float:
+    """Share of the positive relevance of all maps together that falls on the weights."""
+    positive = np.clip(units, 0, None)
+    total = float(positive.sum())
+    return float((positive * weights).sum()) / total if total > 0 else 0.0
+
+
+def _mean(
+    values: Float[np.ndarray, " m"] | Bool[np.ndarray, " m"] | None, chosen: Bool[np.ndarray, " m"]
+) -> float | None:
     return float(values[chosen].mean()) if values is not None and chosen.any() else None
 
 
@@ -150,10 +228,19 @@ SCORES: dict[str, Callable[[Suspect], float | None]] = {
         separation,
         agreement,
         concentration,
+        stability,
+        border,
+        outside_object,
         gap_over_null,
+        accuracy,
+        accuracy_of_rest,
         confidence,
         confidence_of_rest,
+        duplicates,
         share,
     )
 }
-"""Scores by name: every finding has all of them as parts, None where one does not apply."""
+"""Scores by name: every finding has all of them as parts, None where one does not apply, and beside them
+``ASSOCIATION``, which needs the findings of all classes."""
+ASSOCIATION = "association"
+"""Strongest association of membership with a metadata column that is significant after correction; 0 if none is."""

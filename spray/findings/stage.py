@@ -9,8 +9,10 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from spray.findings.associations import corrected
 from spray.findings.class_findings import ClassFindings
 from spray.findings.outcomes import Outcomes
+from spray.findings.scores import ASSOCIATION
 from spray.findings.step import Findings
 from spray.findings.subject import Subject
 from spray.findings.suspicion import Ranking
@@ -77,7 +79,7 @@ def find(
 
 def concluded(findings: Sequence[Finding], step: Findings) -> list[Finding]:
     """All findings of all classes: corrected for how many were tested, confirmed, ranked and flagged."""
-    judged = _judged(findings, step.requirements)
+    judged = _associated(_judged(findings, step.requirements), step.requirements.alpha)
     scored = [replace(finding, score=step.ranking.score(finding.parts)) for finding in judged]
     ranked = sorted(scored, key=lambda finding: (-finding.score, finding.name))
     flags: dict[int, int] = {}
@@ -97,7 +99,7 @@ def _judged(findings: Sequence[Finding], requirements: Requirements) -> list[Fin
     q_values = dict(zip((f.name for f in candidates), benjamini_hochberg(p_values), strict=True))
     judged = []
     for finding in findings:
-        if not finding.evidence:
+        if "removal" not in finding.evidence:
             judged.append(finding)
             continue
         q = q_values.get(finding.name)
@@ -105,6 +107,19 @@ def _judged(findings: Sequence[Finding], requirements: Requirements) -> list[Fin
         evidence = {**finding.evidence, "q_value": q, "confirmed": confirmed, "candidates": len(candidates)}
         judged.append(replace(finding, evidence=evidence))
     return judged
+
+
+def _associated(findings: Sequence[Finding], alpha: float) -> list[Finding]:
+    """With q-values of associations with metadata over all columns and findings, and the strongest as a part."""
+    told = [finding.evidence.get("associations", []) for finding in findings]
+    tested = corrected([many if isinstance(many, list) else [] for many in told])
+    associated = []
+    for finding, many in zip(findings, tested, strict=True):
+        strongest = max((one["effect"] for one in many if one["q_value"] <= alpha), default=0.0)
+        parts = {**finding.parts, ASSOCIATION: strongest if many else None}
+        evidence = {**finding.evidence, "associations": many} if many else finding.evidence
+        associated.append(replace(finding, parts=parts, evidence=evidence))
+    return associated
 
 
 def _worded(finding: Finding, run: Run, class_size: int) -> Finding:

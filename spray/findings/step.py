@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from spray.findings.regions import TopRegion
-from spray.findings.suspicion import Ranking
+from spray.findings.suspicion import Rank, Ranking
 from spray.findings.verification import Requirements, Verification
 
 
@@ -17,6 +17,7 @@ class Findings:
         clustering: whose clusters are taken.
         merge_likeness: clusters of a class whose contrasts to the rest of it are alike by this cosine are pieces of
             one strategy.
+        ranking: in what order; ``Weighted`` sums of scores or an ``OwnRank`` may take the place of the combined one.
         requirements: what a finding must show to be confirmed.
     """
 
@@ -25,5 +26,5 @@ class Findings:
     region: TopRegion = field(default_factory=TopRegion)
     verification: Verification = field(default_factory=Verification)
     requirements: Requirements = field(default_factory=Requirements)
-    ranking: Ranking = field(default_factory=Ranking)
+    ranking: Rank = field(default_factory=Ranking)
     seed: int = 0

@@ -1,11 +1,30 @@
-"""The rank of findings: how their scores are combined into one suspicion."""
+"""The rank of findings: how their scores are combined into one suspicion, or which other rank the user wishes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
+
+from stores.provenance import TUNING
+
+Parts = Mapping[str, float | None]
+
+
+class Rank(Protocol):
+    """Gives each finding its suspicion, from its parts; a frozen dataclass, whose fields are its provenance."""
+
+    @property
+    def flags_per_class(self) -> int:
+        """At most so many confirmed findings of a class are flagged, the most suspicious."""
+        ...
+
+    def score(self, parts: Parts) -> float:
+        """Suspicion of a finding with these parts."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,10 +43,68 @@ class Ranking:
     prior_weight: float = 0.05
     flags_per_class: int = 3
 
-    def prior(self, parts: Mapping[str, float | None]) -> float:
+    def prior(self, parts: Parts) -> float:
         """What can be said without the model, in [0, 1]."""
         return float(np.sqrt((parts.get("separation") or 0.0) * (parts.get("agreement") or 0.0)))
 
-    def score(self, parts: Mapping[str, float | None]) -> float:
+    def score(self, parts: Parts) -> float:
         """Suspicion of a finding with these parts."""
         return float(parts.get("causal") or 0.0) + self.prior_weight * self.prior(parts)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A weighted sum of parts, by name; a part that a finding lacks counts as 0."""
+
+    weights: tuple[tuple[str, float], ...]
+    flags_per_class: int = 3
+
+    def score(self, parts: Parts) -> float:
+        """Suspicion of a finding with these parts."""
+        return float(sum(weight * (parts.get(name) or 0.0) for name, weight in self.weights))
+
+
+@dataclass(frozen=True)
+class OwnRank:
+    """A function of the parts. Its name and a digest of its code stand in the provenance."""
+
+    function: Callable[[Parts], float] = field(metadata=TUNING)
+    flags_per_class: int = 3
+    identity: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        kind = type(self.function) if not hasattr(self.function, "__qualname__") else self.function
+        code = getattr(self.function, "__code__", None)
+        made = b"" if code is None else code.co_code + repr(code.co_consts).encode()
+        digest = hashlib.sha256(made).hexdigest()[:12]
+        object.__setattr__(self, "identity", f"{kind.__module__}:{kind.__qualname__}:{digest}")
+
+    def score(self, parts: Parts) -> float:
+        """Suspicion of a finding with these parts."""
+        return float(self.function(parts))
+
+
+COMBINED = "combined"
+
+
+def rank_of(text: str, known: Mapping[str, object]) -> Rank:
+    """The rank that a text names: "combined", one score, or weights such as "causal=1,separation=0.2".
+
+    Raises:
+        ValueError: a score is none of the known, or a weight is no number.
+    """
+    if text == COMBINED:
+        return Ranking()
+    weights = []
+    for entry in text.split(","):
+        name, _, weight = (part.strip() for part in entry.partition("="))
+        if name not in known:
+            raise ValueError(
+                f"rank: there is no score '{name}'. Give '{COMBINED}', one score, or weights such as "
+                f"'causal=1,separation=0.2'; scores are {', '.join(known)}."
+            )
+        try:
+            weights.append((name, float(weight) if weight else 1.0))
+        except ValueError:
+            raise ValueError(f"rank: the weight of '{name}' is '{weight}', expected a number.") from None
+    return Weighted(tuple(weights))

@@ -8,6 +8,7 @@ from spray.findings.regions import describe_place
 from stores import Finding
 from stores.provenance import Json
 
+SIGNIFICANT = 0.05
 ENOUGH = 0.5
 """Content pasted beside its place still works if it keeps this much of its effect."""
 
@@ -16,12 +17,27 @@ def summary(finding: Finding, class_size: int, class_name: str) -> str:
     """The finding in plain words."""
     evidence = finding.evidence
     sentences = [f"{len(finding.rows)} of {class_size} '{class_name}' samples.", _shared(finding)]
-    if not evidence:
+    if "removal" not in evidence:
         sentences.append("Not tested by intervention: a suspicion only.")
     else:
         words = _Words(evidence, class_name)
         sentences += [words.removal(), words.transplant(), words.beside(), words.verdict(finding.flagged)]
+    sentences.insert(2, _association(evidence))
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _association(evidence: Mapping[str, Json]) -> str:
+    """The strongest association with a metadata column, where one is significant."""
+    found = evidence.get("associations")
+    known = [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    significant = [one for one in known if _number(one.get("q_value", 1.0)) <= SIGNIFICANT]
+    if not significant:
+        return ""
+    best = max(significant, key=lambda one: _number(one["effect"]))
+    return (
+        f"Membership goes with '{best['column']}' ({best['test']}, effect {_number(best['effect']):.2f}, "
+        f"q = {_number(best['q_value']):.2g})."
+    )
 
 
 def _shared(finding: Finding) -> str:

@@ -1,0 +1,188 @@
+"""Is the true shortcut first, and is nothing confirmed on clean models? Calibration of the rank and the proof.
+
+    python benchmarks/clever_hans.py                     # all cases of Fashion-MNIST
+    python benchmarks/clever_hans.py --only tag-5 --cache ~/.cache/spray-benchmark
+    python benchmarks/clever_hans.py --json > calibration.json
+
+Every case of ``planted.GRID`` is audited at library defaults, with interventions. A plant counts if the model was shown
+to use the artifact. The combined rank stands beside ranks by one score alone (the class's eigengap over its null,
+held-out Fisher separability, cluster size): place of the first finding that is mostly tagged among all findings of
+all classes, average precision, members' recall and purity; on controls, how many of them have a confirmed finding, with
+Wilson's 95 % interval. Thresholds are chosen on the cases of seeds other than 0 and told beside those scored on the
+rest, so that nothing is scored on what it was fitted to.
+"""
+
+from __future__ import annotations
+
+import sys
+
+sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from planted import FASHION, GRID, Case, Planted, analysed, fashion, plant
+from torch.utils.data import Dataset
+
+import spray
+from stores import AnalysisHandle, Finding, Run
+
+RANKS: dict[str, Callable[[dict], float]] = {
+    "combined": lambda it: it["score"],
+    "eigengap alone": lambda it: it["parts"].get("gap_over_null") or 0.0,
+    "Fisher alone": lambda it: it["parts"].get("separation") or 0.0,
+    "cluster size": lambda it: it["size"],
+    "without interventions": lambda it: it["untested"],
+}
+
+
+def calibrates(case: dict) -> bool:
+    """Whether a case served to choose thresholds; all others are what figures are told of."""
+    return not case["case"].endswith("-s0")
+
+
+def examined(case: Case, planted: Planted, run: Run, analysis: AnalysisHandle, data: Dataset[object]) -> dict:
+    """One case's findings with the truth beside them."""
+    started = time.process_time()
+    step = spray.Findings()
+    found = spray.find(run, analysis, step, model=planted.model, dataset=data)
+    truth = planted.tagged[planted.rows]
+    return {
+        "case": case.name,
+        "control": case.control or not planted.used,
+        "meant_as_control": case.control,
+        "percent": case.percent,
+        "flip_clean": round(planted.flip_clean, 3),
+        "flip_tagged": round(planted.flip_tagged, 3),
+        "findings": [told(finding, case, truth, step) for finding in found],
+        "cpu_seconds": round(time.process_time() - started, 1),
+    }
+
+
+def told(finding: Finding, case: Case, truth: np.ndarray, step: spray.Findings) -> dict:
+    own = finding.group == case.label
+    hits = int(truth[finding.rows].sum()) if own else 0
+    return {
+        "name": finding.name,
+        "size": len(finding.rows),
+        "score": finding.score,
+        "untested": step.ranking.prior(finding.parts),
+        "confirmed": finding.flagged,
+        "purity": hits / len(finding.rows),
+        "recall": hits / max(int(truth.sum()), 1),
+        "parts": dict(finding.parts),
+        "evidence": dict(finding.evidence),
+        "summary": finding.summary,
+    }
+
+
+def ranked(case: dict, rank: Callable[[dict], float]) -> tuple[int | None, float]:
+    """Place of the first finding that is mostly tagged, and the average precision of all such."""
+    order = sorted(case["findings"], key=lambda it: (-rank(it), it["name"]))
+    places = [place for place, it in enumerate(order, 1) if it["purity"] >= 0.5]
+    precisions = [hit / place for hit, place in enumerate(places, 1)]
+    return (places[0] if places else None), float(np.mean(precisions)) if precisions else 0.0
+
+
+def wilson(hits: int, trials: int) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, trials).proportion_ci(method="wilson")
+    return round(float(interval.low), 3), round(float(interval.high), 3)
+
+
+def table(cases: Sequence[dict]) -> dict:
+    """The figures of some cases."""
+    plants = [it for it in cases if not it["control"] and it["percent"] >= 1]
+    controls = [it for it in cases if it["meant_as_control"]]
+    alarms = sum(any(found["confirmed"] for found in it["findings"]) for it in controls)
+    result: dict = {
+        "plants": len(plants),
+        "controls": len(controls),
+        "controls with a confirmed finding": alarms,
+        "interval": wilson(alarms, len(controls)) if controls else None,
+        "ranks": {},
+    }
+    for name, rank in RANKS.items():
+        places = [ranked(it, rank) for it in plants]
+        result["ranks"][name] = {
+            "top-1": sum(place == 1 for place, _ in places),
+            "average precision": round(float(np.mean([ap for _, ap in places])), 3) if places else None,
+        }
+    members = [confirmed_members(it) for it in plants]
+    result["confirmed plants"] = sum(recall > 0 for _, recall, _ in members)
+    result["members"] = {case: [recall, purity] for case, recall, purity in members}
+    result["effects"] = {
+        "plants": [effect for it in plants for effect in effects(it, lambda found: found["purity"] >= 0.5)][
+            : len(plants)
+        ],
+        "strongest of others": max(
+            (
+                found["evidence"].get("score", 0.0)
+                for it in cases
+                for found in it["findings"]
+                if found["purity"] < 0.5
+            ),
+            default=0.0,
+        ),
+    }
+    return result
+
+
+def confirmed_members(case: dict) -> tuple[str, float, float]:
+    """Recall and purity of the best confirmed finding that is mostly tagged."""
+    good = [it for it in case["findings"] if it["confirmed"] and it["purity"] >= 0.5]
+    best = max(good, key=lambda it: it["recall"], default=None)
+    return (
+        case["case"],
+        round(best["recall"], 3) if best else 0.0,
+        round(best["purity"], 3) if best else 0.0,
+    )
+
+
+def effects(case: dict, wanted: Callable[[dict], bool]) -> list[dict]:
+    return [
+        {
+            "case": case["case"],
+            "necessity": round(it["evidence"]["removal"]["net"], 3),
+            "sufficiency": round(it["evidence"]["transplant"]["net"], 3),
+            "score": round(it["evidence"]["score"], 3),
+            "q": it["evidence"]["q_value"],
+            "confirmed": it["confirmed"],
+        }
+        for it in case["findings"]
+        if wanted(it) and it["evidence"]
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="run the cases whose name begins with this")
+    parser.add_argument("--data", type=Path, default=FASHION)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "spray-strategies")
+    parser.add_argument("--images", type=int, default=60_000, help="use so many of the images")
+    parser.add_argument("--json", action="store_true", help="all findings of all cases, too")
+    options = parser.parse_args()
+    pictures = fashion(options.data, options.images)
+    cases = []
+    for case in GRID:
+        if case.name.startswith(options.only):
+            planted = plant(case, pictures, options.cache)
+            with analysed(planted, options.cache) as (run, analysis, data):
+                cases.append(examined(case, planted, run, analysis, data))
+            print(case.name, f"{cases[-1]['cpu_seconds']} s", file=sys.stderr, flush=True)
+    result = {
+        "scored": table([it for it in cases if not calibrates(it)]),
+        "calibrated on": table([it for it in cases if calibrates(it)]),
+        "all": table(cases),
+    }
+    print(json.dumps(result | ({"cases": cases} if options.json else {}), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Other ranks than the combined one: weights, a score, a function; and what a wrong name is told."""
+
+import pytest
+
+from spray.findings import OwnRank, Ranking, Weighted
+from spray.findings.scores import SCORES
+from spray.findings.suspicion import rank_of
+from stores import describe
+
+PARTS = {"causal": 0.4, "separation": 0.9, "agreement": None, "share": 0.1}
+
+
+def test_weights_of_scores() -> None:
+    rank = rank_of("causal=2, share=-1,agreement=3", SCORES)
+    assert rank == Weighted((("causal", 2.0), ("share", -1.0), ("agreement", 3.0)))
+    assert rank.score(PARTS) == pytest.approx(0.7)
+    assert rank_of("separation", SCORES).score(PARTS) == pytest.approx(0.9)
+    assert rank_of("combined", SCORES) == Ranking()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("casual", "no score 'casual'"), ("causal=much", "expected a number"), ("", "no score ''")],
+)
+def test_what_is_no_rank_is_told(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        rank_of(text, SCORES)
+
+
+def test_a_function_of_ones_own_is_known_by_its_code() -> None:
+    first = OwnRank(lambda parts: 2 * (parts["causal"] or 0))
+    other = OwnRank(lambda parts: 3 * (parts["causal"] or 0))
+    assert first.score(PARTS) == pytest.approx(0.8)
+    assert describe(first) != describe(other)
+    assert "test_ranks:" in str(describe(first)["identity"])
