@@ -1,0 +1,65 @@
+"""An attribution that dies at any call that changes the disk goes on to the bytes of one that did not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from audit_tools import Images, contents, tiny_model
+from store_tools import Crash, FaultyOs, be_reborn, crash_before, crash_half_way
+
+import stores
+from spray.attribution import Attribution, attribute_dataset
+from stores import floor as floor_module
+
+STEP = Attribution("gradient_x_input", target=("label", "label-other"), block=4, grid=5, thumbnails=0)
+DATA = Images(8, items={5: ValueError("torn")})
+
+
+def attribute(path: Path, passes: list[int] | None = None) -> None:
+    model = tiny_model()
+    model.register_forward_hook(lambda *_: None if passes is None else passes.append(1))
+    attribute_dataset(model, DATA, path, STEP)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("fault", [crash_before, crash_half_way])
+def test_a_crash_at_every_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., Any]
+) -> None:
+    expected = tmp_path / "expected"
+    calls = FaultyOs()
+    monkeypatch.setattr(floor_module, "os", calls)
+    whole: list[int] = []
+    attribute(expected, whole)
+    assert len(whole) == 1 + 2  # the probe and two blocks
+    points = [n for n, name in enumerate(calls.log) if fault is crash_before or name == "write"]
+    for point in points:
+        path = tmp_path / str(point)
+        be_reborn(monkeypatch)
+        monkeypatch.setattr(floor_module, "os", FaultyOs(point, fault))
+        with pytest.raises(Crash):
+            attribute(path)
+        be_reborn(monkeypatch)
+        monkeypatch.setattr(floor_module, "os", FaultyOs())
+        done = committed_shards(path)
+        passes: list[int] = []
+        attribute(path, passes)
+        assert contents(path) == contents(expected), f"after a crash at call {point}, {calls.log[point]}"
+        assert len(passes) == 1 + 2 - done  # only what was not committed is computed again
+        assert stores.check(path) == []
+        shutil.rmtree(path)
+
+
+def committed_shards(path: Path) -> int:
+    """How many shards are whole, in every table."""
+    try:
+        run = stores.open(path)
+        missing = {shard for name in run.tables() for shard in run.table(name).missing()}
+    except stores.NotAStore:
+        return 0
+    return 2 - len(missing) if len(run.tables()) == 3 else 0
