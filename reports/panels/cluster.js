@@ -38,7 +38,7 @@ spray.panel({
       { class: subject.flagged ? "card flagged" : "card", "data-key": subject.key },
       spray.element("div", { class: "case" },
         spray.element("figure", { class: "mean" }, spray.element("canvas", { role: "img", "aria-label": `mean relevance of ${spray.subjectName(subject)}` }), spray.element("figcaption", {}, "mean relevance")),
-        spray.element("div", { class: "head" }, spray.element("p", { class: "eyebrow" }, subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : "Not flagged", subject.score === null ? "" : ` · suspicion ${spray.decimal(subject.score)}`), spray.element("h2", {}, spray.caseTitle(group, subject))),
+        spray.element("div", { class: "head" }, spray.element("p", { class: "eyebrow" }, subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : "Not flagged", subject.score === null ? "" : ` · suspicion ${spray.decimal(subject.score)}`, spray.element("span", { class: "faint", title: "its name in the store and on the command line" }, ` · ${subject.key}`)), spray.element("h2", {}, spray.caseTitle(group, subject))),
         spray.element("div", { class: "story" }, spray.element("p", {}, spray.caseSummary(group, subject)), record ? spray.element("p", { class: `given ${record.verdict}` }, `${spray.verdicts.symbols[record.verdict].join(" ")} · ${record.annotator || "unnamed"}${record.note ? ` · ${record.note}` : ""}`) : null),
       ),
       this.proven(group, subject),
@@ -52,11 +52,11 @@ spray.panel({
   /** Effects and pictures of the interventions. */
   proven(group, subject) {
     if (subject.kind !== "finding") return null;
-    const plot = spray.effectPlot(subject, group.name);
+    const plots = spray.effectPlots(subject, group.name);
     const parts = Object.entries(subject.parts ?? {}).filter(([, value]) => value === null || typeof value === "number");
     return [
       spray.element("h3", {}, "Does the model use it?"),
-      spray.element("div", { class: "proven" }, plot ?? spray.element("p", { class: "faint" }, "No intervention was run on this finding: whether the model uses it is not shown."), spray.proof(group, subject)),
+      spray.element("div", { class: "proven" }, plots.length ? spray.element("div", { class: "plots" }, plots, spray.asked(subject)) : spray.element("p", { class: "faint" }, "No intervention was run on this finding: whether the model uses it is not shown."), spray.proof(group, subject)),
       parts.length ? [spray.element("h3", {}, "Parts of the suspicion"), spray.element("dl", { class: "parts wide" }, parts.map(([name, value]) => spray.part(name, value)))] : null,
     ];
   },

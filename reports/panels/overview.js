@@ -38,7 +38,7 @@ spray.panel({
     const flagged = ranked.filter(([, subject]) => subject.flagged);
     const others = ranked.filter(([, subject]) => !subject.flagged);
     const shown = this.all ? others : others.slice(0, this.few);
-    const calm = ranked.length ? "None: no region was shown to be both necessary and sufficient. The findings below are ranked all the same." : "None: no cluster of any class shares a region.";
+    const calm = ranked.length ? "None: no finding showed all that was asked of it beforehand. Those below are ranked all the same." : "None: no cluster of any class shares a region.";
     spray.fill(this.flagged, flagged.length ? flagged.map(([group, subject]) => this.case(group, subject)) : spray.element("p", { class: "empty" }, calm));
     spray.fill(this.findings, shown.length ? shown.map(([group, subject]) => this.card(group, subject)) : spray.element("p", { class: "empty" }, "none"));
     this.more.parentElement.hidden = shown.length === others.length;

@@ -7,11 +7,12 @@ spray.evidence = (subject, className) => {
   if (!subject || subject.kind !== "finding") return [];
   const [removed, pasted] = spray.effects(subject, className);
   const parts = Object.entries(subject.parts ?? {}).filter(([, value]) => value === null || typeof value === "number");
-  const list = parts.length ? spray.element("dl", { class: "parts", "aria-label": "Parts of the suspicion" }, parts.map(([name, value]) => spray.part(name, value))) : null;
-  return [removed && spray.effect(removed), pasted && spray.effect(pasted), list];
+  const list = parts.length ? spray.element("dl", { class: "parts", "aria-label": "Parts of the suspicion" }, parts.slice(0, 8).map(([name, value]) => spray.part(name, value))) : null;
+  const key = removed || pasted ? spray.element("p", { class: "key-line" }, spray.element("i", { class: "tick" }), "ticks: the same done to control regions") : null;
+  return [removed && spray.effect(removed), pasted && spray.effect(pasted), key, list];
 };
 
-/** The interventions of a finding: {title, sign, mean, net, interval, controls, images, way}, null where not run. */
+/** The interventions of a finding: {title, sign, measure, mean, net, interval, controls, images, way}, null where not run. */
 spray.effects = (subject, className) => {
   const { removal, transplant, flip_rate: flips } = subject.evidence ?? {};
   const turned = Number.isFinite(flips) ? `: ${spray.percent(flips)} become “${className}”` : "";
@@ -21,31 +22,38 @@ spray.effects = (subject, className) => {
     const controls = Object.entries(entry.controls ?? { control: entry.control }).filter(([, value]) => Number.isFinite(value));
     const interval = entry.net_interval ?? entry.interval;
     const known = Array.isArray(interval) && interval.every(Number.isFinite);
-    return { title, sign, mean, net: entry.net ?? null, interval: known ? interval : null, controls, images: entry.images ?? entry.n, way: entry.way };
+    return { title, sign, measure: spray.measures[entry.measure] ?? spray.measures.probability, mean, net: entry.net ?? null, interval: known ? interval : null, controls, images: entry.images ?? entry.n, way: entry.way };
   };
   return [read("region removed", -1, removal), read(`pasted elsewhere${turned}`, 1, transplant)];
 };
 
-/** An effect on the class's probability, with its sign: removing is counted downwards. */
+/** What effects are measured in: a sign for it, its name, and where on a bar from 0 to 1 a value lies. */
+spray.measures = {
+  probability: { sign: "P", name: "probability", place: (value) => value },
+  logit: { sign: "log-odds", name: "log-odds", place: (value) => Math.tanh(value / 4) },
+  flip: { sign: "share", name: "share of predictions", place: (value) => value },
+};
+
+/** An effect with its sign: removing is counted downwards. */
 spray.signed = (value, sign) => `${Math.abs(value) < 0.005 ? "±" : sign * value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 
 /** An intervention in words, figures and all. */
-spray.effectWords = ({ title, sign, mean, net, interval, controls, images, way }) => {
+spray.effectWords = ({ title, sign, measure, mean, net, interval, controls, images, way }) => {
   const signed = (value) => spray.signed(value, sign);
   const told = controls.map(([name, value]) => `${name} ${signed(value)}`).join(", ");
   const ends = interval ? [...interval].sort((a, b) => sign * (a - b)) : null;
   const range = ends ? `; net of the strongest control ${signed(net ?? mean)}, 95 % between ${ends.map(signed).join(" and ")}` : "";
-  return `${title}${way ? ` (${way})` : ""}: class probability ${signed(mean)}; controls: ${told || "none"}${range}; ${spray.count(images ?? 0)} images`;
+  return `${title}${way ? ` (${way})` : ""}: class ${measure.name} ${signed(mean)}; controls: ${told || "none"}${range}; ${spray.count(images ?? 0)} images`;
 };
 
 /** An intervention as a bar from 0 to 1, its controls as ticks; figures in the tooltip. */
 spray.effect = (entry) => {
-  const place = (value) => `${100 * Math.max(0, Math.min(1, value))}%`;
+  const place = (value) => `${100 * Math.max(0, Math.min(1, entry.measure.place(value)))}%`;
   const said = spray.effectWords(entry);
   return spray.element(
     "div",
     { class: "effect", title: said },
-    spray.element("div", { class: "said" }, spray.element("span", {}, entry.title), spray.element("b", {}, `P ${spray.signed(entry.mean, entry.sign)}`)),
+    spray.element("div", { class: "said" }, spray.element("span", {}, entry.title), spray.element("b", {}, `${entry.measure.sign} ${spray.signed(entry.mean, entry.sign)}`)),
     spray.element(
       "div",
       { class: "track", role: "img", "aria-label": said },
@@ -55,10 +63,15 @@ spray.effect = (entry) => {
   );
 };
 
-/** Effects with their controls and intervals on one axis: dots for means, a whisker for the net effect's 95 %. */
-spray.effectPlot = (subject, className) => {
+/** Effects with their controls and intervals, those of one measure on one axis. */
+spray.effectPlots = (subject, className) => {
   const entries = spray.effects(subject, className).filter(Boolean);
-  if (!entries.length) return null;
+  const measures = [...new Set(entries.map((entry) => entry.measure))];
+  return measures.map((measure) => spray.effectPlot(entries.filter((entry) => entry.measure === measure), measure));
+};
+
+/** Dots for means, a whisker for the net effect's 95 %. */
+spray.effectPlot = (entries, measure) => {
   const rows = entries.flatMap((entry) => [
     { heading: `${entry.title}${entry.way ? `, ${entry.way}` : ""} · ${spray.count(entry.images ?? 0)} images`, said: spray.effectWords(entry) },
     { name: "this region", value: entry.mean, kind: "own", sign: entry.sign },
@@ -70,7 +83,7 @@ spray.effectPlot = (subject, className) => {
   const high = Math.max(0.1, ...values);
   const [left, right, each] = [132, 404, 20];
   const x = (value) => left + ((value - low) / (high - low)) * (right - left);
-  const step = high - low > 0.8 ? 0.2 : high - low > 0.35 ? 0.1 : 0.05;
+  const step = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10].find((size) => (high - low) / size <= 7) ?? 20;
   const ticks = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9; k += 1) ticks.push(k * step);
   const bottom = rows.length * each + 4;
@@ -92,8 +105,8 @@ spray.effectPlot = (subject, className) => {
     spray.element(
       "svg:svg",
       { viewBox: `0 0 456 ${bottom + 34}`, role: "img", "aria-label": entries.map(spray.effectWords).join(". ") },
-      ticks.map((tick) => [line(x(tick), 4, x(tick), bottom, Math.abs(tick) < 1e-9 ? "zero" : "grid"), text(Math.abs(tick).toFixed(step < 0.1 ? 2 : 1), x(tick), bottom + 14, "middle")]),
-      text("change of the class's probability (removing: downwards)", (left + right) / 2, bottom + 30, "middle"),
+      ticks.map((tick) => [line(x(tick), 4, x(tick), bottom, Math.abs(tick) < 1e-9 ? "zero" : "grid"), text(Math.abs(tick).toFixed(step < 0.1 ? 2 : step < 1 ? 1 : 0), x(tick), bottom + 14, "middle")]),
+      text(`effect on the class's ${measure.name}; right of 0 speaks for the finding`, (left + right) / 2, bottom + 30, "middle"),
       rows.map(mark),
     ),
   );
@@ -113,7 +126,16 @@ spray.part = (name, value) => {
 };
 
 /** Names of evidence that is shown in a form of its own. */
-spray.told = new Set(["removal", "transplant", "flip_rate", "score", "certain"]);
+spray.told = new Set(["removal", "transplant", "flip_rate", "score", "certain", "unmet", "q_value", "p_value", "confirmed"]);
+
+/** What was asked of a finding before it is flagged, and what is missing; null where that is not recorded. */
+spray.asked = ({ evidence = {} }) => {
+  const { unmet, q_value: q, p_value: p } = evidence;
+  if (!Array.isArray(unmet)) return null;
+  const level = Number.isFinite(q) ? `q = ${spray.recorded(q)} over all candidates` : Number.isFinite(p) ? `p = ${spray.recorded(p)}, before correction for the other candidates` : "not tested for significance";
+  const missing = unmet.map((name) => spray.element("li", {}, `✗ ${name}`));
+  return spray.element("ul", { class: "asked" }, missing.length ? missing : spray.element("li", { class: "met" }, "✓ all that was asked of it beforehand"), spray.element("li", { class: "faint" }, level));
+};
 
 /** Whatever else is recorded as evidence, as it is: names and values, tables for lists of records. */
 spray.recorded = (value) => {
