@@ -13,8 +13,14 @@ from typing import Any
 
 from spray.engine.errors import AttributionError
 
-DEFAULTS = {"processes": 1, "cores": 1}
-"""One process with one thread in each job, unless the profile says otherwise: one per GPU."""
+DEFAULTS: Mapping[str, Any] = {
+    "processes": 1,
+    "cores": 1,
+    "scheduler_options": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+}
+"""Unless the profile says otherwise: one process with one thread in each job (one per GPU), and no web page that any
+user of the machine could open."""
+COUNTS = ("processes", "cores")
 
 
 @contextlib.contextmanager
@@ -108,6 +114,6 @@ def _read(profile: Path) -> tuple[int, Mapping[str, Any]]:
             f'{profile}: expected a table [cluster] with at least memory, such as memory = "32GB"; other entries are '
             "the arguments of dask_jobqueue.SLURMCluster: queue, account, walltime, job_extra_directives, …"
         )
-    if wrong := [name for name in DEFAULTS if type(arguments.get(name, 1)) is not int]:
+    if wrong := [name for name in COUNTS if type(arguments.get(name, 1)) is not int]:
         raise AttributionError(f"{profile}: {wrong[0]} is {arguments[wrong[0]]!r}, expected a number.")
     return jobs, arguments
