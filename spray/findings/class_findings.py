@@ -25,6 +25,7 @@ from stores import AnalysisHandle, Finding, GroupAnalysis, Run
 UNTESTABLE = "Too few members, or too few samples of other classes, to be tested by intervention."
 PLACELESS = "Relevance of this form has neither places nor channels that interventions could change."
 CHANNEL = ".channel"
+KEPT_BYTES = 64 * 2**20
 HARDLY = 0.1
 """Where nine in ten samples have less than this probability of the class, log-odds decide: it has no room to move."""
 
@@ -147,7 +148,7 @@ class ClassFindings:
             self._stability(strategy),
             self._objects,
             self._digests,
-            lambda places: self.outcomes.thumbnails(self.rows[places]),
+            self._thumbnails,
         )
         evidence = {} if proof is None else proof.to_json(self.step.requirements)
         if associated := associations(self._metadata, members):
@@ -224,6 +225,17 @@ class ClassFindings:
     @cached_property
     def _digests(self) -> Int[np.ndarray, " m"] | None:
         return self.outcomes.digests(self.rows)
+
+    def _thumbnails(self, places: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "k y x c"] | None:
+        """Pictures of some of the samples; of a class that is not too large all are read at once, and kept."""
+        column = self.run.samples.columns.get("thumbnail")
+        if column is None or column.row_bytes * len(self.rows) > KEPT_BYTES:
+            return self.outcomes.thumbnails(self.rows[places])
+        if self._pictured is None:
+            self._pictured = self.outcomes.thumbnails(self.rows)
+        return None if self._pictured is None else self._pictured[places]
+
+    _pictured: UInt8[np.ndarray, "m y x c"] | None = None
 
     @cached_property
     def _metadata(self) -> dict[str, np.ndarray]:

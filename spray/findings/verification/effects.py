@@ -87,11 +87,19 @@ class Effect:
 
         An intersection-union test, which needs no correction for how many it joins. Source: Berger 1982.
         """
-        return max(self.p_of(way, name) for way in self.ways for name in self._differences(way, LOGIT))
+        return max(self._p_values.values())
 
     def p_of(self, way: str, control: str) -> float:
         """Sign-flip p-value of one way against one control, in log-odds."""
-        return sign_flip(self._differences(way, LOGIT)[control], self.seed, self.permutations)
+        return self._p_values[way, control]
+
+    @cached_property
+    def _p_values(self) -> dict[tuple[str, str], float]:
+        return {
+            (way, name): sign_flip(values, self.seed, self.permutations)
+            for way in self.ways
+            for name, values in self._differences(way, LOGIT).items()
+        }
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -104,8 +112,8 @@ class Effect:
         low, high = np.quantile(means, (tail, 1 - tail))
         return float(low), float(high)
 
-    def to_json(self) -> dict[str, Json]:
-        """Everything a reader of the report needs to judge the effect."""
+    def to_json(self, tested: bool = True) -> dict[str, Json]:
+        """Everything a reader of the report needs to judge the effect; p-values only where it was ``tested``."""
         way = self.weakest
         controls = {name: ways[way].values for name, ways in self.controls.items() if len(ways[way].values)}
         return {
@@ -113,12 +121,12 @@ class Effect:
             "mean": self.mean,
             "net": self.net,
             "net_interval": list(self.interval),
-            "p_value": self.p_value,
+            "p_value": self.p_value if tested else None,
             "images": len(self.ways[way]),
             "way": way,
             "ways": {name: float(values[:, self.measure].mean()) for name, values in self.ways.items()},
             "controls": {name: float(values[:, self.measure].mean()) for name, values in controls.items()},
-            "control_p_values": {name: self.p_of(way, name) for name in controls},
+            "control_p_values": {name: self.p_of(way, name) for name in controls} if tested else {},
             "measures": {
                 name: {"mean": float(self.ways[way][:, column].mean()), "net": self.net_of(way, column)}
                 for column, name in enumerate(MEASURES)

@@ -64,6 +64,18 @@ class _Split:
     seed: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """The samples of one finding's trials on one half."""
+
+    rows: Int[np.ndarray, " m"]
+    members: Material
+    rest_rows: Int[np.ndarray, " r"]
+    rest: Material
+    hosts: Material
+    host_labels: Int[np.ndarray, " h"]
+
+
 class _ClassTrials:
     """All findings of one class: screened on half A, the candidates among them tested on half B."""
 
@@ -125,14 +137,13 @@ class _ClassTrials:
 
     def _screen(self, split: _Split) -> Evidence:
         """On half A, against the matched control only; a region that moves is tried where none is in place."""
-        trial = self._trial(split, 0, self.screened, _shared(split), [])
+        samples = self._samples(split, 0, self.screened)
+        trial = self._trial(samples, split, _shared(split), [])
         where = CHANNELS if self.maps.layer else FIXED
         fixed = self._screened(trial, split, where)
         if where == CHANNELS or fixed.promising >= self.step.screen:
             return fixed
-        moving = self._screened(
-            self._trial(split, 0, self.screened, self.step.own_regions, []), split, MOVING
-        )
+        moving = self._screened(self._trial(samples, split, self.step.own_regions, []), split, MOVING)
         return moving if moving.promising >= self.step.screen else fixed
 
     def _screened(self, trial: Trial, split: _Split, where: str) -> Evidence:
@@ -148,7 +159,8 @@ class _ClassTrials:
         assert split is not None
         regions = self.step.own_regions if chosen.where == MOVING else _shared(split)
         rivals = self._rivals(index, split, passed)
-        trial = self._trial(self._honest(split, passed), 1, self.tested, regions, rivals)
+        samples = self._samples(self._honest(split, passed), 1, self.tested)
+        trial = self._trial(samples, split, regions, rivals)
         removal = trial.removal(self.step.fills_of(self.site), TESTING)
         pasted = trial.transplants(TESTING)
         return Evidence(
@@ -170,23 +182,29 @@ class _ClassTrials:
         rest = np.setdiff1d(split.rest[1], np.concatenate(others))
         return replace(split, rest=(split.rest[0], rest)) if 2 * len(rest) >= MEMBERS_AT_LEAST else split
 
-    def _trial(
-        self, split: _Split, half: int, most: int, regions: Regions, rivals: Sequence[Candidate]
-    ) -> Trial:
-        step, maps, site = self.step, self.maps, self.site
+    def _samples(self, split: _Split, half: int, most: int) -> _Samples:
         rng = np.random.default_rng([*split.seed, half])
-        rows = some(split.members[half], most, rng)
-        members = Material.at(site, self.read(rows))
-        places = regions(maps, rows)
-        cells = round(float(places.reshape(len(places), -1).sum(1).mean()))
-        rest_rows = some(split.rest[half], most, rng)
+        rows, rest_rows = some(split.members[half], most, rng), some(split.rest[half], most, rng)
+        members = Material.at(self.site, self.read(rows))
         hosts, host_labels = self._hosts(split.candidate, half, most)
-        rest = self._material(rest_rows, members)
+        return _Samples(rows, members, rest_rows, self._material(rest_rows, members), hosts, host_labels)
+
+    def _trial(
+        self, samples: _Samples, split: _Split, regions: Regions, rivals: Sequence[Candidate]
+    ) -> Trial:
+        step, maps, site, members = self.step, self.maps, self.site, samples.members
+        rng = np.random.default_rng([*split.seed, len(rivals), len(samples.rows)])
+        places = regions(maps, samples.rows)
+        cells = round(float(places.reshape(len(places), -1).sum(1).mean()))
+        most = len(samples.hosts)
         return Trial(
             site=site,
             shared=Part(members, site.masks(places, members.content)),
             elsewhere=Part(members, site.masks(_elsewhere(places, rng), members.content)),
-            rest=Part(rest, site.masks(step.own_regions(maps, rest_rows, cells), members.content)),
+            rest=Part(
+                samples.rest,
+                site.masks(step.own_regions(maps, samples.rest_rows, cells), members.content),
+            ),
             rivals=[
                 Part(
                     self._material(some(rival.rows, most, rng), members),
@@ -194,8 +212,8 @@ class _ClassTrials:
                 )
                 for rival in rivals
             ],
-            hosts=hosts,
-            host_labels=host_labels,
+            hosts=samples.hosts,
+            host_labels=samples.host_labels,
             measure=maps.measure,
             seed=int(rng.integers(2**31)),
             permutations=step.permutations,
