@@ -1,9 +1,9 @@
 """Reports of an audit: what a human sees, decides and signs. Nothing here needs torch.
 
-``build`` writes the report of a store as HTML (``write`` also says in which form, and why), ``serve`` shows it from
-the store itself, ``plot_embedding``, ``plot_spectrum`` and ``plot_cluster`` are figures for notebooks, ``Inline`` is
-the whole report in one. ``write_comparison`` puts two audits side by side. ``ReportModel`` is what reports tell, as pure
-data; ``merge`` and its kind handle verdicts.
+``build`` writes the report of a store as HTML (``write`` also says in which form, and why), ``serve`` shows
+it from the store itself, ``plot_embedding``, ``plot_spectrum`` and ``plot_cluster`` are figures for
+notebooks, ``Inline`` is the whole report in one. ``write_comparison`` puts two audits side by side.
+``ReportModel`` is what reports tell, as pure data; ``merge`` and its kind handle verdicts.
 """
 
 from __future__ import annotations

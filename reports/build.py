@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import stores
+from reports.blocks import blocks
 from reports.model import ReportModel
 from reports.panels import PANELS
-from reports.payload import blocks, page_payload, script_json
+from reports.payload import page_payload, script_json
 from reports.theme import style_variables
 
 HERE = Path(__file__).parent

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int8, UInt8
 
+from reports.blocks import MAPS
 from reports.images import quantise
 from reports.model import FINDINGS, Group, ReportModel, Subject
-from reports.payload import MAPS, pictures_of
+from reports.payload import pictures_of
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, FLAGGED, LEVELS, LIGHT
 from stores import Run
 

@@ -1,40 +1,30 @@
-"""The model as text for the browser: one JSON for the page, then blocks: the samples of a class, their pictures."""
+"""The model as plain values for the browser: what the page knows from the start, and the samples of a class."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8
 
-from reports.images import Atlas, atlas, packed, quantise
+from reports.images import packed, quantise
 from reports.model import Group, ReportModel, Subject, spectral_unit
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS
 from reports.verdicts import INHERITED_FROM, overlaps
-from stores import Finding, Run, Verdict
+from stores import Verdict
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 EIGENVALUES = 30
 VECTORS = 8
 """Eigenvectors that travel, as int8, so that the page can measure distances in the spectral embedding."""
-PAGE = 1024
-"""Samples per block of pictures."""
-FRONT = 384
-"""About so many pictures travel with a class that has several pages: those that are looked at first."""
 CODED = 2**16
 """A column of metadata with fewer values than this travels as codes."""
-FULL = "input.full"
-STEP = 4
-"""Levels between two codes of a sample's map."""
-MAPS = "input.place"
-"""The column that is drawn, whatever layer or channel was analysed."""
 
 
 def script_json(value: Any) -> str:
@@ -99,8 +89,14 @@ def analysis_payload(model: ReportModel) -> dict[str, Any]:
         "groups": [group_payload(group) for group in model.groups],
         "ranking": model.ranking,
         "facts": dict(model.facts),
+        "relevance": relevance_title(str(model.facts["relevance"])),
         "configuration": dict(model.configuration),
     }
+
+
+def relevance_title(name: str) -> str:
+    """What a reader calls a relevance table."""
+    return name.removeprefix("relevance/").replace("_", " ")
 
 
 def group_payload(group: Group) -> dict[str, Any]:
@@ -174,6 +170,7 @@ def chunk_payload(group: Group, pictures: Pictures) -> dict[str, Any]:
         "class_scale": finite(pictures.class_scale),
         "pages": pictures.pages,
         "front": pictures.front,
+        "others": list(pictures.others),
     }
 
 
@@ -208,133 +205,5 @@ class Pictures:
     """98th percentile of the samples' largest |R|: the scale of the class as a whole."""
     front: Mapping[str, Any] | None = None
     """Positions that are looked at first, and a page of their pictures."""
-
-
-def front_positions(group: Group) -> Int[np.ndarray, " k"]:
-    """The most and the least central members of every finding and cluster: about ``FRONT`` in all, ascending."""
-    each = FRONT // max(1, len(group.subjects))
-    inner, outer = max(12, each * 2 // 3), max(6, each // 3)
-    ends = [np.r_[subject.members[:inner], subject.members[-outer:]] for subject in group.subjects]
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *ends]))
-
-
-def mean_maps(
-    group: Group, codes: Iterable[tuple[int, Int8[np.ndarray, "n y x"]]]
-) -> dict[str, Int8[np.ndarray, "y x"]]:
-    """Mean map of every cluster from (first position, codes) of consecutive pages; findings bring their own."""
-    clusters = [subject for subject in group.subjects if subject.kind == "cluster"]
-    sums: dict[str, np.ndarray] = {}
-    for start, page in codes:
-        for subject in clusters:
-            inside = subject.members[(subject.members >= start) & (subject.members < start + len(page))]
-            total = page[inside - start].sum(axis=0, dtype=np.int64)
-            sums[subject.key] = sums.get(subject.key, 0) + total
-    return {key: quantise(total[None].astype(np.float64))[0][0] for key, total in sums.items()}
-
-
-def relevance_codes(
-    run: Run, model: ReportModel, rows: Int[np.ndarray, " n"], *, full: bool = False
-) -> tuple[Int8[np.ndarray, "n y x"], Float[np.ndarray, " n"]] | None:
-    """Relevance by place of some rows as ``quantise`` gives it; None where the store has none.
-
-    ``full`` takes it at the input's resolution, summed over channels, where the store keeps that.
-    """
-    table = run.table(str(model.facts["relevance"]))
-    if full and FULL in table.columns:
-        return quantise(np.asarray(table.read(FULL, rows), dtype=np.float64).sum(axis=1), STEP)
-    return quantise(np.asarray(table.read(MAPS, rows)), STEP) if MAPS in table.columns else None
-
-
-def picture_page(
-    run: Run,
-    rows: Int[np.ndarray, " n"],
-    relevance: tuple[Int8[np.ndarray, "n y x"], Float[np.ndarray, " n"]] | None,
-) -> dict[str, Any]:
-    """Relevance (of ``relevance_codes``) and thumbnails of some rows as a block."""
-    content: dict[str, Any] = {"maps": None, "scale": None, "atlas": None}
-    if relevance is not None:
-        codes, scale = relevance
-        content["maps"] = packed(codes, compress=True)
-        content["scale"] = packed(np.nan_to_num(scale))
-    if "thumbnail" in run.samples.columns:
-        content["atlas"] = atlas_payload(atlas(np.asarray(run.samples.read("thumbnail", rows))))
-    return content
-
-
-def atlas_payload(sheet: Atlas | None) -> dict[str, Any] | None:
-    """An atlas for the browser."""
-    if sheet is None:
-        return None
-    return {
-        "columns": sheet.columns,
-        "stride": list(sheet.stride),
-        "size": list(sheet.size),
-        "data": packed(np.frombuffer(sheet.webp, dtype=np.uint8))["data"],
-    }
-
-
-def proof_payload(finding: Finding) -> dict[str, Any]:
-    """Samples of a finding before and after interventions, as a block."""
-    return {
-        kind: {"count": len(pictures), "atlas": atlas_payload(atlas(np.asarray(pictures), quality=90))}
-        for kind, pictures in finding.pictures.items()
-        if len(pictures)
-    }
-
-
-def blocks(run: Run, model: ReportModel, written: set[str]) -> Iterator[tuple[str, str]]:
-    """All blocks of an analysis as (name, JSON text), a class at a time.
-
-    Blocks of pictures are named by their content: analyses that show the same pictures share them, and names
-    in ``written`` (which grows) are not made again.
-    """
-    for group in model.groups:
-        names: list[str] = []
-        scales: list[np.ndarray] = []
-        codes_seen: list[tuple[int, np.ndarray]] = []
-        for start in range(0, len(group.samples.rows), PAGE):
-            rows = group.samples.rows[start : start + PAGE]
-            relevance = relevance_codes(run, model, rows)
-            text = script_json(picture_page(run, rows, relevance))
-            names.append(f"pictures-{hashlib.sha256(text.encode('utf-8')).hexdigest()[:16]}")
-            if relevance is not None:
-                codes_seen.append((start, relevance[0]))
-                scales.append(relevance[1])
-            if names[-1] not in written:
-                written.add(names[-1])
-                yield names[-1], text
-        for number, subject in enumerate(group.subjects):
-            if subject.finding is not None and subject.finding.pictures:
-                yield (
-                    f"proof-{model.analysis}-{group.index}-{number}",
-                    script_json(proof_payload(subject.finding)),
-                )
-        pictures = Pictures(
-            {"size": PAGE, "names": names},
-            mean_maps(group, codes_seen),
-            class_scale(scales),
-            front_payload(run, model, group) if len(names) > 1 else None,
-        )
-        yield chunk_name(model, group.index), script_json(chunk_payload(group, pictures))
-
-
-def front_payload(run: Run, model: ReportModel, group: Group) -> dict[str, Any]:
-    """The pictures of ``front_positions``."""
-    positions = front_positions(group)
-    rows = group.samples.rows[positions]
-    return {
-        "positions": packed(positions.astype(np.uint32)),
-        "page": picture_page(run, rows, relevance_codes(run, model, rows)),
-    }
-
-
-def class_scale(scales: Sequence[Float[np.ndarray, " n"]]) -> float:
-    """The scale of a class: the 98th percentile of its samples' largest |R|; 0 without any."""
-    known = np.concatenate([np.zeros(0), *scales])
-    known = known[np.isfinite(known)]
-    return float(np.quantile(known, 0.98)) if len(known) else 0.0
-
-
-def chunk_name(model: ReportModel, group: int) -> str:
-    """The name of the block that holds a class of an analysis."""
-    return f"chunk-{model.analysis}-{group}"
+    others: Sequence[Mapping[str, Any]] = ()
+    """Other relevance of the same samples: ``name``, ``pages``, ``front`` and ``class_scale`` of each."""

@@ -21,19 +21,17 @@ from bokeh.server.server import Server
 from tornado.web import HTTPError, RequestHandler
 
 import stores
-from reports.build import page, policy_of, read_models
-from reports.model import Group, ReportModel, Subject
-from reports.payload import (
-    Pictures,
-    chunk_payload,
+from reports.blocks import (
     class_scale,
-    finite,
     mean_maps,
+    other_relevance,
     picture_page,
     proof_payload,
     relevance_codes,
-    script_json,
 )
+from reports.build import page, policy_of, read_models
+from reports.model import Group, ReportModel, Subject
+from reports.payload import Pictures, chunk_payload, finite, relevance_title, script_json
 
 LOCAL = "127.0.0.1"
 PORT = 5100
@@ -59,8 +57,8 @@ class Source:
     def block(self, name: str) -> dict[str, Any]:
         """A block by its name.
 
-        ``chunk-<analysis>-<class>``; ``pictures-<analysis>-<class>-<position>.<position>…``; and
-        ``proof-<analysis>-<class>-<number of the finding>``.
+        ``chunk-<analysis>-<class>``; ``pictures-<analysis>-<class>-<position>.<position>…``, ``maps<n>-…`` the same of
+        the n-th other relevance; and ``proof-<analysis>-<class>-<number of the finding>``.
 
         Raises:
             KeyError: there is no such block.
@@ -72,34 +70,54 @@ class Source:
         index, _, wanted = rest[0].rpartition("-")
         group = model.group(_number(index))
         if kind == "pictures":
-            return self._pictures(model, group, [_number(text) for text in wanted.split(".")])
+            return self._pictures(str(model.facts["relevance"]), group, wanted)
+        if kind.startswith("maps"):
+            others = dict(enumerate(other_relevance(self.run, model)))
+            return self._pictures(others[_number(kind.removeprefix("maps"))], group, wanted, thumbnails=False)
         if kind == "proof" and 0 <= _number(wanted) < len(group.subjects):
             finding = group.subjects[_number(wanted)].finding
             if finding is not None and finding.pictures:
                 return proof_payload(finding)
         raise KeyError(name)
 
-    def _pictures(self, model: ReportModel, group: Group, positions: list[int]) -> dict[str, Any]:
+    def _pictures(self, name: str, group: Group, wanted: str, *, thumbnails: bool = True) -> dict[str, Any]:
+        positions = [_number(text) for text in wanted.split(".")]
         if len(positions) > PICKED or not all(0 <= i < len(group.samples.rows) for i in positions):
-            raise KeyError(positions)
+            raise KeyError(wanted)
         rows = group.samples.rows[positions]
-        return picture_page(self.run, rows, relevance_codes(self.run, model, rows, full=True))
+        codes = relevance_codes(self.run, name, rows, full=True)
+        return picture_page(self.run, rows, codes, thumbnails=thumbnails)
 
     def _chunk(self, model: ReportModel, group: Group) -> dict[str, Any]:
-        pages = {"picked": f"pictures-{model.analysis}-{group.index}"}
+        place = f"{model.analysis}-{group.index}"
         drawn = [_some(subject) for subject in group.subjects if subject.kind == "cluster"]
         members = np.unique(np.concatenate([np.zeros(0, np.int64), *(subject.members for subject in drawn)]))
-        relevance = relevance_codes(self.run, model, group.samples.rows[members])
-        if relevance is None:
-            return chunk_payload(group, Pictures(pages, {}, 0.0))
-        codes, scale = relevance
-        # Only the drawn members were read: positions among them take the place of those in the class.
+        # Only the drawn members are read: positions among them take the place of those in the class.
         placed = tuple(
             dataclasses.replace(subject, members=np.searchsorted(members, subject.members))
             for subject in drawn
         )
-        means = mean_maps(dataclasses.replace(group, subjects=placed), [(0, codes)])
-        return chunk_payload(group, Pictures(pages, means, class_scale([scale])))
+        rows = group.samples.rows[members]
+
+        def scaled(name: str) -> tuple[dict[str, Any], float]:
+            """Mean maps, and the scale of the class."""
+            relevance = relevance_codes(self.run, name, rows)
+            if relevance is None:
+                return {}, 0.0
+            codes, scale = relevance
+            return mean_maps(dataclasses.replace(group, subjects=placed), [(0, codes)]), class_scale([scale])
+
+        others = [
+            {
+                "name": relevance_title(name),
+                "pages": {"picked": f"maps{number}-{place}"},
+                "front": None,
+                "class_scale": scaled(name)[1],
+            }
+            for number, name in enumerate(other_relevance(self.run, model))
+        ]
+        means, scale = scaled(str(model.facts["relevance"]))
+        return chunk_payload(group, Pictures({"picked": f"pictures-{place}"}, means, scale, None, others))
 
     def verdicts(self) -> list[dict[str, Any]]:
         """All verdicts of the store, in the order they were given."""

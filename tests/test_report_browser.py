@@ -676,6 +676,40 @@ def test_an_analysis_can_be_chosen_where_the_store_has_several(browser, tmp_path
     v.close()
 
 
+def with_other_relevance(run):
+    """The store with a second relevance table: that of the first, with its sign turned."""
+    first = run.table(stores.synthetic.RELEVANCE)
+    grid = first.columns["input.place"].shape
+    made = stores.Provenance(({"name": "turned"},))
+    columns = stores.relevance_columns(grid)
+    table = run.create_table(
+        "relevance/turned", columns, rows_per_shard=first.rows_per_shard, provenance=made
+    )
+    for shard, rows in enumerate(table.shards):
+        part = {column.name: first.read(column.name, rows) for column in columns}
+        table.write(shard, {**part, "input.place": -part["input.place"]})
+    return run
+
+
+@pytest.mark.parametrize("page", [1024, 16])
+def test_heatmaps_of_another_relevance_can_be_chosen(browser, tmp_path, monkeypatch, page):
+    monkeypatch.setattr("reports.blocks.PAGE", page)
+    run = with_other_relevance(stores.synthetic.make(tmp_path / "run.zarr", samples=120))
+    v = Visit(browser, reports.build(run.path, tmp_path / "r.html").as_uri())
+    v.page.get_by_role("radio", name="Heatmap").click()
+    assert near(v.pixels("#gallery canvas"), (255, 0, 0), 70) > 20
+    v.page.select_option("#gallery-relevance", "turned")
+    v.settled("spray.relevance(spray.state.chunk, spray.state.selection[0]) !== null")
+    assert near(v.pixels("#gallery canvas"), (0, 0, 255), 70) > 20
+    assert near(v.pixels("#gallery canvas"), (255, 0, 0), 70) == 0
+    v.page.locator("#class-list .class").nth(1).click()
+    v.settled("spray.state.group === spray.report.groups[1]")
+    assert v.page.input_value("#gallery-relevance") == "turned"
+    v.page.select_option("#gallery-relevance", "")
+    assert v.state("spray.state.relevance") is None
+    v.close()
+
+
 def test_verdicts_of_an_earlier_analysis_are_attached_offered_or_listed(browser, tmp_path):
     run = stores.synthetic.make(tmp_path / "run.zarr", samples=120)
     findings = run.analysis().findings()

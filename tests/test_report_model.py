@@ -15,10 +15,11 @@ from PIL import Image
 
 import stores
 import stores.synthetic
+from reports.blocks import blocks
 from reports.build import read_models
 from reports.images import ATLAS_SIDE, atlas, packed, quantise
 from reports.model import ReportModel, top_probability
-from reports.payload import blocks, column_payload, finite, page_payload, script_json
+from reports.payload import column_payload, finite, page_payload, script_json
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, FLAGGED, THEMES, contrast, style_variables
 
 
@@ -255,7 +256,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path, run):
 
 
 def test_mean_maps_of_clusters_are_means_of_maps_scaled_to_their_largest_relevance(run, model, monkeypatch):
-    monkeypatch.setattr("reports.payload.PAGE", 32)  # several pages: the sums must go on across them
+    monkeypatch.setattr("reports.blocks.PAGE", 32)  # several pages: the sums must go on across them
     group = model.groups[0]
     made = {name: json.loads(text) for name, text in blocks(run, model, set())}
     chunk = made[f"chunk-{model.analysis}-{group.index}"]
@@ -322,7 +323,7 @@ def test_columns_whose_values_repeat_travel_as_codes():
 
 
 def test_a_class_of_several_pages_brings_what_is_looked_at_first(run, model, monkeypatch):
-    monkeypatch.setattr("reports.payload.PAGE", 32)
+    monkeypatch.setattr("reports.blocks.PAGE", 32)
     group = model.groups[0]
     chunks = {name: json.loads(text) for name, text in blocks(run, model, set()) if name.startswith("chunk")}
     front = chunks[f"chunk-{model.analysis}-{group.index}"]["front"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import subprocess
 import sys
@@ -18,8 +19,11 @@ from store_tools import s3_server
 
 import stores
 import stores.synthetic
+from reports.blocks import blocks
+from reports.build import read_models
+from reports.images import quantise
 from reports.model import ReportModel, store_identity
-from reports.payload import blocks
+from reports.serve import Source
 
 SCRIPT = """
 import sys
@@ -248,3 +252,25 @@ def test_positions_asked_for_come_in_their_order(run, url):
     np.testing.assert_array_equal(
         np.frombuffer(base64.b64decode(page["scale"]["data"]), np.float32), np.concatenate(scales)
     )
+
+
+def test_other_relevance_of_a_served_store_is_read_when_it_is_chosen(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    first = run.table(stores.synthetic.RELEVANCE)
+    columns = stores.relevance_columns(first.columns["input.place"].shape)
+    made = stores.Provenance(({"name": "turned"},))
+    table = run.create_table("relevance/turned", columns, rows_per_shard=60, provenance=made)
+    part = {column.name: first.read(column.name) for column in columns}
+    table.write(0, {**part, "input.place": -part["input.place"]})
+    source = Source(run, read_models(run))
+    analysis = run.analysis().id
+    (other,) = source.block(f"chunk-{analysis}-0")["others"]
+    assert other["name"] == "turned" and other["class_scale"] > 0
+    block = source.block(f"{other['pages']['picked']}-3.1")
+    codes = np.frombuffer(gzip.decompress(base64.b64decode(block["maps"]["data"])), np.int8)
+    rows = run.analysis().read(0).rows[[3, 1]]
+    expected, _ = quantise(part["input.place"][rows] * -1.0, 4)
+    np.testing.assert_array_equal(codes.reshape(expected.shape), expected)
+    assert block["atlas"] is None
+    with pytest.raises(KeyError):
+        source.block(f"maps1-{analysis}-0-1")

@@ -5,7 +5,7 @@ spray.panel({
   tile: 84,
   page: 0,
   mount(section) {
-    for (const part of ["count", "back", "keep", "sort", "previous", "next", "page", "export"]) this[`$${part}`] = section.querySelector(`#gallery-${part}`);
+    for (const part of ["count", "back", "keep", "sort", "previous", "next", "page", "export", "relevance"]) this[`$${part}`] = section.querySelector(`#gallery-${part}`);
     this.tiles = section.querySelector("#gallery");
     this.$sort.addEventListener("change", () => spray.set({ sort: this.$sort.value }));
     spray.options(this.$export, [["", "export…"], ["csv", "table (CSV)"], ["ids", "ids (text)"], ["png", "embedding (PNG)"], ["svg", "embedding (SVG)"]], "");
@@ -14,6 +14,7 @@ spray.panel({
       this.$export.value = "";
     });
     this.$keep.addEventListener("change", () => spray.set({ keep: this.$keep.value }));
+    this.$relevance.addEventListener("change", () => spray.set({ relevance: this.$relevance.value || null }));
     this.$previous.addEventListener("click", () => this.turn(-1));
     this.$next.addEventListener("click", () => this.turn(1));
     this.$back.addEventListener("click", () => spray.set({ selection: spray.state.chunk.members[spray.state.subject.key], origin: "subject", sample: null }));
@@ -32,7 +33,10 @@ spray.panel({
     if (changed.has("sample")) this.mark(state);
   },
   /** Orders and filters: what every class has, and its metadata. */
-  offer({ chunk, keep, sort }) {
+  offer({ chunk, keep, sort, relevance }) {
+    const others = [...chunk.others.keys()];
+    this.$relevance.closest("label").hidden = !others.length;
+    this.choose(this.$relevance, "relevance", relevance ?? "", "", [["", spray.report.relevance], ...others.map((name) => [name, name])]);
     const values = (column) => [...new Set(column)].sort();
     const predictions = values(chunk.prediction).map((index) => [`prediction=${index}`, `predicted ${spray.className(index)}`]);
     const labels = values(chunk.label).map((index) => [`label=${index}`, `labelled ${spray.className(index)}`]);
@@ -55,7 +59,7 @@ spray.panel({
   choose(select, name, present, first, pairs) {
     const known = pairs.some(([value]) => value === present);
     spray.options(select, pairs, known ? present : first);
-    if (!known) spray.set({ [name]: first });
+    if (!known) spray.set({ [name]: first || null });
   },
   /** How many tiles fit: whole rows of whole tiles. */
   capacity() {

@@ -19,6 +19,7 @@ const spray = (() => {
     sample: null, // position of the sample that is looked at
     picture: null,
     colour: "findings",
+    relevance: null, // name of another relevance than that of the analysis, whose heatmaps are shown
     view: "overlay",
     map: "bwr",
     opacity: 0.9,

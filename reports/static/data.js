@@ -45,11 +45,17 @@ spray.decode = async (raw) => {
     if (!column.codes) chunk.metadata[name] = column.values;
     else jobs.push(spray.unpack(column.codes).then((codes) => (chunk.metadata[name] = Array.from(codes, (code) => column.values[code]))));
   }
-  let front = null;
-  if (raw.front) jobs.push(Promise.all([spray.unpack(raw.front.positions), spray.decodePage(raw.front.page)]).then(([positions, page]) => (front = { positions, page })));
+  jobs.push(spray.albumOf(raw).then((album) => (chunk.album = album)));
+  chunk.others = new Map(); // other relevance of the same samples, by name
+  for (const other of raw.others) jobs.push(spray.albumOf(other).then((album) => chunk.others.set(other.name, { album, classScale: other.class_scale })));
   await Promise.all(jobs);
-  chunk.album = spray.album(raw.pages, front);
   return chunk;
+};
+
+spray.albumOf = async ({ pages, front }) => {
+  if (!front) return spray.album(pages, null);
+  const [positions, page] = await Promise.all([spray.unpack(front.positions), spray.decodePage(front.page)]);
+  return spray.album(pages, { positions, page });
 };
 
 /** Decode one page of pictures: the atlas as a bitmap, the int8 maps with their scales. */
@@ -163,6 +169,11 @@ spray.album = ({ size, names, picked }, front) => {
 };
 
 spray.pictures = (chunk, position) => chunk.album.find(position);
+/** Where the relevance of a position is: that of the analysis, or another that was chosen. */
+spray.relevance = (chunk, position) => {
+  const other = chunk.others.get(spray.state.relevance);
+  return (other?.album ?? chunk.album).find(position);
+};
 spray.awaitPictures = (chunk, positions) => chunk.album.settled(positions);
 
 /** Tell the panels, once per frame, that pictures came in. */

@@ -37,6 +37,8 @@ spray.router = (() => {
     try {
       const chunk = await spray.chunk(group.index);
       if (chunk.album.single) await spray.awaitPictures(chunk, [0]);
+      const other = chunk.others.get(spray.state.relevance)?.album;
+      if (other?.single) await other.settled([0]);
       spray.trouble(null);
       return chunk;
     } catch (error) {

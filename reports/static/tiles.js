@@ -83,20 +83,22 @@ spray.tiles = (() => {
   /** Paint one sample, or a blank until its pictures are there. ``region`` is outlined where given. */
   function paint(canvas, chunk, position, { view = spray.state.view, size = 72, region = null } = {}) {
     const context = fit(canvas, size);
-    const place = spray.pictures(chunk, position);
-    if (!place || (!place.page.atlas && !place.page.maps)) {
+    const pictured = spray.pictures(chunk, position);
+    const explained = spray.relevance(chunk, position);
+    const [atlas, maps] = [pictured?.page.atlas, explained?.page.maps];
+    if (!pictured || !explained || (!atlas && !maps)) {
       blank(context);
       return;
     }
-    const { page, at } = place;
-    const { scaling, opacity } = spray.state;
-    const factor = scaling === "class" && chunk.classScale > 0 ? (page.scale?.[at] || 0) / chunk.classScale : 1;
-    const shown = !page.atlas ? "heatmap" : !page.maps ? "image" : view;
-    if (shown !== "heatmap") image(context, page.atlas, at, shown === "overlay");
+    const { scaling, opacity, relevance } = spray.state;
+    const classScale = chunk.others.get(relevance)?.classScale ?? chunk.classScale;
+    const factor = scaling === "class" && classScale > 0 ? (explained.page.scale?.[explained.at] || 0) / classScale : 1;
+    const shown = !atlas ? "heatmap" : !maps ? "image" : view;
+    if (shown !== "heatmap") image(context, atlas, pictured.at, shown === "overlay");
     if (shown !== "image") {
-      const [height, width] = page.grid;
-      const codes = page.maps.subarray(at * height * width, (at + 1) * height * width);
-      heat(context, codes, page.grid, { factor, veil: shown === "overlay" ? opacity : null });
+      const [height, width] = explained.page.grid;
+      const codes = maps.subarray(explained.at * height * width, (explained.at + 1) * height * width);
+      heat(context, codes, explained.page.grid, { factor, veil: shown === "overlay" ? opacity : null });
     }
     if (region && spray.state.outline) ring(context, region);
   }
@@ -117,7 +119,7 @@ spray.tiles = (() => {
     let shape = null;
     let missing = false;
     for (const position of spread(positions)) {
-      const place = spray.pictures(chunk, position);
+      const place = spray.relevance(chunk, position);
       if (!place?.page.maps) {
         missing = true; // the others are asked for in the same go
         continue;
@@ -152,7 +154,7 @@ spray.tiles = (() => {
     }
   }
 
-  return { paint, average, picture, meanOf, bar, names: ["view", "map", "opacity", "scaling", "outline", "arrived"] };
+  return { paint, average, picture, meanOf, bar, names: ["view", "map", "opacity", "scaling", "relevance", "outline", "arrived"] };
 })();
 
 /** Whether a change alters how pictures are painted. */
