@@ -4,7 +4,9 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 from click.testing import CliRunner
 
 import stores
@@ -92,6 +94,56 @@ def test_to_virelay_and_back(run: Run, tmp_path: Path) -> None:
     back = stores.open(out)
     assert back.n == run.n
     assert (back.samples.read("label") == run.samples.read("label")).all()
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "zarr"])
+def test_maps_computed_elsewhere_with_ids_and_labels(tmp_path: Path, kind: str) -> None:
+    maps = np.random.default_rng(0).normal(size=(12, 8, 8)).astype(np.float32)
+    path = tmp_path / f"maps.{kind}"
+    if kind == "npy":
+        np.save(path, maps)
+    elif kind == "npz":
+        np.savez(path, maps=maps, other=maps[:3])
+    else:
+        zarr.open_group(path, mode="w").create_array("maps", data=maps)
+    (tmp_path / "ids.txt").write_text("".join(f"a/ü {row}.png\n" for row in range(12)), encoding="utf-8")
+    (tmp_path / "labels.txt").write_text(
+        "".join(f"{'cat' if row % 2 else 0}\n" for row in range(11)) + "-1\n"
+    )
+    (tmp_path / "names.txt").write_text("dog\ncat\n")
+    np.save(tmp_path / "logits.npy", np.eye(2)[np.arange(12) % 2])
+    np.save(tmp_path / "inputs.npy", np.zeros((12, 8, 8), np.uint8))
+    beside = [part for name in ("ids", "labels") for part in (f"--{name}", tmp_path / f"{name}.txt")]
+    beside += ["--classes", tmp_path / "names.txt", *([] if kind == "npy" else ["--key", "maps"])]
+    beside += [part for name in ("logits", "inputs") for part in (f"--{name}", tmp_path / f"{name}.npy")]
+    assert "Go on with: spray analyze" in invoke("import", path, "--out", tmp_path / "a.zarr", *beside)
+    run = stores.open(tmp_path / "a.zarr")
+    assert run.classes == ("dog", "cat") and run.samples.read("id", [3]).tolist() == ["a/ü 3.png"]
+    assert run.samples.read("label").tolist() == [*([0, 1] * 6)[:11], -1]
+    assert run.samples.read("prediction").tolist() == [0, 1] * 6
+    np.testing.assert_array_equal(run.table("relevance/imported").read("input.place"), maps)
+    invoke("analyze", run.path, "--quiet", "--picture", "none", "--neighbours", 3, "--group-by", "all")
+
+
+def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "maps.npy", np.zeros((4, 8, 8), np.float32))
+    np.save(tmp_path / "objects.npy", np.array([{}, {}], object), allow_pickle=True)
+    (tmp_path / "three.txt").write_text("0\n1\n1\n")
+    (tmp_path / "words.txt").write_text("cat\ncat\ndog\ndog\n")
+    (tmp_path / "attribution.h5").write_bytes(b"")
+    for arguments, words, code in (
+        (["maps.npy", "--ids", "three.txt"], "there are 4 maps, but of {'ids': 3}", 1),
+        (["maps.npy", "--labels", "three.txt"], "there are 4 maps, but of {'labels': 3}", 1),
+        (["maps.npy", "--labels", "words.txt"], "the label 'cat' is no number", 1),
+        (["objects.npy"], "arrays of objects are not taken", 1),
+        (["maps.npy", "--inputs", "maps.npy"], "expected uint8 pictures", 1),
+        (["maps.npy", "--label-map", "words.txt"], "--label-map: not beside an array", 2),
+        (["attribution.h5", "--ids", "three.txt"], "--ids: not beside HDF5", 2),
+    ):
+        given = [str(tmp_path / it) if "." in it else it for it in arguments]
+        result = CliRunner().invoke(main, ["import", *given, "--out", str(tmp_path / "a.zarr")])
+        assert result.exit_code == code and words in " ".join(result.output.split()), result.output
+    assert not (tmp_path / "a.zarr").exists()
 
 
 def test_info_sums_up_the_checks_of_every_sample(run: Run) -> None:

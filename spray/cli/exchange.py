@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from spray.cli.options import json_option
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+ARRAY = click.Path(exists=True, path_type=Path)
 FORMATS = ("virelay", "csv", "parquet", "npz", "json")
 
 
@@ -106,11 +108,18 @@ def export(store: str, folder: Path, to: str, analysis_id: str | None) -> None:
 
 
 @click.command("import")
-@click.argument("attribution", type=FILE)
+@click.argument("attribution", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=str, required=True, help="The store to write.")
-@click.option("--inputs", type=FILE, help="HDF5 with the images, for thumbnails.")
+@click.option("--inputs", type=FILE, help="HDF5 or array (uint8) with the images, for thumbnails.")
 @click.option("--analyses", type=FILE, multiple=True, help="HDF5 with analyses (repeatable).")
-@click.option("--label-map", type=FILE, help="JSON with the names of the classes.")
+@click.option("--label-map", type=FILE, help="JSON with the names of the classes, beside HDF5.")
+@click.option("--ids", type=FILE, help="Names of the samples beside an array, one per line.")
+@click.option(
+    "--labels", type=ARRAY, help="Classes beside an array: an array, or one number or name per line."
+)
+@click.option("--classes", type=FILE, help="Names of the classes beside an array, one per line.")
+@click.option("--logits", type=ARRAY, help="The model's outputs beside an array.")
+@click.option("--key", help="Which array of a .npz or a Zarr group.")
 @click.option("--method", default="imported", show_default=True, help="What the relevance table is called.")
 def import_store(
     attribution: Path,
@@ -119,18 +128,28 @@ def import_store(
     analyses: tuple[Path, ...],
     label_map: Path | None,
     method: str,
+    **beside: Any,
 ) -> None:
-    """Make a store from relevance that CoRelAy or ViRelAy hold in HDF5.
+    """Make a store from relevance computed elsewhere: HDF5 of CoRelAy or ViRelAy, .npy, .npz or Zarr.
 
     \b
-    Example:
+    Examples:
       spray import attribution.h5 --inputs input.h5 --analyses analysis.h5 --out run.zarr
+      spray import maps.npy --ids ids.txt --labels labels.txt --classes names.txt --out run.zarr
     """
-    from stores.exchange import import_virelay
+    from stores.exchange import import_arrays, import_virelay
 
-    run = import_virelay(
-        out, attribution, inputs=inputs, analyses=analyses, label_map=label_map, method=method
-    )
+    arrays = attribution.is_dir() or attribution.suffix in (".npy", ".npz")
+    others = {"analyses": analyses, "label-map": label_map} if arrays else beside
+    if given := [f"--{name}" for name, value in others.items() if value]:
+        kind = "an array" if arrays else "HDF5"
+        raise click.UsageError(f"{', '.join(given)}: not beside {kind}, which {attribution.name} is.")
+    if arrays:
+        run = import_arrays(out, attribution, inputs=inputs, method=method, **beside)
+    else:
+        run = import_virelay(
+            out, attribution, inputs=inputs, analyses=analyses, label_map=label_map, method=method
+        )
     click.echo(f"{run.path}: {run.n} samples. Go on with: spray analyze {run.path}")
 
 

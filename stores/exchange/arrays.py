@@ -1,0 +1,96 @@
+"""Maps computed elsewhere that lie in files: arrays, with ids and labels beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from stores.errors import StoreError
+from stores.exchange.maps import import_maps, load_array
+from stores.run import Location, Run
+
+
+def import_arrays(
+    out: Location,
+    maps: str | Path,
+    *,
+    key: str | None = None,
+    ids: str | Path | None = None,
+    labels: str | Path | None = None,
+    classes: str | Path | None = None,
+    logits: str | Path | None = None,
+    inputs: str | Path | None = None,
+    method: str = "imported",
+) -> Run:
+    """Write a run from arrays (``.npy``, ``.npz`` or Zarr) and lists (text, one entry a line).
+
+    Args:
+        out: path or URL of the run.
+        maps: array (n, y, x) or (n, channel, y, x).
+        key: which array of a ``.npz`` or Zarr group the maps are.
+        ids: names of the samples; their numbers if left out.
+        labels: an array or a list of class indices, or a list of class names; unknown if left out.
+        classes: a list of the classes' names; numbered if left out.
+        logits: array (n, class).
+        inputs: uint8 array (n, y, x) or (n, y, x, channel), for thumbnails.
+        method: the table is called "relevance/<method>".
+
+    Raises:
+        StoreError: a file cannot be read, or the files do not fit together.
+    """
+    array = load_array(maps, key)
+    names = [] if classes is None else _lines(classes)
+    indices = np.full(len(array), -1) if labels is None else _labels(labels, names)
+    scores = None if logits is None else load_array(logits)
+    count = int(indices.max(initial=-1)) + 1 if scores is None or scores.ndim != 2 else scores.shape[1]
+    return import_maps(
+        out,
+        array,
+        ids=list(map(str, range(len(array)))) if ids is None else _lines(ids),
+        labels=indices,
+        classes=names or [str(number) for number in range(max(count, 1))],
+        logits=scores,
+        thumbnails=None if inputs is None else _pictures(inputs),
+        method=method,
+        source={"format": "arrays", "maps": Path(maps).name},
+    )
+
+
+def _lines(path: str | Path) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} cannot be read as a list, one entry a line ({error}).") from error
+
+
+def _labels(path: str | Path, names: Sequence[str]) -> Int[np.ndarray, " n"]:
+    if Path(path).suffix in (".npy", ".npz") or Path(path).is_dir():
+        return np.asarray(load_array(path))
+    known = {name: number for number, name in enumerate(names)}
+    return np.array([_label(text, known, path) for text in _lines(path)], np.int64)
+
+
+def _label(text: str, known: dict[str, int], path: str | Path) -> int:
+    if text in known:
+        return known[text]
+    try:
+        return int(text)
+    except ValueError:
+        raise StoreError(
+            f"{path}: the label {text!r} is no number and none of the {len(known)} classes. Name the classes in the "
+            "order of their numbers, or give numbers; -1 is unknown."
+        ) from None
+
+
+def _pictures(path: str | Path) -> Any:
+    pictures = load_array(path)
+    if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
+        raise StoreError(
+            f"{path}: expected uint8 pictures (n, y, x) or (n, y, x, channel), got {pictures.dtype} of shape "
+            f"{tuple(pictures.shape)}."
+        )
+    return np.asarray(pictures)[..., None] if pictures.ndim == 3 else pictures
