@@ -24,7 +24,7 @@ from stores import AnalysisHandle, Finding, Run
 
 SIDE = 12
 REGION = TopRegion(share=9 / SIDE**2, smooth=1)
-STEP = Findings(region=REGION, verification=Verification(members=40, region=REGION, permutations=999))
+STEP = Findings(region=REGION, verification=Verification(members=40, regions=(REGION,), permutations=999))
 
 
 class TagReader(nn.Module):

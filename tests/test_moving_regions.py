@@ -10,7 +10,7 @@ from spray.findings.verification import Candidate, ClassMaps, Requirements, Veri
 SIDE, TAG = 16, 3
 CPU = torch.device("cpu")
 STEP = Verification(
-    members=40, screened=30, region=TopRegion(share=TAG**2 / SIDE**2, smooth=1), permutations=999
+    members=40, screened=30, regions=(TopRegion(share=TAG**2 / SIDE**2, smooth=1),), permutations=999
 )
 
 

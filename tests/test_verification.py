@@ -17,7 +17,7 @@ TAG = (slice(0, 3), slice(0, 3))
 OBJECT = (slice(6, 10), slice(4, 9))
 CPU = torch.device("cpu")
 REGION = TopRegion(share=9 / SIDE**2, smooth=1)
-STEP = Verification(members=30, screened=20, region=REGION, permutations=999)
+STEP = Verification(members=30, screened=20, regions=(REGION,), permutations=999)
 
 
 class Cues(nn.Module):

@@ -130,7 +130,7 @@ class ClassFindings:
         members = strategy.members & np.isin(self.rows, maps.rows)
         region = strategy.region
         if region is None:
-            locate = self.step.verification.locator(maps)
+            locate = self.step.verification.locators(maps)[0]
             region = locate.shared(self.units[members], self.units[~strategy.members])
         return Candidate(self.rows[members], region)
 

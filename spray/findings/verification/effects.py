@@ -72,10 +72,10 @@ class Effect:
         """Mean effect less the strongest control's, of the weakest way."""
         return self.net_of(self.weakest, self.measure)
 
-    def plain(self, way: str) -> float:
-        """The mean effect of one way before controls, on the scale of ``size``."""
-        mean = float(self.ways[way][:, self.measure].mean())
-        return float(np.tanh(mean / 4)) if self.measure == LOGIT else mean
+    def possible(self, way: str) -> float:
+        """The mean effect of one way before controls, but no more than its net log-odds can make."""
+        net = float(np.tanh(self.net_of(way, LOGIT) / 4))
+        return net if self.measure == LOGIT else min(float(self.ways[way][:, self.measure].mean()), net)
 
     def net_of(self, way: str, measure: int) -> float:
         """The same of one way, in one measure."""

@@ -43,12 +43,11 @@ class Evidence:
 
     @property
     def promising(self) -> float:
-        """√(removal · transplant) before controls, where both go beyond them in log-odds; 0 elsewhere."""
-        effects = (self.removal, self.transplant)
-        if any(effect.net_of(way, LOGIT) <= 0 for effect in effects for way in effect.ways):
-            return 0.0
-        least = [max(min(effect.plain(way) for way in effect.ways), 0) for effect in effects]
-        return float(np.sqrt(least[0] * least[1]))
+        """√(removal · transplant) before controls, but no more than what goes beyond them in log-odds can make."""
+        least = [
+            min(effect.possible(way) for way in effect.ways) for effect in (self.removal, self.transplant)
+        ]
+        return float(np.sqrt(max(least[0], 0) * max(least[1], 0)))
 
     @property
     def score(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,8 +33,9 @@ class Verification:
         screened: the same per finding on half A, where candidates are chosen.
         budget: about so many images pass through the model per class; sample sizes are lowered to fit. 0: no limit.
         fills: ways of removing pixels; all have to agree, since each alone can make an artefact of its own.
-        region: how a region is taken from relevance by place.
-        channels: how channels are taken from relevance by channel.
+        regions: how regions are taken from relevance by place: half A chooses among them, the small ones first. What is
+            small is rarely both necessary and sufficient in honest strategies; a frame or a text needs more.
+        channels: the same for relevance by channel.
         screen: a finding becomes a candidate where both effects on half A go beyond the matched control, in log-odds,
             and √(removal · transplant) reaches this before controls.
         jitter: how far beside its place the content is also pasted, as a share of the shorter side.
@@ -44,8 +46,8 @@ class Verification:
     screened: int = 40
     budget: int = 0
     fills: tuple[Fill, ...] = (NeighbourFill(), LocalMeanFill())
-    region: TopRegion = field(default_factory=TopRegion)
-    channels: TopChannels = field(default_factory=TopChannels)
+    regions: tuple[TopRegion, ...] = (TopRegion(share=0.03), TopRegion(share=0.1))
+    channels: tuple[TopChannels, ...] = (TopChannels(),)
     screen: float = 0.03
     jitter: float = 0.1
     permutations: int = 9999
@@ -53,10 +55,12 @@ class Verification:
     batch: int = field(default=256, metadata=TUNING)
 
     def __post_init__(self) -> None:
-        if self.members < 1 or self.screened < 1 or not self.fills:
+        counts = (self.members, self.screened, len(self.fills), len(self.regions), len(self.channels))
+        if min(counts) < 1:
             raise ValueError(
-                f"members is {self.members}, screened {self.screened} and there are {len(self.fills)} fills; a "
-                "verification needs at least one of each."
+                f"members is {self.members}, screened {self.screened}, and there are {len(self.fills)} fills, "
+                f"{len(self.regions)} regions and {len(self.channels)} channels; a verification needs at least one of "
+                "each."
             )
 
     def site(self, model: nn.Module, maps: ClassMaps, device: torch.device) -> Site:
@@ -68,16 +72,16 @@ class Verification:
         judge = Judge(model, maps.target, device, self.batch)
         return LayerSite(judge, maps.layer, maps.maps.shape[1]) if maps.layer else PixelSite(judge)
 
-    def locator(self, maps: ClassMaps) -> Locator:
+    def locators(self, maps: ClassMaps) -> Sequence[Locator]:
         """How regions are taken from these maps."""
-        return self.channels if maps.layer else self.region
+        return self.channels if maps.layer else self.regions
 
     def own_regions(
         self, maps: ClassMaps, rows: Int[np.ndarray, " m"], cells: int | None = None
     ) -> Bool[np.ndarray, "m ..."]:
         """Each sample's own most relevant region, of so many cells if given."""
         units = maps.of(rows)
-        locate = self.locator(maps)
+        locate = self.locators(maps)[0]
         return np.array([locate.of(unit, cells) for unit in units], bool).reshape(units.shape)
 
     def fills_of(self, site: Site) -> tuple[Fill, ...]:

@@ -60,7 +60,8 @@ class _Split:
     candidate: Candidate
     members: tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]
     rest: tuple[Int[np.ndarray, " c"], Int[np.ndarray, " d"]]
-    region: Bool[np.ndarray, ...]
+    regions: Sequence[Bool[np.ndarray, ...]]
+    """By scale; the same twice where two scales agree."""
     seed: tuple[int, ...]
 
 
@@ -74,6 +75,14 @@ class _Samples:
     rest: Material
     hosts: Material
     host_labels: Int[np.ndarray, " h"]
+
+
+@dataclass(frozen=True)
+class _Screened:
+    """What half A showed, and at which scale."""
+
+    scale: int
+    evidence: Evidence
 
 
 class _ClassTrials:
@@ -101,12 +110,10 @@ class _ClassTrials:
         tried = [split for split in self.splits if split is not None]
         self.screened, _ = self.step.sizes(len(tried), 1)
         screened = [None if split is None else self._screen(split) for split in self.splits]
-        passed = [found is not None and found.promising >= self.step.screen for found in screened]
-        if not any(passed):
-            return screened
+        passed = [found is not None and found.evidence.promising >= self.step.screen for found in screened]
         _, self.tested = self.step.sizes(len(tried), sum(passed))
         return [
-            self._test(index, found, passed) if found is not None and passed[index] else found
+            None if found is None else self._test(index, found, passed) if passed[index] else found.evidence
             for index, found in enumerate(screened)
         ]
 
@@ -119,8 +126,9 @@ class _ClassTrials:
         rng = np.random.default_rng(seed)
         members = halves(candidate.rows, rng)
         rest = halves(np.setdiff1d(maps.rows, candidate.rows), rng)
-        region = self.step.locator(maps).shared(maps.of(members[0]), maps.of(rest[0]))
-        return _Split(candidate, members, rest, region, seed) if region.any() else None
+        units, others = maps.of(members[0]), maps.of(rest[0])
+        regions = [locate.shared(units, others) for locate in self.step.locators(maps)]
+        return _Split(candidate, members, rest, regions, seed) if regions[0].any() else None
 
     def _hosts(self, candidate: Candidate, half: int, most: int) -> tuple[Material, Int[np.ndarray, " h"]]:
         """Hosts of one half; the same for all candidates, unless members of one can be hosts of another."""
@@ -135,36 +143,40 @@ class _ClassTrials:
         self.known_hosts = {half: found}
         return found
 
-    def _screen(self, split: _Split) -> Evidence:
-        """On half A, against the matched control only; a region that moves is tried where none is in place."""
+    def _screen(self, split: _Split) -> _Screened:
+        """On half A, against the matched control only: the most promising region, or one that moves if none is."""
         samples = self._samples(split, 0, self.screened)
-        trial = self._trial(samples, split, _shared(split), [])
         where = CHANNELS if self.maps.layer else FIXED
-        fixed = self._screened(trial, split, where)
-        if where == CHANNELS or fixed.promising >= self.step.screen:
-            return fixed
-        moving = self._screened(self._trial(samples, split, self.step.own_regions, []), split, MOVING)
-        return moving if moving.promising >= self.step.screen else fixed
+        tried: list[_Screened] = []
+        for scale, region in enumerate(split.regions):
+            if scale == 0 or not np.array_equal(region, split.regions[scale - 1]):
+                trial = self._trial(samples, split, _shared(region), [])
+                tried.append(_Screened(scale, self._screened(trial, region, where)))
+        best = max(tried, key=lambda one: (one.evidence.promising, one.evidence.score))
+        if where == CHANNELS or best.evidence.promising >= self.step.screen:
+            return best
+        trial = self._trial(samples, split, self.step.own_regions, [])
+        moving = _Screened(0, self._screened(trial, split.regions[0], MOVING))
+        return moving if moving.evidence.promising >= self.step.screen else best
 
-    def _screened(self, trial: Trial, split: _Split, where: str) -> Evidence:
+    def _screened(self, trial: Trial, region: Bool[np.ndarray, ...], where: str) -> Evidence:
         removal = trial.removal(self.step.fills_of(self.site), SCREENING)
         pasted = trial.transplants(SCREENING)
-        return Evidence(
-            split.region, where, False, removal, pasted.effect, pasted.flip_rates(), len(trial.hosts)
-        )
+        return Evidence(region, where, False, removal, pasted.effect, pasted.flip_rates(), len(trial.hosts))
 
-    def _test(self, index: int, chosen: Evidence, passed: Sequence[bool]) -> Evidence:
+    def _test(self, index: int, screened: _Screened, passed: Sequence[bool]) -> Evidence:
         """On half B, against all controls."""
         split = self.splits[index]
         assert split is not None
-        regions = self.step.own_regions if chosen.where == MOVING else _shared(split)
-        rivals = self._rivals(index, split, passed)
+        chosen = screened.evidence
+        regions = self.step.own_regions if chosen.where == MOVING else _shared(chosen.region)
+        rivals = self._rivals(index, screened, passed)
         samples = self._samples(self._honest(split, passed), 1, self.tested)
         trial = self._trial(samples, split, regions, rivals)
         removal = trial.removal(self.step.fills_of(self.site), TESTING)
         pasted = trial.transplants(TESTING)
         return Evidence(
-            split.region,
+            chosen.region,
             chosen.where,
             True,
             removal,
@@ -222,18 +234,21 @@ class _ClassTrials:
     def _material(self, rows: Int[np.ndarray, " k"], like: Material) -> Material:
         return Material.at(self.site, self.read(rows)) if len(rows) else like.none
 
-    def _rivals(self, index: int, split: _Split, passed: Sequence[bool]) -> list[Candidate]:
+    def _rivals(self, index: int, screened: _Screened, passed: Sequence[bool]) -> list[Candidate]:
         """Regions of other findings. Not of other candidates: of two shortcuts neither may hide the other."""
         found = []
-        for other, rival in enumerate(self.findings):
-            own = rival.region & ~split.region
-            if other != index and not passed[other] and own.sum() > DISTINCT * rival.region.sum():
-                found.append(Candidate(rival.rows, own))
+        for other, split in enumerate(self.splits):
+            if split is None or other == index or passed[other]:
+                continue
+            region = split.regions[screened.scale]
+            own = region & ~screened.evidence.region
+            if own.sum() > DISTINCT * region.sum():
+                found.append(Candidate(self.findings[other].rows, own))
         return sorted(found, key=lambda rival: -len(rival.rows))[:RIVALS]
 
 
-def _shared(split: _Split) -> Regions:
-    return lambda maps, rows: split.region[None]
+def _shared(region: Bool[np.ndarray, ...]) -> Regions:
+    return lambda maps, rows: region[None]
 
 
 def _elsewhere(regions: Bool[np.ndarray, "k ..."], rng: np.random.Generator) -> Bool[np.ndarray, "k ..."]:
