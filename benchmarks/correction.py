@@ -70,12 +70,21 @@ class Case:
             TensorDataset(images[seen], labels[seen]), classes=fashion.CLASSES, mean=(0.0,), std=(1.0,)
         )
         self.validation = TensorDataset(data.images[unseen], labels[unseen])
-        self.model = network.train(
-            network.small_cnn(), images[seen], labels[seen], epochs=epochs, seed=plant.seed
-        )
+        self.model = self.trained(folder / "model.pt", images[seen], labels[seen], epochs, plant.seed)
         self.folder = folder
         self.audit = self.audited(self.model, "before")
         self.finding = self.audit.findings[0]
+
+    def trained(
+        self, place: Path, images: torch.Tensor, labels: torch.Tensor, epochs: int, seed: int
+    ) -> torch.nn.Module:
+        model = network.small_cnn()
+        if place.exists():
+            model.load_state_dict(torch.load(place, weights_only=True))
+            return model.eval()
+        network.train(model, images, labels, epochs=epochs, seed=seed)
+        torch.save(model.state_dict(), place)
+        return model
 
     def audited(self, model: torch.nn.Module, name: str) -> spray.Audit:
         place = self.folder / f"{name}.zarr"
@@ -137,29 +146,19 @@ def run(plant: Plant, folder: Path, epochs: int, methods: list[str]) -> dict:
 
 
 def directions(plant: Plant, folder: Path, epochs: int) -> list[dict]:
-    """P-ClArC at the layer of its choice, by direction, and by what the samples stand against."""
+    """P-ClArC at the layer of its choice, by direction, by what the samples stand against, and by where it aims."""
     case = Case(plant, folder, epochs)
+    steps = {
+        (cav, against, aim): replace(step_of("p-clarc", cav=cav, against=against), aim=aim)
+        for cav in CAVS
+        for against in ("class", "all")
+        for aim in ("best", "all", "class")
+    }
     rows = []
-    for cav in CAVS:
-        for against in ("class", "all"):
-            for pattern in ("signal", "filter"):
-                if cav == "signal" and pattern == "filter":
-                    continue  # the same
-                step = step_of("p-clarc", cav=cav, against=against)
-                step = replace(step, cav=replace(step.cav, pattern=pattern))
-                done = case.corrected(step)
-                told = rounded(done.after)
-                chosen = next(score for score in done.layers if score.layer == done.layer)
-                rows.append(
-                    {
-                        "cav": cav,
-                        "against": against,
-                        "pattern": pattern,
-                        "layer": done.layer,
-                        "auc": chosen.auc,
-                        **told,
-                    }
-                )
+    for (cav, against, aim), step in steps.items():
+        done = case.corrected(step)
+        row = {"plant": plant.class_name, "cav": cav, "against": against, "aim": aim, "layer": done.layer}
+        rows.append(row | {"before": rounded(done.before), "after": rounded(done.after)})
     return rows
 
 
@@ -169,6 +168,7 @@ def main() -> None:
     parser.add_argument("--method", action="append", choices=list(CORRECTIONS), help="only this; repeatable")
     parser.add_argument("--directions", action="store_true", help="P-ClArC by direction instead")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--cache", type=Path, help="keeps weights and audits here, to go on from")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -176,11 +176,13 @@ def main() -> None:
     for plant in PLANTS:
         if not plant.class_name.startswith(options.only):
             continue
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = options.cache / plant.class_name if options.cache else Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
             if options.directions:
-                results.extend(directions(plant, Path(folder), options.epochs))
+                results.extend(directions(plant, folder, options.epochs))
             else:
-                results.append(run(plant, Path(folder), options.epochs, options.method or list(CORRECTIONS)))
+                results.append(run(plant, folder, options.epochs, options.method or list(CORRECTIONS)))
         if not options.json:
             print(json.dumps(results[-1] if not options.directions else results, indent=1), flush=True)
     if options.json:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
 from spray.cli.options import data_options, device_option, json_option, model_options, quiet_option, settings
 from spray.cli.output import plain, printable, reporting
@@ -133,18 +134,7 @@ def show_correction(done: Corrected) -> None:
     """Layer scores, and accuracy before and after."""
     console = Console()
     if done.layers:
-        table = Grid(
-            title="layers: accuracy after P-ClArC there, and how often writing the artifact acts as the attack",
-            title_justify="left",
-        )
-        for name in ("", "layer", "AUC of the direction", "clean accuracy", "attacked", "as the attack"):
-            table.add_column(name, justify="left" if name in ("", "layer") else "right")
-        for score in done.layers:
-            figures = (_share(score.clean), _share(score.attacked), _share(score.agreement))
-            read = score.refused or ("–" if score.auc is None else f"{score.auc:.3f}")
-            chosen = "→" if score.layer == done.layer else ""
-            table.add_row(chosen, plain(score.layer), plain(read), *figures)
-        console.print(table)
+        console.print(_layers(done))
     title = f"{done.method}" + (f" at {printable(done.layer)}" if done.layer else "")
     table = Grid(title=title, title_justify="left")
     for name in ("", "before", "after"):
@@ -161,6 +151,28 @@ def show_correction(done: Corrected) -> None:
     ):
         table.add_row(name, _share(old), _share(new))
     console.print(table)
+
+
+def _layers(done: Corrected) -> Grid:
+    """What was seen at each layer, on samples to fit on."""
+    table = Grid(title="layers: what P-ClArC there would do", title_justify="left")
+    columns = ["", "layer", "AUC of the direction", "aim", "clean accuracy", "attacked"]
+    imitated = any(score.agreement is not None for score in done.layers)
+    for name in [*columns, *(["acts as the attack"] if imitated else [])]:
+        table.add_column(name, justify="left" if name in ("", "layer", "aim") else "right")
+    for score in done.layers:
+        read = plain(score.refused or _number(score.auc, 3))
+        cells: list[Text | str] = [
+            plain(score.layer),
+            read,
+            score.aim or "–",
+            _share(score.clean),
+            _share(score.attacked),
+        ]
+        if imitated:
+            cells.append(_share(score.agreement))
+        table.add_row("→" if score.layer == done.layer else "", *cells)
+    return table
 
 
 def _share(value: float | None) -> str:
@@ -283,8 +295,8 @@ def _both(sides: Iterable[str | None]) -> str:
     return " → ".join(told) or "–"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 @click.command()

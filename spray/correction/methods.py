@@ -6,7 +6,7 @@ Information Fusion 77, 2022; the penalty: A. Ross, M. Hughes, F. Doshi-Velez, IJ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
@@ -84,12 +84,14 @@ class Vector:
     site: Site
     direction: Direction
     pixels: bool
-    clean: float
-    """z of P-ClArC: the mean of wᵀh over clean samples, of all classes, and all places."""
+    targets: Mapping[str, float]
+    """z of P-ClArC by what it aims at: the mean of wᵀh at all places over clean samples of "all" classes, or of the
+    artifact's "class"."""
     artifact: float
     """z of A-ClArC: the mean over samples with the artifact, at its places."""
     auc: float
     """How well wᵀh tells held-out samples with the artifact from those without, at its places."""
+    aim: str = "all"
 
     def affine(self, target: float) -> tuple[Float[Tensor, "c c"], Float[Tensor, " c"]]:
         """A and b of h′ = A·h + b with wᵀh′ = target."""
@@ -109,9 +111,9 @@ def vectors(
         "clean": _some(split.clean_fit, most, rng),
         "clean held": _some(split.clean_held, most, rng),
     }
-    whole = step.against == "all" or len(shop.rest) < 2
-    if not whole:
+    if len(shop.rest) >= 2:
         parts["rest"] = _some(shop.rest, most, rng)
+    whole = step.against == "all" or "rest" not in parts
     found: dict[str, dict[Site, Activations]] = {}
     for done, (name, rows) in enumerate(parts.items()):
         shop.report(done, len(parts), "directions")
@@ -136,7 +138,11 @@ def _vector(site: Site, at: dict[str, Activations], against: str, step: CAV) -> 
         site,
         direction,
         at["fit"].pixels,
-        clean=float(direction.read(at["clean"].everywhere.numpy()).mean()),
+        targets={
+            aim: float(direction.read(at[name].everywhere.numpy()).mean())
+            for aim, name in (("all", "clean"), ("class", "rest"))
+            if name in at
+        },
         artifact=float(direction.read(side("fit")).mean()),
         auc=auc(direction.read(held), truth),
     )
@@ -158,16 +164,29 @@ class ProjectiveClArC:
 
     Folded into the layer's own weights where it is a convolution or linear with a bias, which is exact; else
     inserted after it.
+
+    Args:
+        aim: clean samples of "all" classes, or of the artifact's "class" only, which costs that class less; "best"
+            tries both.
     """
 
     cav: CAV = field(default_factory=CAV)
+    aim: Literal["best", "all", "class"] = "best"
     name: ClassVar[str] = "p-clarc"
-    chosen_by: ClassVar[str | None] = "robust"
+    chosen_by: ClassVar[str | None] = "attacked"
+
+    def __post_init__(self) -> None:
+        if self.aim not in ("best", "all", "class"):
+            raise CorrectionError(f"aim is {self.aim!r}; expected best, all or class.")
 
     def apply(self, model: nn.Module, shop: Workshop, vector: Vector | None) -> None:
         """Fold or insert the projection."""
         assert vector is not None
-        matrix, offset = vector.affine(vector.clean)
+        self.project(model, vector)
+
+    def project(self, model: nn.Module, vector: Vector) -> None:
+        """Fold or insert the projection of a vector, at what it aims at."""
+        matrix, offset = vector.affine(vector.targets[vector.aim])
         if not insertion.fold(model, vector.site.name, matrix, offset):
             insertion.insert(model, vector.site.name, matrix, offset, pixels=vector.pixels)
 

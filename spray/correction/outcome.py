@@ -38,11 +38,6 @@ class Outcome:
     samples: int
     attacks: int
 
-    @property
-    def robust(self) -> float:
-        """Mean of clean and attacked accuracy: what layers are compared by."""
-        return self.clean if self.attacked is None else (self.clean + self.attacked) / 2
-
     def to_json(self) -> dict[str, Json]:
         """As a record."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}

@@ -1,4 +1,4 @@
-"""Correcting a model of a finding: layer by layer scores, the correction itself, and what it did."""
+"""Correcting a model of a finding: what it is fitted on and judged by, the correction itself, and what it did."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ import torch
 from torch import nn
 
 import stores
+from spray.correction.choice import LayerScore, Trial, choose
 from spray.correction.errors import CorrectionError
 from spray.correction.material import Artifact, Pixels, Rows, Split, Splitting, artifact_of, told
 from spray.correction.methods import (
-    CAV,
     CORRECTIONS,
     Correction,
-    ProjectiveClArC,
     Vector,
     Workshop,
-    vectors,
-    writing,
 )
-from spray.correction.outcome import Attack, Outcome, agreement, judge
+from spray.correction.outcome import Attack, Outcome, judge
 from spray.correction.sites import Site, candidates
 from spray.correction.vectors import CAVS
 from spray.data import as_audit_data
@@ -39,31 +36,8 @@ T = TypeVar("T")
 
 DONORS = 100
 """At most so many samples give the content that is pasted in an attack."""
-CHOSEN_ON = 1000
+CHOSEN_ON = 2000
 """At most so many clean samples, of those to fit on, are looked at for each layer to choose from."""
-
-
-@dataclass(frozen=True)
-class LayerScore:
-    """How well the artifact can be told and written at a layer, on samples to fit on; None where it cannot.
-
-    Attributes:
-        auc: how well the direction tells held-out samples with the artifact from those without.
-        clean: accuracy on clean samples after P-ClArC there.
-        attacked: accuracy on attacked ones after P-ClArC there.
-        robust: the mean of the two, by which P-ClArC chooses.
-        agreement: share of clean samples that writing the artifact there makes the model call what the true attack
-            makes it call, by which A-ClArC chooses.
-        refused: why there is no direction.
-    """
-
-    layer: str
-    auc: float | None = None
-    clean: float | None = None
-    attacked: float | None = None
-    robust: float | None = None
-    agreement: float | None = None
-    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,7 +102,8 @@ def correct(
     vector: Vector | None = None
     scores: list[LayerScore] = []
     if step.chosen_by is not None:
-        vector, scores = _choose(corrected, bench, step, layer)
+        sites = _sites(corrected, bench, layer)
+        vector, scores = choose(corrected, sites, step, bench.shop, bench.trial())
     elif layer is not None:
         raise CorrectionError(f"'{step.name}' trains the whole model and takes no layer: leave it out.")
     step.apply(corrected, bench.shop, vector)
@@ -143,6 +118,7 @@ def correct(
         else "held-out share of the audited one",
         "layer": None if vector is None else vector.site.name,
         "auc": None if vector is None else vector.auc,
+        "aim": None if vector is None else vector.aim,
         "model_before": model_digest(model),
         "model_after": model_digest(corrected),
         "before": before.to_json(),
@@ -234,13 +210,13 @@ class _Bench:
         inside = self.pixels, self.split.artifact_held
         return judge(model, self.judged, self.clean, inside, self.artifact.group, attack)
 
-    def chosen_on(self) -> tuple[Rows, Attack | None]:
+    def trial(self) -> Trial:
         """Clean rows to choose a layer by, of those to fit on, and an attack from the same."""
         rng = np.random.default_rng([self.splitting.seed, 13])
         clean = self.split.clean_fit
         if len(clean) > CHOSEN_ON:
             clean = np.sort(rng.choice(clean, CHOSEN_ON, replace=False))
-        return clean, self._attack(self.split.artifact_fit)
+        return Trial(self.pixels, clean, self.artifact.group, self._attack(self.split.artifact_fit))
 
     def _attack(self, donors: Rows) -> Attack | None:
         if self.shop.mask is None or self.artifact.group < 0:
@@ -248,44 +224,12 @@ class _Bench:
         return Attack(self.artifact.group, self.shop.mask, self.pixels.inputs(donors[:DONORS]))
 
 
-def _choose(
-    model: nn.Module, bench: _Bench, step: Correction, layer: str | Sequence[str] | None
-) -> tuple[Vector, list[LayerScore]]:
-    """The vector at the best of the layers, and the scores of all."""
+def _sites(model: nn.Module, bench: _Bench, layer: str | Sequence[str] | None) -> list[Site]:
+    """The layers that were named, or all candidates."""
     if layer is None:
         names: Sequence[str] = candidates(model, bench.pixels.example.to(bench.device))
     else:
         names = [layer] if isinstance(layer, str) else layer
     if not names:
         raise CorrectionError("the model has no part whose output could be corrected: name a layer.")
-    sites = [Site.parse(name, model) for name in names]
-    cav = getattr(step, "cav", CAV())
-    scores: list[tuple[LayerScore, Vector | None]] = []
-    for done, found in enumerate(vectors(model, sites, bench.shop, cav)):
-        bench.shop.report(done, len(sites), "layers")
-        if isinstance(found, CorrectionError):
-            scores.append((LayerScore(sites[done].name, refused=str(found)), None))
-        else:
-            scores.append((_score(model, bench, found), found))
-    bench.shop.report(len(sites), len(sites), "layers")
-    by = step.chosen_by or "robust"
-    if all(getattr(score, by) is None for score, _ in scores):
-        by = "auc"  # without a region nothing can be attacked
-    usable = [(getattr(score, by), vector) for score, vector in scores if vector is not None]
-    if not usable:
-        raise CorrectionError(f"no layer can be corrected: {scores[0][0].refused}")
-    best = max(usable, key=lambda pair: float(pair[0]))[1]
-    return best, [score for score, _ in scores]
-
-
-def _score(model: nn.Module, bench: _Bench, vector: Vector) -> LayerScore:
-    clean, attack = bench.chosen_on()
-    nobody, group = (bench.pixels, clean[:0]), bench.artifact.group
-    tried = copy.deepcopy(model)
-    ProjectiveClArC().apply(tried, bench.shop, vector)
-    seen = judge(tried, bench.pixels, clean, nobody, group, attack)
-    alike = None
-    if attack is not None:
-        with writing(tried := copy.deepcopy(model), vector, bench.shop.mask):
-            alike = agreement(model, tried, bench.pixels, clean, attack)
-    return LayerScore(vector.site.name, vector.auc, seen.clean, seen.attacked, seen.robust, alike)
+    return [Site.parse(name, model) for name in names]
