@@ -1,15 +1,17 @@
 """Reports at scale: bytes, time until ready, class switch, selection → gallery, and frames while panning.
 
-    python benchmarks/reports.py [--samples 1000 5000 50000 200000] [--served 200000] [--json]
+    python benchmarks/reports.py [--samples 1000 5000 50000 200000] [--served 200000] [--repeats 3] [--json]
 
 Stores are drawn, not attributed: shapes of 32 × 32 pixels, relevance pooled to 16 × 16, ten classes. A browser
-(Debian's Chromium, headless, without GPU) opens each report from the disk, or from the server, and measures itself.
+(Debian's Chromium, headless, without GPU) opens each report from the disk, or from the server, several times, and
+measures itself; medians over all turns, and the worst single turn. ``load`` is the machine's, averaged over a minute.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -156,27 +158,32 @@ def draw_store(path: Path, samples: int) -> None:
     analysis.write_findings(findings, made)
 
 
-def measured(browser: Any, url: str) -> dict[str, float]:
-    """Milliseconds as the page itself sees them."""
+def visited(browser: Any, url: str) -> dict[str, np.ndarray]:
+    """Milliseconds as the page itself sees them, of one visit."""
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     try:
         page.goto(url)
         page.wait_for_selector("body.ready", timeout=120_000)
-        ready = page.evaluate("spray.readyAt")
-        switch, select, pan = (np.array(page.evaluate(script)) for script in (SWITCH, SELECT, PAN))
+        times = {"ready": np.array([page.evaluate("spray.readyAt")])}
+        for name, script in (("switch", SWITCH), ("select", SELECT), ("pan", PAN)):
+            times[name] = np.array(page.evaluate(script))
         problems = page.evaluate("spray.problems")
         if problems:
             raise RuntimeError(f"{url}: {problems}")
     finally:
         page.close()
-    return {
-        "ready_ms": ready,
-        "switch_ms": float(np.median(switch)),
-        "switch_worst_ms": float(switch.max()),
-        "select_ms": float(np.median(select)),
-        "pan_frame_ms": float(np.median(pan)),
-        "pan_worst_ms": float(pan.max()),
-    }
+    return times
+
+
+def measured(browser: Any, url: str, repeats: int) -> dict[str, float]:
+    """Median and worst of several visits, in milliseconds."""
+    visits = [visited(browser, url) for _ in range(repeats)]
+    figures: dict[str, float] = {"load": os.getloadavg()[0]}
+    for name in visits[0]:
+        times = np.concatenate([visit[name] for visit in visits])
+        figures[f"{name}_ms"] = float(np.median(times))
+        figures[f"{name}_worst_ms"] = float(times.max())
+    return figures
 
 
 @contextmanager
@@ -201,6 +208,7 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, nargs="*", default=[1000, 5000, 50_000, 200_000])
     parser.add_argument("--served", type=int, nargs="*", default=[200_000])
+    parser.add_argument("--repeats", type=int, default=3, help="visits of each report")
     parser.add_argument("--stores", type=Path, help="where drawn stores are kept for the next time")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -222,23 +230,26 @@ def main() -> None:
                 written = reports.write(store, Path(folder) / f"{samples}.html")
                 line = {"samples": samples, "carrier": written.carrier, "bytes": written.bytes}
                 line["build_s"] = time.perf_counter() - start
-                lines.append({**line, **measured(browser, written.path.as_uri())})
+                lines.append({**line, **measured(browser, written.path.as_uri(), options.repeats)})
             if samples in options.served:
                 start = time.perf_counter()
                 with served(store) as url:
                     line = {"samples": samples, "carrier": "served", "bytes": 0}
                     line["build_s"] = time.perf_counter() - start
-                    lines.append({**line, **measured(browser, url)})
+                    lines.append({**line, **measured(browser, url, options.repeats)})
         browser.close()
     if options.json:
         print(json.dumps(lines, indent=1))
         return
-    print("samples  carrier      MB  build s  ready ms  switch ms (worst)  select ms  pan ms (worst)")
+    names = ("ready", "switch", "select", "pan")
+    heads = "  ".join(f"{name} ms (worst)".rjust(18) for name in names)
+    print(f"samples  carrier      MB  build s  load  {heads}")
     for line in lines:
+        times = "  ".join(f"{line[f'{n}_ms']:9.0f} ({line[f'{n}_worst_ms']:6.0f})" for n in names)
         print(
             f"{line['samples']:7d}  {line['carrier']:7s} {line['bytes'] / 1e6:7.2f} {line['build_s']:8.1f} "
-            f"{line['ready_ms']:9.0f} {line['switch_ms']:10.0f} ({line['switch_worst_ms']:.0f}) "
-            f"{line['select_ms']:14.0f} {line['pan_frame_ms']:8.0f} ({line['pan_worst_ms']:.0f})"
+            f"{line['load']:5.1f}  {times}",
+            flush=True,
         )
 
 

@@ -13,11 +13,13 @@ import os
 import secrets
 import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from bokeh.server.server import Server
+from tornado.ioloop import IOLoop
 from tornado.web import HTTPError, RequestHandler
 
 import stores
@@ -50,6 +52,7 @@ class Source:
         self.run = run
         self.models = {model.analysis: model for model in models}
         self.token = secrets.token_urlsafe(24)
+        self.reader = ThreadPoolExecutor(1, "store")
         self.html = page(models, (), served=self.token)
         self.block_text = lru_cache(BLOCKS_KEPT)(lambda name: script_json(finite(self.block(name))))
         """The JSON of a block; the latest are kept, since several people look at the same classes."""
@@ -211,9 +214,10 @@ class _Page(_Handler):
 
 
 class _Data(_Handler):
-    def get(self, name: str) -> None:
+    async def get(self, name: str) -> None:
         try:
-            text = self.source.block_text(name)
+            # Beside the loop: while one reads a large class, another's verdict is taken.
+            text = await IOLoop.current().run_in_executor(self.source.reader, self.source.block_text, name)
         except KeyError as error:
             raise HTTPError(404, reason="There is no such block.") from error
         self.send_text(text)

@@ -461,6 +461,87 @@ def test_light_and_dark_restyle_canvases_too(visit, scheme):
     assert near(v.pixels("#figure-spectrum"), expected[other], 4) > 10_000
 
 
+FAINT_TEXT = """() => {
+    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const rgba = (colour) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data].map((value, i) => (i < 3 ? value : value / 255));
+    };
+    const over = (top, bottom) => top.slice(0, 3).map((value, i) => value * top[3] + bottom[i] * (1 - top[3]));
+    const ground = (element) => {
+        const layers = [];
+        for (let at = element; at; at = at.parentElement) {
+            const style = getComputedStyle(at);
+            layers.push(rgba(style.backgroundColor));
+            const stops = style.backgroundImage.match(/(rgba?|color)\\([^)]*\\)/g);
+            if (stops) layers.push(rgba(stops[0])); // of a gradient the end that is not the card
+        }
+        return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
+    };
+    const luminance = (rgb) => {
+        const linear = rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+    };
+    const found = [];
+    let looked = 0;
+    for (const element of document.querySelectorAll("body *")) {
+        const words = [...element.childNodes].filter((node) => node.nodeType === 3 && node.textContent.trim());
+        if (!words.length || !element.checkVisibility()) continue;
+        if (element.closest(":disabled, .sr, .skip, script, .bk-Figure")) continue;
+        const style = getComputedStyle(element);
+        const back = ground(element);
+        const ink = over(rgba(element.closest("svg") ? style.fill : style.color), back);
+        const [low, high] = [luminance(ink), luminance(back)].sort((a, b) => a - b);
+        looked += 1;
+        const name = `${element.className || element.tagName}: ${element.textContent.slice(0, 30)}`;
+        if ((high + 0.05) / (low + 0.05) < 5) found.push(name);
+    }
+    return [looked, found];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_of_every_page_stands_out_five_to_one(run, visit, scheme):
+    finding = run.analysis().findings()[0]
+    v = visit(color_scheme=scheme)
+    judge(v, "valid")
+    subject = {"group": finding.group, "subject": finding.name}
+    for page in ({}, {"page": "overview"}, {"page": "summary"}, {"page": "about"}, {"page": "cluster"}):
+        v.state(f"spray.router.go({json.dumps({**subject, **page})}).then(() => null)")
+        v.settled(f"spray.state.page === {json.dumps(page.get('page', 'class'))}")
+        looked, faint = v.state(f"({FAINT_TEXT})()")
+        assert looked > 25
+        assert faint == [], page
+
+
+def test_every_control_has_a_name_and_the_keyboard_reaches_it(run, visit):
+    v = visit()
+    names = v.state(
+        """[...document.querySelectorAll("button, select, input, textarea, a[href]")]
+            .filter((control) => control.checkVisibility() && control.tabIndex >= 0 && !control.disabled)
+            .map((control) => control.getAttribute("aria-label") || control.closest("label")?.innerText.trim()
+                || control.innerText.trim() || control.title)"""
+    )
+    assert len(names) > 30 and all(names), names
+    reached = set()
+    v.page.locator("body").press("Tab")
+    for _ in range(140):
+        v.page.keyboard.press("Tab")
+        reached.add(
+            v.state("document.activeElement.id || document.activeElement.closest('section')?.id || ''")
+        )
+    controls = "map scaling opacity theme picture colour gallery-keep gallery-sort gallery-export verdict-note annotator"
+    panels = "panel-classes panel-gallery panel-verdict panel-clusters panel-prototypes"
+    for place in (*controls.split(), *panels.split()):
+        assert place in reached, place
+    first = v.page.locator("#verdict-buttons [role=radio]").first
+    first.focus()
+    v.page.keyboard.press("ArrowRight")
+    assert v.page.locator("#verdict-buttons [aria-checked=true]").inner_text().endswith("valid")
+
+
 def test_a_phone_gets_one_column(visit):
     v = visit(width=390, height=844)
     assert v.state("document.documentElement.scrollWidth") <= 390

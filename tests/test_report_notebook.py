@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from html import unescape
 
 import numpy as np
 import pytest
@@ -103,3 +105,26 @@ def test_the_inline_report_is_a_frame_that_cannot_reach_out(tmp_path, run):
         "the content of the frame is an attribute: no tag of it may stand in the notebook"
     )
     assert 'sandbox="allow-scripts allow-downloads"' in html
+
+
+def test_figures_show_themselves_at_the_end_of_a_cell_and_fetch_nothing(run):
+    finding = run.analysis().findings()[0]
+    for figure in (
+        reports.plot_embedding(run, finding.group),
+        reports.plot_spectrum(run, finding.group),
+        reports.plot_cluster(run, finding.name),
+    ):
+        html = figure._repr_html_()
+        assert html.startswith("<iframe srcdoc=") and html.count("<") == 2
+        tags = re.findall(r"<(?:script|link|img|iframe)\b[^>]*>", unescape(html.removeprefix("<iframe")))
+        assert tags and not [tag for tag in tags if "http" in tag]
+
+
+def test_findings_are_named_in_the_embedding(run):
+    finding = run.analysis().findings()[0]
+    figure = reports.plot_embedding(run, finding.group)
+    labels = figure.select_one({"name": "labels"}).data
+    points = figure.select_one({"name": "points"}).data
+    mine = np.isin(run.analysis().read(finding.group).rows, finding.rows)
+    assert labels["text"][0] == "F1"
+    assert labels["x"][0] == pytest.approx(np.median(points["x"][mine]))
