@@ -532,7 +532,7 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_it(run, visit):
         reached.add(
             v.state("document.activeElement.id || document.activeElement.closest('section')?.id || ''")
         )
-    controls = "map scaling opacity theme picture colour gallery-keep gallery-sort gallery-export verdict-note annotator"
+    controls = "map scaling opacity theme picture colour gallery-keep gallery-sort gallery-export verdict-note"
     panels = "panel-classes panel-gallery panel-verdict panel-clusters panel-prototypes"
     for place in (*controls.split(), *panels.split()):
         assert place in reached, place
