@@ -2,8 +2,8 @@
 
     python tests/screenshots.py demo/report.html docs/images
 
-Writes <page>-<size>-<theme>.png: the class page, a cluster's, overview, summary and about, at 1440 × 900 and at
-390 × 844, light and dark. Needs Debian's Chromium.
+Writes <page>-<size>-<theme>.png: the class page, a finding's, two side by side, overview, summary and about, at
+1440 × 900 and at 390 × 844, light and dark. Needs Debian's Chromium.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from browser import Visit, chromium
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
 PAGES = {
     "class": "spray.router.go({ group: spray.report.groups[0].index })",
+    "finding": """spray.router.go({
+        page: "cluster", group: spray.report.groups[0].index, subject: spray.report.groups[0].subjects[0].key })""",
     "cluster": """spray.router.go({
         page: "cluster", group: spray.report.groups[0].index, subject: spray.report.groups[0].subjects[0].key,
         other: spray.report.groups[0].subjects[1]?.key ?? null })""",
@@ -37,8 +39,11 @@ def shoot(report: Path, folder: Path) -> list[Path]:
                 )
                 for page, go in PAGES.items():
                     visit.state(f"{go}.then(() => null)")
+                    name = "cluster" if page == "finding" else page
                     visit.settled(
-                        f"spray.state.page === '{page}' && !document.body.classList.contains('loading')"
+                        f"spray.state.page === '{name}' && !document.body.classList.contains('loading') "
+                        "&& ![...document.querySelectorAll('[role=status]')].some((at) => at.checkVisibility() "
+                        "&& at.textContent.includes('on their way'))"
                     )
                     made.append(folder / f"{page}-{size}-{theme}.png")
                     visit.page.screenshot(path=made[-1])
