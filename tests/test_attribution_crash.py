@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,35 @@ def test_a_crash_at_every_call(
         assert len(passes) == 1 + 2 - done  # only what was not committed is computed again
         assert stores.check(path) == []
         shutil.rmtree(path)
+
+
+def test_a_disk_that_is_full_half_way(tmp_path: Path) -> None:
+    """On a small file system of its own, the log beside the store on the same one."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)]
+    if shutil.which("mount") is None or subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small tmpfs is not permitted here")
+    try:
+        attribute(tmp_path / "expected")
+        ballast = small / "ballast"
+        used = sum(4096 * -(-len(data) // 4096) for data in contents(tmp_path / "expected").values())
+        for part in (0.1, 0.4, 0.7):
+            ballast.write_bytes(bytes(4 * 2**20 - int(part * used) // 4096 * 4096))
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", "The run log"
+                )  # which may be the first to find the disk full
+                with pytest.raises(
+                    stores.StoreError, match=r"No space left on device\. What is committed is safe"
+                ):
+                    attribute(small / "run.zarr")
+            ballast.unlink()
+        assert {it.kind for it in stores.check(small / "run.zarr")} <= {"metadata"}  # begun, and not damaged
+        attribute(small / "run.zarr")
+        assert contents(small / "run.zarr") == contents(tmp_path / "expected")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def committed_shards(path: Path) -> int:
