@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 
 import spray
 from spray.analysis import Analysis
+from spray.analysis.exact import exact_neighbours
 from spray.attribution import Attribution
 from spray.data import as_audit_data
 from spray.demo import fashion
@@ -57,3 +58,11 @@ def test_a_whole_audit_twice_gives_the_same_maps(
         assert audit.findings
         maps.append(audit.run.table("relevance/epsilon_plus_flat").read("input.place"))
     assert np.array_equal(*maps)
+
+
+def test_exact_neighbours_are_those_of_the_cpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    features = np.random.default_rng(0).standard_normal((3000, 40)).astype(np.float32)
+    here, there = exact_neighbours(features, 10), exact_neighbours(features, 10, device="cuda")
+    assert np.array_equal(here[0], there[0]) and np.array_equal(here[1], there[1])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spray.analysis.exact import exact_neighbours
+from spray.analysis.exact import Scale, asked_here, asked_there, exact_neighbours
 from spray.analysis.graph import NearestNeighbours, affinity
 
 
@@ -32,6 +32,16 @@ def test_queries_ask_for_some_rows_only():
     every, some = exact_neighbours(features, 4), exact_neighbours(features, 4, queries=rows)
     np.testing.assert_array_equal(some[0], every[0][rows])
     np.testing.assert_array_equal(some[1], every[1][rows])
+
+
+def test_torch_proposes_the_same_as_numpy():
+    features = points(300)
+    scale = Scale.of(features)
+    left, right = scale.left(features[100:160]), scale.right(features)
+    own = (np.arange(60), np.arange(100, 160))
+    here, there = asked_here(right)(left, own, 12), asked_there(right, "cpu")(left, own, 12)
+    np.testing.assert_array_equal(here, there)
+    assert (here != own[1][:, None]).all()
 
 
 def test_near_duplicates_far_from_the_origin_are_told_apart():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,10 @@ FOLD = 16
 """Columns that are compared as one before they are looked at one by one."""
 _SPARE = 6
 """Candidates beyond k that the float32 product proposes, against rounding among near-duplicates."""
+Own = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Where rows meet themselves in a block, by row and column."""
+Ask = Callable[[NDArray[np.float32], Own, int], NDArray[np.int64]]
+"""The columns of the smallest products of some rows, ascending, but for their own."""
 _PIECE = 1 << 17
 """Rows that are asked at once."""
 
@@ -24,10 +28,12 @@ def exact_neighbours(
     *,
     queries: Int[np.ndarray, " q"] | None = None,
     block_bytes: int = 64 << 20,
+    device: str = "cpu",
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
     """Exact neighbours of all rows, or of those numbered in ``queries``, in blocks of bounded memory.
 
-    Equal inputs give equal neighbours, also among equal distances.
+    Equal inputs give equal neighbours, also among equal distances. On another ``device`` than the CPU torch multiplies;
+    the differences that decide are taken here.
     """
     rows = np.arange(len(features)) if queries is None else np.asarray(queries)
     candidates = min(k + _SPARE, len(features) - 1)
@@ -36,12 +42,12 @@ def exact_neighbours(
     proposed = np.empty((len(rows), candidates * (len(borders) - 1)), dtype=np.int64)
     for piece, (start, end) in enumerate(itertools.pairwise(borders)):
         right = scale.right(features[start:end])
+        ask = asked_here(right) if device == "cpu" else asked_there(right, device)
         into = slice(piece * candidates, (piece + 1) * candidates)
         for block in _blocks(len(rows), right.shape[1], block_bytes):
-            near = scale.left(features[rows[block]]) @ right
             own = np.flatnonzero((rows[block] >= start) & (rows[block] < end))
-            near[own, rows[block][own] - start] = np.inf
-            proposed[block, into] = start + smallest(near, candidates)
+            left = scale.left(features[rows[block]])
+            proposed[block, into] = start + ask(left, (own, rows[block][own] - start), candidates)
     return nearest(features, rows, proposed, k)
 
 
@@ -83,6 +89,34 @@ class Scale:
         columns[-1] = np.inf
         columns[-1, : len(points)] = np.einsum("nd,nd->n", points, points)
         return columns
+
+
+def asked_here(right: NDArray[np.float32]) -> Ask:
+    """By NumPy."""
+
+    def ask(left: NDArray[np.float32], own: Own, count: int) -> NDArray[np.int64]:
+        near = left @ right
+        near[own] = np.inf
+        return smallest(near, count)
+
+    return ask
+
+
+def asked_there(right: NDArray[np.float32], device: str) -> Ask:
+    """By torch, on a device, where the columns stay."""
+    import torch
+
+    columns = torch.from_numpy(right).to(device)
+
+    def ask(left: NDArray[np.float32], own: Own, count: int) -> NDArray[np.int64]:
+        near = torch.from_numpy(left).to(device) @ columns
+        near[tuple(torch.from_numpy(each).to(device) for each in own)] = torch.inf
+        chosen: NDArray[np.int64] = (
+            near.topk(count, largest=False, sorted=False).indices.sort().values.cpu().numpy()
+        )
+        return chosen
+
+    return ask
 
 
 def smallest(values: Float[np.ndarray, "b n"], count: int) -> Int[np.ndarray, "b c"]:

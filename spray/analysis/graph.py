@@ -49,13 +49,14 @@ class NearestNeighbours:
     distance to the k-th neighbour, or "self_tuning" exp(−d²/σᵢσⱼ) with each sample's own (Zelnik-Manor and
     Perona 2004). ``method``: "exact" in blocks; "cells" (`spray.analysis.cells`) or "nn_descent" (pynndescent) for
     very large groups; "auto": exact up to ``EXACT_LIMIT`` samples, then cells, which compile nothing at run
-    time.
+    time. ``device``: where exact ones are looked for.
     """
 
     k: int | Literal["log"] = 10
     weights: Weights = "binary"
     method: Method = "auto"
     block_bytes: int = field(default=64 << 20, metadata=TUNING)
+    device: str = field(default="cpu", metadata=TUNING)
     name: ClassVar[str] = "nearest_neighbours"
 
     def __post_init__(self) -> None:
@@ -91,7 +92,7 @@ class NearestNeighbours:
         _require_usable(features)
         n, k = len(features), self.count(len(features))
         if self.is_exact(n):
-            return exact_neighbours(features, k, block_bytes=self.block_bytes)
+            return exact_neighbours(features, k, block_bytes=self.block_bytes, device=self.device)
         propose = nn_descent if self.method == "nn_descent" else cells
         proposed = propose(reduce(features) if reduce else features, min(PROPOSED * k, n - 1), seed)
         return nearest(features, np.arange(n), proposed, k)
@@ -108,7 +109,7 @@ class NearestNeighbours:
         if self.is_exact(n) and n <= SPARE_UP_TO:
             _require_usable(features)
             wide = min(SPARE * self.count(n), n - 1)
-            found = exact_neighbours(features, wide, block_bytes=self.block_bytes)
+            found = exact_neighbours(features, wide, block_bytes=self.block_bytes, device=self.device)
         else:
             found = self.neighbours(features, seed, reduce)
         return Neighbourhood(self, features, *found, seed)

@@ -26,7 +26,7 @@ class Stability:
 
     Repeated samples would be each other's neighbours at distance zero, so a bootstrap with repetition says
     more about the resampling than about the data. ``rows``: at most so many samples per resample; 0 draws:
-    none. Three will do where they agree on every cluster: found again each time, or lost each time.
+    none. Three will do where they say of every cluster whether it is found again: on average stable, or dissolved.
     """
 
     draws: int = 5
@@ -69,7 +69,7 @@ class Stability:
             again = analyse(chosen)
             for name, labels in found.items():
                 drawn[name].append(_figures(labels, labels[chosen], again[name]))
-            if draw >= _AT_LEAST and all(_agree(figures) for figures in drawn.values()):
+            if draw >= _AT_LEAST and all(_settled(figures) for figures in drawn.values()):
                 break
         means = {name: np.mean(figures, axis=0) for name, figures in drawn.items()}
         return {
@@ -87,7 +87,7 @@ def _figures(labels: Labels, before: Labels, after: Labels) -> Float[np.ndarray,
     return np.concatenate([[adjusted_rand(table)], each.max(axis=1, initial=0.0)])
 
 
-def _agree(figures: list[Float[np.ndarray, " f"]]) -> bool:
-    """Whether every figure says the same in every draw: stable, or dissolved."""
-    stacked = np.array(figures)
-    return bool(((stacked >= STABLE).all(axis=0) | (stacked < DISSOLVED).all(axis=0)).all())
+def _settled(figures: list[Float[np.ndarray, " f"]]) -> bool:
+    """Whether every figure says on average stable or dissolved, and none lies between."""
+    mean = np.mean(figures, axis=0)
+    return bool(((mean >= STABLE) | (mean < DISSOLVED)).all())

@@ -213,6 +213,7 @@ def analyze(
     group_by: GroupBy = "label",
     groups: Sequence[int | str] | None = None,
     workers: int | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> AnalysisHandle:
     """Analyse the stored relevance of each class, or of all samples jointly, and store the results.
@@ -227,6 +228,7 @@ def analyze(
         group_by: "label", "prediction", or "all" for one joint group over all classes.
         groups: the classes to analyse, by index or name; all if left out.
         workers: processes; one per core, where there are several groups worth it, if left out.
+        device: where exact neighbours are looked for; on another than the CPU one process works at a time.
         progress: called as ``progress(done, total, what)`` with the number of groups.
 
     Returns:
@@ -241,8 +243,11 @@ def analyze(
     stored = run.table(table)
     if column not in stored.columns:
         raise ValueError(f"{table} has no column {column!r}; it has {', '.join(stored.columns)}.")
+    asked = analysis or Analysis()
     settled = dataclasses.replace(
-        analysis or Analysis(), picture=embedding.choose((analysis or Analysis()).picture, run.n)
+        asked,
+        picture=embedding.choose(asked.picture, run.n),
+        neighbours=dataclasses.replace(asked.neighbours, device=device),
     )
     select: dict[str, Json] = {"name": "select", "relevance": table, "column": column, "group_by": group_by}
     provenance = Provenance((select, describe(settled)), (stored.provenance.id,))
@@ -261,7 +266,9 @@ def analyze(
         gathered_features(run, table, column, settled.representation, missing) as features,
     ):
         jobs = ((features[group], rows, group) for group, rows in missing.items())
-        for result in in_processes(settled.features, jobs, worthwhile_workers(missing, workers)):
+        for result in in_processes(
+            settled.features, jobs, worthwhile_workers(missing, workers if device == "cpu" else 1)
+        ):
             handle.write(result)
             log("group", group=result.group, rows=len(result.rows), status=result.status)
             done += 1
