@@ -532,7 +532,9 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_it(run, visit):
         reached.add(
             v.state("document.activeElement.id || document.activeElement.closest('section')?.id || ''")
         )
-    controls = "map scaling opacity theme picture colour gallery-keep gallery-sort gallery-export verdict-note"
+    controls = (
+        "map scaling opacity theme picture colour gallery-keep gallery-sort gallery-export verdict-note"
+    )
     panels = "panel-classes panel-gallery panel-verdict panel-clusters panel-prototypes"
     for place in (*controls.split(), *panels.split()):
         assert place in reached, place
@@ -540,6 +542,23 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_it(run, visit):
     first.focus()
     v.page.keyboard.press("ArrowRight")
     assert v.page.locator("#verdict-buttons [aria-checked=true]").inner_text().endswith("valid")
+
+
+@pytest.mark.parametrize("page", ["overview", "summary", "about", "cluster"])
+def test_no_page_is_wider_than_a_phone(run, visit, page):
+    finding = run.analysis().findings()[0]
+    v = visit(width=390, height=844)
+    go = {"page": page, "group": finding.group, "subject": finding.name}
+    v.state(f"spray.router.go({json.dumps(go)}).then(() => null)")
+    v.settled(f"spray.state.page === '{page}' && !document.querySelector('.proof [role=status]')")
+    assert v.state("document.documentElement.scrollWidth") <= 390
+    wide = (
+        f"[...document.querySelectorAll('#page-{page} section, #page-{page} article, #page-{page} figure')]"
+    )
+    assert (
+        v.state(f"{wide}.filter((at) => at.getBoundingClientRect().right > 391).map((at) => at.className)")
+        == []
+    )
 
 
 def test_a_phone_gets_one_column(visit):

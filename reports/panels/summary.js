@@ -69,8 +69,10 @@ spray.panel({
   row(group, subject) {
     const { verdict, note, by } = this.judged(subject);
     const [removed, pasted] = spray.effects(subject, group.name).map((entry) => (entry ? spray.signed(entry.mean, entry.sign) : "–"));
-    const cells = [spray.count(subject.n), spray.decimal(subject.score), removed, pasted].map((text) => spray.element("td", { class: "n" }, text));
+    const figures = { samples: spray.count(subject.n), suspicion: spray.decimal(subject.score), removed, pasted };
+    const cells = Object.entries(figures).map(([label, text]) => spray.element("td", { class: "n", "data-label": label }, text));
+    const said = Object.entries({ verdict, note, by }).map(([label, content]) => spray.element("td", { "data-label": label, class: content === "–" ? "nothing" : null }, content));
     const link = spray.element("a", { href: spray.router.address({ group: group.index, subject: subject.key }) }, subject.name);
-    return spray.element("tr", { title: subject.summary || null }, spray.element("td", {}, group.name), spray.element("th", { scope: "row" }, link), cells, [verdict, note, by].map((content) => spray.element("td", {}, content)));
+    return spray.element("tr", { title: subject.summary || null }, spray.element("td", {}, group.name), spray.element("th", { scope: "row" }, link), cells, said);
   },
 });
