@@ -156,7 +156,7 @@ def show_correction(done: Corrected) -> None:
 def _layers(done: Corrected) -> Grid:
     """What was seen at each layer, on samples to fit on."""
     table = Grid(title="layers: what P-ClArC there would do", title_justify="left")
-    columns = ["", "layer", "AUC of the direction", "aim", "clean accuracy", "attacked"]
+    columns = ["", "layer", "AUC of the direction", "aim", "clean, balanced", "attacked"]
     imitated = any(score.agreement is not None for score in done.layers)
     for name in [*columns, *(["acts as the attack"] if imitated else [])]:
         table.add_column(name, justify="left" if name in ("", "layer", "aim") else "right")

@@ -36,8 +36,8 @@ T = TypeVar("T")
 
 DONORS = 100
 """At most so many samples give the content that is pasted in an attack."""
-CHOSEN_ON = 2000
-"""At most so many clean samples, of those to fit on, are looked at for each layer to choose from."""
+CHOSEN_ON = 1000
+"""At most so many clean samples of the class, and of the others, are looked at for each layer to choose from."""
 
 
 @dataclass(frozen=True)
@@ -213,9 +213,9 @@ class _Bench:
     def trial(self) -> Trial:
         """Clean rows to choose a layer by, of those to fit on, and an attack from the same."""
         rng = np.random.default_rng([self.splitting.seed, 13])
-        clean = self.split.clean_fit
-        if len(clean) > CHOSEN_ON:
-            clean = np.sort(rng.choice(clean, CHOSEN_ON, replace=False))
+        sides = self.shop.rest, np.setdiff1d(self.split.clean_fit, self.shop.rest)
+        chosen = [rng.permutation(rows)[:CHOSEN_ON] for rows in sides]
+        clean = np.sort(np.concatenate(chosen))
         return Trial(self.pixels, clean, self.artifact.group, self._attack(self.split.artifact_fit))
 
     def _attack(self, donors: Rows) -> Attack | None:
