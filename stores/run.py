@@ -92,6 +92,8 @@ class Run:
             self.floor.put(f"{key.partition('/')[0]}/{_ROOT}", group_document({}))
         self.floor.create(f"{key}/{_ROOT}", group_document(element("table", content)))
         stored = self._table_content(key)
+        if stored is not None and min(stored["rows_per_shard"], rows_per_shard) >= self.n:
+            content["rows_per_shard"] = stored["rows_per_shard"]  # one shard holds all rows, either way
         if stored != json.loads(json.dumps(content)):
             raise StoreError(
                 f"{self.path}: there is a table {name!r} already, and it differs in "

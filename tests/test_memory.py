@@ -161,6 +161,15 @@ def test_a_store_goes_on_with_the_block_that_it_was_made_with(tmp_path, monkeypa
         attribute(tmp_path / "a.zarr", Small(100), block=8)
 
 
+def test_a_block_larger_than_the_data_set_goes_on_as_well(tmp_path):
+    attribute(tmp_path / "a.zarr", Small(100), block=0)
+    before = contents(tmp_path / "a.zarr")
+    run = attribute(tmp_path / "a.zarr", Small(100), block=0)
+    assert contents(tmp_path / "a.zarr") == before and run.samples.provenance.steps[1]["block"] == 32
+    attribute(tmp_path / "a.zarr", Small(100), block=32, composite="lrp_0")
+    assert stores.check(run.path) == []
+
+
 @pytest.mark.parametrize("composite", ["epsilon_plus_flat", "epsilon_gamma_box", "lrp_epsilon"])
 def test_blocks_of_other_sizes_agree(tmp_path, composite):
     """Relative L2 of each sample's map below 1e-4, as ``Attribution.block`` says."""

@@ -21,6 +21,7 @@ from torch import nn
 
 import stores
 from spray.attribution.dataset import WHAT, tell
+from spray.attribution.memory import LARGEST_ELSEWHERE
 from spray.attribution.stage import Stage, Written, prepared
 from spray.attribution.step import Attribution
 from spray.attribution.tables import Tables
@@ -194,7 +195,7 @@ class _Driver:
             if not died:
                 assert isinstance(plan, _Plan)
                 return plan
-            first = min(len(self.job.data.ids), max(self.job.step.block, 8))
+            first = min(len(self.job.data.ids), max(self.job.step.block or LARGEST_ELSEWHERE, 8))
             self.poison |= self._culprits(list(range(first)), _read_rows)
         raise AttributionError(self._hopeless(range(first)))
 
