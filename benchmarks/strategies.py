@@ -221,15 +221,18 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "spray-strategies")
     parser.add_argument("--images", type=int, default=60_000, help="use so many of Fashion-MNIST's images")
     parser.add_argument("--workers", type=int, default=1, help="cases at a time")
+    parser.add_argument(
+        "--peers", action=argparse.BooleanOptionalAction, default=True, help="run other tools, too"
+    )
     parser.add_argument("--quick", action="store_true", help="two cases on the demo's images, without peers")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.quick:
         benchmarks = [Benchmark("demo", FASHION, 10_000, options.cache, peers=False)]
     else:
-        benchmarks = [Benchmark("fashion", options.data, options.images, options.cache)]
+        benchmarks = [Benchmark("fashion", options.data, options.images, options.cache, options.peers)]
         if options.cifar:
-            benchmarks.append(Benchmark("cifar", options.cifar, 20_000, options.cache))
+            benchmarks.append(Benchmark("cifar", options.cifar, 20_000, options.cache, options.peers))
     results = []
     for result in collected(benchmarks, options.only, options.workers):
         results.append(result)
