@@ -67,7 +67,9 @@ def page_payload(
         "store": first.store,
         "writer": writer(),
         "classes": first.classes,
-        "analyses": [{**analysis_payload(model), "overlaps": overlaps(model, verdicts)} for model in models],
+        "analyses": [
+            {**analysis_payload(model), "overlaps": overlap_payload(model, verdicts)} for model in models
+        ],
         "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
         "palette": CLUSTER_COLOURS,
         "levels": LEVELS,
@@ -79,6 +81,11 @@ def page_payload(
     }
     plain: dict[str, Any] = finite(content)
     return {**plain, "figures": figures}
+
+
+def overlap_payload(model: ReportModel, verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
+    """``overlaps`` with keys of text: what the verdict is about, a colon, its digest."""
+    return {f"{kind}:{digest}": list(best) for (kind, digest), best in overlaps(model, verdicts).items()}
 
 
 def analysis_payload(model: ReportModel) -> dict[str, Any]:

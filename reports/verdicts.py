@@ -138,21 +138,23 @@ def add_to_store(run: Run, file: VerdictFile) -> int:
     return len(fresh)
 
 
-def overlaps(model: ReportModel, verdicts: Iterable[Verdict]) -> dict[str, tuple[str, float]]:
+def overlaps(model: ReportModel, verdicts: Iterable[Verdict]) -> dict[tuple[str, str], tuple[str, float]]:
     """For verdicts on other members than the analysis has: the subject that fits best, and its Jaccard overlap.
 
-    Keyed by the verdict's digest. Verdicts whose very members are a subject need no match and are left out, as are
-    those that share no member with any.
+    Keyed by what the verdict is about and its digest: a finding and a cluster may have the same members, and a verdict
+    on the one is none on the other. Verdicts whose very members are such a subject need no match and are left out, as
+    are those that share no member with any.
     """
     subjects = [
         (subject, {group.samples.ids[i] for i in subject.members})
         for group in model.groups
         for subject in group.subjects
     ]
-    digests = {subject.digest for subject, _ in subjects}
-    found: dict[str, tuple[str, float]] = {}
+    known = {(subject.kind, subject.digest) for subject, _ in subjects}
+    found: dict[tuple[str, str], tuple[str, float]] = {}
     for verdict in verdicts:
-        if verdict.subject == "sample" or verdict.digest in digests or verdict.digest in found:
+        about = verdict.subject, verdict.digest
+        if verdict.subject == "sample" or about in known or about in found:
             continue
         members = set(verdict.members)
         best = max(
@@ -164,5 +166,5 @@ def overlaps(model: ReportModel, verdicts: Iterable[Verdict]) -> dict[str, tuple
             default=(0.0, ""),
         )
         if best[0] > 0:
-            found[verdict.digest] = best[1], best[0]
+            found[about] = best[1], best[0]
     return found

@@ -129,4 +129,17 @@ def test_overlap_with_members_of_another_analysis_is_jaccard(run):
     sample = verdict(run, subject="sample", key="x", members=("x",))
     found = overlaps(model, [same, near, foreign, sample])
     n = len(same.members)
-    assert found == {near.digest: (same.key, (n - 1) / n)}
+    assert found == {("finding", near.digest): (same.key, (n - 1) / n)}
+
+
+def test_a_verdict_on_a_finding_is_none_on_a_cluster_of_the_same_members(run):
+    model = ReportModel.from_run(run)
+    group = model.groups[0]
+    findings = {subject.digest for subject in group.findings}
+    cluster = next(s for s in group.subjects if s.kind == "cluster" and s.digest not in findings)
+    ids = tuple(group.samples.ids[i] for i in cluster.members)
+    on_finding = verdict(run, key="c9.f9", members=ids)
+    on_cluster = verdict(run, subject="cluster", key="c9.kmeans.9", members=ids)
+    found = overlaps(model, [on_finding, on_cluster])
+    assert list(found) == [("finding", cluster.digest)]
+    assert found["finding", cluster.digest][0] in {subject.key for subject in group.findings}

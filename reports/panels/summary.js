@@ -36,7 +36,7 @@ spray.panel({
     const rest = all().filter((record) => !(record.subject === "finding" && known.has(record.digest)));
     const fate = (record) => {
       if (!lost.includes(record)) return "";
-      const [key, overlap] = spray.report.overlaps[record.digest] ?? [];
+      const [key, overlap] = spray.report.overlaps[spray.verdicts.about(record)] ?? [];
       return key ? ` · from an earlier analysis, nearest here ${key} (${spray.percent(overlap)} the same members)` : " · from an earlier analysis, nothing like it here";
     };
     const line = (record) => `${record.subject} ${record.key}: ${symbols[record.verdict].join(" ")} · ${record.note || "no note"} · ${record.annotator || "unnamed"}, ${record.time.slice(0, 10)}${fate(record)}`;

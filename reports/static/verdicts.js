@@ -37,10 +37,17 @@ spray.verdicts = (() => {
 
   /** A record of an earlier analysis on nearly these members, as {record, overlap}: to be confirmed, not taken. */
   function inherited(subject) {
-    const close = Object.entries(report.overlaps).filter(([, [key, overlap]]) => key === subject.key && overlap >= report.inherited_from);
-    const record = latest(all().filter((entry) => entry.subject === subject.kind && close.some(([members]) => members === entry.digest)));
-    return record ? { record, overlap: report.overlaps[record.digest][1] } : null;
+    const close = (record) => {
+      const [key, overlap] = report.overlaps[about(record)] ?? [];
+      return record.subject === subject.kind && key === subject.key && overlap >= report.inherited_from;
+    };
+    const record = latest(all().filter(close));
+    return record ? { record, overlap: report.overlaps[about(record)][1] } : null;
   }
+
+  /** What a record is about: a finding and a cluster may have the same members. */
+  const about = ({ subject, digest: members }) => `${subject}:${members}`;
+  const present = () => new Set(report.groups.flatMap((entry) => entry.subjects.map(({ kind, digest: members }) => `${kind}:${members}`)));
 
   /** Share of members that two sets of ids have in common: Jaccard. */
   function jaccard(one, other) {
@@ -51,20 +58,20 @@ spray.verdicts = (() => {
 
   /** Compare records that fit no subject with the subjects of a class, now that its ids are known. */
   function match(group, chunk) {
-    const known = new Set(report.groups.flatMap((entry) => entry.subjects.map((subject) => subject.digest)));
+    const known = present();
     for (const record of all()) {
-      if (record.subject === "sample" || known.has(record.digest)) continue;
+      if (record.subject === "sample" || known.has(about(record))) continue;
       for (const subject of group.subjects.filter((entry) => entry.kind === record.subject)) {
         const overlap = jaccard(record.members, Array.from(chunk.members[subject.key], (i) => chunk.ids[i]));
-        if (overlap > (report.overlaps[record.digest]?.[1] ?? 0)) report.overlaps[record.digest] = [subject.key, overlap];
+        if (overlap > (report.overlaps[about(record)]?.[1] ?? 0)) report.overlaps[about(record)] = [subject.key, overlap];
       }
     }
   }
 
   /** Records that hold for nothing in this analysis, with the nearest subject known: shown, never dropped. */
   function orphans() {
-    const known = new Set(report.groups.flatMap((entry) => entry.subjects.map((subject) => subject.digest)));
-    return all().filter((record) => record.subject !== "sample" && !known.has(record.digest));
+    const known = present();
+    return all().filter((record) => record.subject !== "sample" && !known.has(about(record)));
   }
 
   function give(subject, key, ids, { verdict, note, annotator }) {
@@ -169,7 +176,7 @@ spray.verdicts = (() => {
     return spray.sha256(sorted.map((id) => `${JSON.stringify(id).replace(/[^ -~]/g, escape)}\n`).join(""));
   }
 
-  return { symbols, all, current, ofSample, inherited, match, orphans, give, send, refresh, served, undo, isMine: (record) => steps.some((step) => same(step.record, record)) || mine.includes(record), text, take, digest, isKept: () => kept, canUndo: () => steps.length > 0 };
+  return { symbols, all, current, ofSample, inherited, match, orphans, about, give, send, refresh, served, undo, isMine: (record) => steps.some((step) => same(step.record, record)) || mine.includes(record), text, take, digest, isKept: () => kept, canUndo: () => steps.length > 0 };
 })();
 
 /** SHA-256 (FIPS 180-4) of a text in UTF-8, as hex. The browser's own is missing on plain http. */
