@@ -32,6 +32,7 @@ from spray.correction import CAVS, CORRECTIONS, step_of
 from spray.data import as_audit_data
 from spray.demo import fashion, network
 from spray.demo.plant import CornerTag
+from spray.models import model_digest
 
 TRAINED_ON = 9000
 
@@ -87,7 +88,7 @@ class Case:
         return model
 
     def audited(self, model: torch.nn.Module, name: str) -> spray.Audit:
-        place = self.folder / f"{name}.zarr"
+        place = self.folder / f"{name}-{model_digest(model)[:8]}.zarr"
         return spray.audit(model, self.data, place, analysis=spray.Analysis(picture="none"))
 
     def corrected(self, method: object, **options: object) -> spray.Corrected:
