@@ -15,7 +15,7 @@ from torch.autograd import Function
 
 from spray.engine.errors import UnsupportedOperation
 from spray.engine.layer import Fold, Layer
-from spray.engine.rules import QuotientRule, RelevanceRule, Rule
+from spray.engine.rules import LinearRule, QuotientRule, RelevanceRule, Rule
 
 Carried = Literal["quotient", "relevance"]
 
@@ -76,7 +76,8 @@ class LayerCall:
 
     Two things about the output are settled only when the pass is over, so each is assumed as soon as it looks so,
     and taken back when another use of the output comes by: that a normalisation is folded into the layer, and that
-    the output is ``rectified``, used by one ReLU only, whose output can then stand for it, since c is 0 elsewhere.
+    the output's only use is an activation. R passes an activation unchanged, so the c that the activation is given,
+    times its value, is R of the layer, and nothing is left to do for the activation itself.
     """
 
     def __init__(self, layer: Layer, rule: Rule, early: Early | None) -> None:
@@ -86,6 +87,8 @@ class LayerCall:
         self.uses = 0
         self.x: Tensor
         self.z: Tensor
+        self.activated: Tensor | None = None
+        """The value of the activation that is the only use of z."""
 
     def run(self, x: Tensor) -> Tensor:
         """The layer's output, whose gradient is the rule."""
@@ -96,11 +99,11 @@ class LayerCall:
         """Something uses the output z, of the layer itself or of the normalisation folded into it."""
         if self.layer.fold is not None and not folded:
             self.layer.fold = None
-            self.z, self.layer.rectified = z.detach(), False
+            self._stands(z)
         elif folded == (self.layer.fold is not None):
             self.uses += 1
-            if self.layer.rectified:
-                self.z, self.layer.rectified = z.detach(), False
+            if self.activated is not None:
+                self._stands(z)
 
     def fold(self, fold: Fold, normalised: Tensor) -> None:
         """Draw a normalisation, the only consumer so far, into the layer: its output becomes the layer's."""
@@ -108,20 +111,36 @@ class LayerCall:
         self.layer.fold = fold
         self.z = normalised
 
-    def rectify(self, rectified: Tensor, *, folded: bool) -> None:
-        """Let the output of a ReLU, the only consumer so far, stand for the layer's own."""
-        if self.uses == 1 and folded == (self.layer.fold is not None):
-            self.z, self.layer.rectified = rectified, True
+    def activates(self, *, folded: bool) -> bool:
+        """Whether the operation at hand is the only use of the output so far."""
+        return self.uses == 1 and folded == (self.layer.fold is not None)
+
+    def activate(self, value: Tensor, *, rectified: bool) -> None:
+        """Let the value of an activation, the only consumer so far, give R; that of a ReLU stands for z as well."""
+        if isinstance(self.rule, LinearRule):
+            return
+        self.activated, self.layer.rectified = value, rectified
+        if rectified:
+            self.z = value
+
+    def relevance(self, carried: Tensor) -> Tensor:
+        """R of the output."""
+        return carried * (self.z if self.activated is None else self.activated)
+
+    def _stands(self, z: Tensor) -> None:
+        self.z, self.activated, self.layer.rectified = z.detach(), None, False
 
     def backward(self, carried: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """What the input carries, c or R by the kind of rule."""
-        if isinstance(self.rule, RelevanceRule):
+        rule = self.rule
+        if isinstance(rule, LinearRule):
+            return rule.backward(self.layer, self.x, carried)
+        if isinstance(rule, QuotientRule):
+            return rule.backward(self.layer, self.x, self.z, self.relevance(carried))
+        if isinstance(rule, RelevanceRule):
             given = self.early is not None and self.early.carried == "relevance"
-            relevance = carried if given else carried * self.z
-            return self.rule.backward(self.layer, self.x, relevance)
-        if isinstance(self.rule, QuotientRule):
-            return self.rule.backward(self.layer, self.x, self.z, carried)
-        raise TypeError(f"{self.rule!r} is neither a QuotientRule nor a RelevanceRule.")
+            return rule.backward(self.layer, self.x, carried if given else self.relevance(carried))
+        raise TypeError(f"{rule!r} is neither a LinearRule, a QuotientRule nor a RelevanceRule.")
 
 
 class _Weighted(Function):

@@ -105,6 +105,8 @@ class Explainer:
         preflight.check_layers(self.layers, model)
         self._checked: tuple[tuple[int, int], ...] | None = None
         self._derived = DerivedWeights()
+        self._channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        """Whether to lay the channels of a place side by side: faster convolutions and pooling on a CPU."""
         self._check_model()
 
     def explain(
@@ -158,6 +160,9 @@ class Explainer:
         x.requires_grad_(x.is_floating_point())
         method, trace = self.composite, None
         if isinstance(method, Composite):
+            if self._channels_last and x.ndim == 4 and x.device.type == "cpu":
+                x = x.detach().contiguous(memory_format=torch.channels_last)
+                x.requires_grad_(x.is_floating_point())
             trace = Trace(
                 HANDLERS,
                 method.rule,
@@ -235,7 +240,7 @@ class Explainer:
                 "If the model ends in a softmax or sigmoid, explain it without that."
             )
         if trace is not None:
-            return trace.relevance(value, carried)
+            return trace.relevance(value, carried).contiguous()
         times = isinstance(self.composite, Gradient) and self.composite.times_input
         return carried * value.detach() if times else carried
 

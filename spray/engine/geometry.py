@@ -29,6 +29,9 @@ class Geometry(Protocol):
     def adjoint(self, r: Float[Tensor, "n ..."], weight: Tensor, like: Tensor) -> Float[Tensor, "n ..."]:
         """Wᵀr, shaped like ``like``."""
 
+    def outputs(self, weight: Tensor) -> int:
+        """The number of output channels."""
+
     def scale_outputs(self, weight: Tensor, scale: Float[Tensor, " o"]) -> Tensor:
         """The weight with every output channel multiplied by its scale."""
 
@@ -58,6 +61,10 @@ class Linear:
     def adjoint(self, r: Tensor, weight: Tensor, like: Tensor) -> Tensor:
         """Wᵀr."""
         return r @ weight
+
+    def outputs(self, weight: Tensor) -> int:
+        """The number of output features."""
+        return weight.shape[0]
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Every output channel of W multiplied by its scale."""
@@ -96,6 +103,8 @@ class Convolution:
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Wx + b."""
+        if self._by_matrix(x, weight):
+            return _product(x, weight.flatten(1).T, bias)
         return torch.convolution(
             F.pad(x, self.one_sided) if self.one_sided else x,
             weight,
@@ -110,6 +119,8 @@ class Convolution:
 
     def adjoint(self, r: Tensor, weight: Tensor, like: Tensor) -> Tensor:
         """Wᵀr."""
+        if self._by_matrix(r, weight):
+            return _product(r, weight.flatten(1), None)
         gradient: Tensor = torch.ops.aten.convolution_backward(
             r,
             F.pad(like, self.one_sided) if self.one_sided else like,
@@ -124,6 +135,10 @@ class Convolution:
             (True, False, False),
         )[0]
         return F.pad(gradient, [-end for end in self.one_sided]) if self.one_sided else gradient
+
+    def outputs(self, weight: Tensor) -> int:
+        """The number of output channels."""
+        return weight.shape[1] * self.groups if self.transposed else weight.shape[0]
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Every output channel of W multiplied by its scale."""
@@ -155,6 +170,31 @@ class Convolution:
             return values.expand_as(x)
         return values.repeat_interleave(x.shape[1] // self.groups, dim=1)
 
+    def _by_matrix(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether it is a product with one matrix, values of a place side by side: there faster than a convolution."""
+        return (
+            x.device.type == "cpu"
+            and weight.shape[2:] == (1, 1)
+            and self.stride == (1, 1)
+            and self.padding == (0, 0)
+            and self.groups == 1
+            and not self.transposed
+            and x.is_contiguous(memory_format=torch.channels_last)
+        )
+
     @property
     def _output_padding(self) -> tuple[int, ...]:
         return self.output_padding or (0,) * len(self.stride)
+
+
+def _product(x: Float[Tensor, "n i h w"], matrix: Float[Tensor, "i o"], bias: Tensor | None) -> Tensor:
+    """The channels of every place times a matrix, into a tensor of its own (no view, so that it may be overwritten)."""
+    shape = (x.shape[0], matrix.shape[1], *x.shape[2:])
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    into = out.permute(0, 2, 3, 1).view(-1, matrix.shape[1])
+    rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+    if bias is None:
+        torch.mm(rows, matrix, out=into)
+    else:
+        torch.addmm(bias, rows, matrix, out=into)
+    return out

@@ -39,7 +39,7 @@ class Layer:
         self.geometry = geometry
         self.fold: Fold | None = None
         self.rectified = False
-        """Whether z is known to be ≥ 0, and c to be 0 where z is: ahead of a ReLU, whose output stands for z."""
+        """Whether the output's only use is a ReLU: max(z, 0) then stands for z, and where it is 0, R is 0 too."""
         self._nonnegative = nonnegative
         self._weight, self._bias = weight, bias
         self._derived = derived or DerivedWeights()
@@ -96,6 +96,17 @@ class Layer:
         """|b|."""
         return None if self.bias is None else self.bias.abs()
 
+    def raised(self, bias: Tensor | None, epsilon: float, factor: float = 1.0) -> Tensor | None:
+        """factor·b + ε for every output: as the bias of a forward pass it gives a stabilised denominator at once."""
+        if bias is None:
+            return self._weight.new_full((self.outputs,), epsilon) if epsilon else None
+        return bias * factor + epsilon
+
+    @property
+    def outputs(self) -> int:
+        """The number of output channels."""
+        return self.geometry.outputs(self._weight)
+
     def derive(self, kind: str, build: Callable[[Tensor], Tensor]) -> Tensor:
         """A rule's own function of W, cached under ``kind``, which names the rule and its parameters."""
         return self._get(kind, lambda: build(self.weight))
@@ -122,42 +133,37 @@ class Layer:
 
     def settle(
         self,
-        c: Float[Tensor, "n ..."],
-        z: Float[Tensor, "n ..."],
-        *shares: Float[Tensor, "n ..."],
+        *parts: tuple[Float[Tensor, "n ..."], Tensor | None, float],
+        lost: Float[Tensor, "n ..."] | None = None,
     ) -> None:
-        """Book what the stabiliser took: Σ c·z that came, less Σ r·d for each pair r, d of quotient and denominator."""
+        """Book what was absorbed of relevance shared in parts, each (r, b, ε) with r = R/(d + ε).
+
+        The bias took Σ r·b, and the stabiliser Σ R − r·d = ε·Σ r; negative denominators have r = R/(d − ε) and come
+        with −ε. ``lost`` is relevance that went to no part, for want of contributions.
+        """
         if self._ledger is None:
             return
-        taken = self._ledger.products(c, z)
-        for r, d in zip(shares[::2], shares[1::2], strict=True):
-            taken = taken - self._ledger.products(r, d)
-        self._ledger.book("epsilon", taken)
+        for r, bias, epsilon in parts:
+            per_channel = self._per_channel(r)
+            self._ledger.book("epsilon", per_channel.sum(1) * epsilon)
+            if bias is not None:
+                self._ledger.book("bias", per_channel @ bias)
+        if lost is not None:
+            self._ledger.book("epsilon", self._ledger.rows(lost))
 
-    def settle_further(self, r: Tensor, denominator: Tensor) -> None:
-        """Take back from the stabiliser's books what went to a further part of the layer's contributions."""
-        if self._ledger is not None:
-            self._ledger.book("epsilon", -self._ledger.products(r, denominator))
-
-    def settle_relevance(self, relevance: Tensor, r: Tensor, denominator: Tensor) -> None:
-        """As ``settle``, for rules that are given R itself."""
-        if self._ledger is not None:
-            taken = self._ledger.rows(relevance) - self._ledger.products(r, denominator)
-            self._ledger.book("epsilon", taken)
-
-    def settle_bias(self, r: Float[Tensor, "n ..."], bias: Tensor | None) -> None:
-        """Book what the bias took: Σ r·b."""
-        if self._ledger is not None and bias is not None:
+    def settle_rest(
+        self, came: Float[Tensor, " n"], r: Tensor, d: Tensor, bias: Tensor | None = None
+    ) -> None:
+        """As ``settle``, of the relevance that came (see ``total``) whatever the stabiliser: it took came − Σ r·d."""
+        if self._ledger is None:
+            return
+        self._ledger.book("epsilon", came - self._ledger.products(r, d))
+        if bias is not None:
             self._ledger.book("bias", self._per_channel(r) @ bias)
 
-    def settle_stabilised(self, r: Float[Tensor, "n ..."], epsilon: float, bias: Tensor | None) -> None:
-        """Both books for r = R / (d + ε) with all d ≥ 0, in one pass: the stabiliser took Σ R − r·d = ε·Σ r."""
-        if self._ledger is None:
-            return
-        per_channel = self._per_channel(r)
-        self._ledger.book("epsilon", per_channel.sum(1) * epsilon)
-        if bias is not None:
-            self._ledger.book("bias", per_channel @ bias)
+    def total(self, values: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+        """The sum of each sample."""
+        return values.new_zeros(1) if self._ledger is None else self._ledger.rows(values)
 
     def _per_channel(self, r: Float[Tensor, "n ..."]) -> Float[Tensor, "n channel"]:
         """The sum over the places of each sample."""

@@ -34,17 +34,16 @@ class Ledger:
 
     def rows(self, values: Float[Tensor, "m ..."]) -> Float[Tensor, " n"]:
         """The sum of each sample."""
-        if values.shape[0] == self.samples:
-            return (
-                values.flatten(1).sum(1)
-                if values.is_contiguous()
-                else values.sum(tuple(range(1, values.ndim)))
-            )
+        if values.shape[0] == self.samples and not values.is_contiguous():
+            return values.sum(tuple(range(1, values.ndim)))
         return values.reshape(self.samples, -1).sum(1)
 
     def products(self, a: Float[Tensor, "m ..."], b: Float[Tensor, "m ..."]) -> Float[Tensor, " n"]:
-        """Σ a·b of each sample, without a temporary where the memory format allows it."""
-        if a.is_contiguous() and b.is_contiguous() and a.shape == b.shape:
-            sums: Tensor = torch.linalg.vecdot(a.view(self.samples, -1), b.view(self.samples, -1))
-            return sums
+        """Σ a·b of each sample, without a temporary where the memory formats allow it."""
+        if a.shape == b.shape:
+            if not a.is_contiguous() and a.ndim == 4:
+                a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+            if a.is_contiguous() and b.is_contiguous():
+                sums: Tensor = torch.linalg.vecdot(a.view(self.samples, -1), b.view(self.samples, -1))
+                return sums
         return self.rows(a * b)

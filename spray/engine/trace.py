@@ -57,6 +57,8 @@ class Call:
     tracked: list[Tensor]
     carries: Literal["no", "natively", "elementwise"] = "no"
     keeps_sign: bool = False
+    in_place: bool = False
+    """Whether the model asked for it in place; handlers may work out of place, later uses are led to the result."""
     origin: Origin | None = field(default=None)
 
     def native(self) -> Any:
@@ -177,7 +179,7 @@ class Trace(TorchFunctionMode):
         if origin is not None and origin.early is not None and origin.early.carried == "relevance":
             return carried
         if origin is not None and origin.call is not None:
-            return carried * origin.call.z
+            return origin.call.relevance(carried)
         return carried * value.detach()
 
     @property
@@ -229,7 +231,7 @@ class Trace(TorchFunctionMode):
         self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], tracked: list[Tensor]
     ) -> Any:
         name, func, kwargs, in_place = out_of_place(name, func, kwargs)
-        call = Call(self, name, func, args, kwargs, tracked)
+        call = Call(self, name, func, args, kwargs, tracked, in_place=in_place)
         handler = self.handlers.get(name)
         if handler is None:
             raise call.refuse(

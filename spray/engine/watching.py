@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from spray.engine.errors import BadInput
 from spray.engine.trace import Trace
@@ -19,24 +21,30 @@ def watched(model: nn.Module, layers: tuple[str, ...], trace: Trace | None) -> I
     """While the model runs: keep the trace's place in it, and collect the outputs of the named modules."""
     captured: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if trace is not None:
-                stack.callback(module.register_forward_pre_hook(partial(_enter, trace, name)).remove)
-                leave = module.register_forward_hook(partial(_leave, trace), always_call=True)
-                stack.callback(leave.remove)
-            if name in layers:
-                hook = partial(_capture, captured, name, trace)
-                stack.callback(module.register_forward_hook(hook).remove)
+        if trace is not None:  # two hooks for all modules: cheaper than two for each
+            place = _Place(trace, {id(module): name for name, module in model.named_modules()})
+            stack.callback(register_module_forward_pre_hook(place.enter).remove)
+            stack.callback(register_module_forward_hook(place.leave, always_call=True).remove)
+        for name in dict.fromkeys(layers):
+            hook = partial(_capture, captured, name, trace)
+            stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
         yield captured
 
 
-def _enter(trace: Trace, name: str, module: nn.Module, inputs: Any) -> None:
-    trace.path.append((name, module))
+class _Place:
+    """Keeps a trace's place in its model; modules of other models, running in other threads, are not its concern."""
 
+    def __init__(self, trace: Trace, names: dict[int, str]) -> None:
+        self.trace, self.names, self.thread = trace, names, get_ident()
 
-def _leave(trace: Trace, module: nn.Module, inputs: Any, output: Any) -> None:
-    if trace.path and trace.path[-1][1] is module:
-        trace.path.pop()
+    def enter(self, module: nn.Module, inputs: Any) -> None:
+        if id(module) in self.names and get_ident() == self.thread:
+            self.trace.path.append((self.names[id(module)], module))
+
+    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        path = self.trace.path
+        if path and path[-1][1] is module and get_ident() == self.thread:
+            path.pop()
 
 
 def _capture(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from spray.engine.functions import names
@@ -33,21 +34,20 @@ LINEAR = names(
 """Sums, averages and extrema over several values, which only c can pass."""
 
 
-def relu(call: Call) -> Tensor:
-    """max(x, 0), whose output can stand for that of the weighted layer before it."""
-    call.carries = "elementwise"
-    out: Tensor = call.native()
-    origin = call.trace.origin(call.tracked[0])
-    if origin is not None and origin.call is not None:
-        origin.call.rectify(out.detach(), folded=origin.folded)
-    return out
-
-
 def shape(call: Call) -> Any:
     """Shape operations and max-pooling."""
     call.carries = "natively"
     call.keeps_sign = True
     return call.native()
+
+
+def view(call: Call) -> Any:
+    """Views as reshapes: the engine may lay values out in memory otherwise than the model expects."""
+    if call.name == "view" and not isinstance(call.args[1], torch.dtype):
+        call.function = Tensor.reshape
+    elif call.name == "view_as":
+        call.function = Tensor.reshape_as
+    return shape(call)
 
 
 def elementwise(call: Call) -> Any:
@@ -93,12 +93,12 @@ def pad(call: Call) -> Any:
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(SHAPES, shape),
+    **dict.fromkeys(("view", "view_as"), view),
     **dict.fromkeys(ELEMENTWISE, elementwise),
     **dict.fromkeys(LINEAR, linear),
     **dict.fromkeys(
         ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"), dropout
     ),
-    "relu": relu,
     "interpolate": interpolate,
     "pad": pad,
 }

@@ -1,7 +1,7 @@
 """Rules of relevance propagation, one family per file; ``RULES`` names them all."""
 
 from spray.engine.rules.alphabeta import AlphaBeta, ZPlus
-from spray.engine.rules.base import QuotientRule, RelevanceRule, Rule
+from spray.engine.rules.base import LinearRule, QuotientRule, RelevanceRule, Rule
 from spray.engine.rules.box import Box
 from spray.engine.rules.epsilon import Epsilon, Zero
 from spray.engine.rules.gamma import Gamma
@@ -19,6 +19,7 @@ __all__ = [
     "Epsilon",
     "Flat",
     "Gamma",
+    "LinearRule",
     "Norm",
     "Pass",
     "QuotientRule",

@@ -6,7 +6,7 @@ z⁺:   R_in = x⁺·W⁺ᵀr + x⁻·W⁻ᵀr,  r = R / s(p).
 αβ:   R_in = α·(positive contributions / p)·R − β·(negative contributions / q)·R,  α − β = 1.
 
 One pass for inputs of any sign: with m = |W||x| + |b|, p = ½(z + m) and q = ½(z − m), and the backward passes of
-W and |W| give both parts at once. Where x ≥ 0, p = W⁺x + b⁺ and q = z − p.
+W and |W| give both parts at once. Where x ≥ 0, p = W⁺x + b⁺ and q = z − p. Below n = −q ≥ 0 stands for q.
 """
 
 from __future__ import annotations
@@ -19,22 +19,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import QuotientRule
+from spray.engine.rules.base import QuotientRule, is_zero, where_positive
 
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14}
 """Parts below this share of Σ|contributions| are rounding of ½(z ± m), not contributions."""
 
 
-def signed_parts(
-    layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], *, bias: bool = True
-) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."]]:
-    """p and q of the layer's output, for inputs of any sign; parts that are only rounding are exactly 0."""
-    m = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias if bias else None)
-    if not bias and layer.bias is not None:
-        z = z - layer.broadcast(layer.bias)
-    p, q = (z + m).mul_(0.5), (z - m).mul_(0.5)
-    floor = m.mul_(ROUNDING[z.dtype])
-    return p.masked_fill_(p <= floor, 0), q.masked_fill_(q >= -floor, 0)
+def parts_apart(layer: Layer, x: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """c of the input for inputs of any sign, from half the quotients of the positive and the negative part.
+
+    Wᵀ(r + v) + sign(x)·|W|ᵀ(r − v), in which the weights of each part cancel out of the other's. ``positive`` is
+    overwritten.
+    """
+    plain = layer.adjoint(positive + negative, layer.weight, x)
+    signed = layer.adjoint(positive.sub_(negative), layer.absolute_weight, x)
+    return plain.addcmul_(signed, torch.sign(x))
+
+
+def divide(numerator: Tensor, denominator: Tensor, epsilon: float) -> Tensor:
+    """numerator / (denominator + ε), in place; 0/0 = 0 where there is no ε. Both are overwritten.
+
+    Denominators are ≥ 0 but for rounding, which is taken off, so that none can be −ε.
+    """
+    quotients = numerator.div_(denominator.clamp_(min=0).add_(epsilon))
+    return quotients if epsilon else quotients.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @dataclass(frozen=True)
@@ -52,43 +60,63 @@ class ZPlus(QuotientRule):
     one_sided: bool = True
 
     def backward(
-        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+        self,
+        layer: Layer,
+        x: Float[Tensor, "n ..."],
+        z: Float[Tensor, "n ..."],
+        relevance: Float[Tensor, "n ..."],
     ) -> Float[Tensor, "n ..."]:
         """W⁺ᵀr where x ≥ 0, else ½(Wᵀr + sign(x)·|W|ᵀr); with the negative parts where only these are there."""
-        if not layer.nonnegative(x):
-            p, q = signed_parts(layer, x, z, bias=self.bias)
-            r, v = self._share(layer, z, c, p), self._alone(layer, z, c, p, q)
-            plain = layer.adjoint(r if v is None else r + v, layer.weight, x)
-            signed = layer.adjoint(r if v is None else r - v, layer.absolute_weight, x)
-            return plain.add_(signed.mul_(torch.sign(x))).mul_(0.5)
+        if layer.nonnegative(x):
+            return self._nonnegative(layer, x, z, relevance)
+        m = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias if self.bias else None)
+        double = self._contributions(layer, z) + m  # 2p
+        real = where_positive(relevance, torch.add(double, m, alpha=-2 * ROUNDING[z.dtype]))
+        alone = relevance.sub_(real)
+        half = divide(real, double, 2 * self.epsilon)
         bias = layer.positive_bias if self.bias else None
+        part = (half, None if bias is None else 2 * bias, 2 * self.epsilon)
+        v = self._alone(layer, alone, m, part)
+        if v is not None:
+            return parts_apart(layer, x, half, v.mul_(0.5))
+        plain = layer.adjoint(half, layer.weight, x)
+        return plain.addcmul_(layer.adjoint(half, layer.absolute_weight, x), torch.sign(x))
+
+    def _nonnegative(self, layer: Layer, x: Tensor, z: Tensor, relevance: Tensor) -> Tensor:
+        bias = layer.positive_bias if self.bias else None
+        if self.epsilon > 0:
+            p = layer.forward(x, layer.positive_weight, layer.raised(bias, self.epsilon))
+            # Ahead of a ReLU p ≥ z > 0 wherever there is relevance; elsewhere p is 0 at few outputs, if at all.
+            if (layer.rectified and self.bias) or bool(p.min() > self.epsilon):
+                r = relevance.div_(p)
+                layer.settle((r, bias, self.epsilon))
+                return layer.adjoint(r, layer.positive_weight, x)
         p = layer.forward(x, layer.positive_weight, bias)
-        # Ahead of a ReLU p ≥ z > 0 wherever there is relevance; elsewhere p is 0 at few outputs, if at all.
-        if self.epsilon > 0 and ((layer.rectified and self.bias) or bool(p.min() > 0)):
-            r = (c * z).div_(p.add_(self.epsilon))
-            layer.settle_stabilised(r, self.epsilon, bias)
-            return layer.adjoint(r, layer.positive_weight, x)
-        out = layer.adjoint(self._share(layer, z, c, p), layer.positive_weight, x)
-        v = self._alone(
-            layer, z, c, p, z if self.bias or layer.bias is None else z - layer.broadcast(layer.bias)
-        )
+        real = where_positive(relevance, p)
+        alone = relevance.sub_(real)
+        r = divide(real, p, self.epsilon)
+        n = self._contributions(layer, z).clamp(max=0).neg_()  # −q where p is 0
+        v = self._alone(layer, alone, n, (r, bias, self.epsilon))
+        out = layer.adjoint(r, layer.positive_weight, x)
         return out if v is None else out.add_(layer.adjoint(v, layer.negative_weight, x))
 
-    def _share(self, layer: Layer, z: Tensor, c: Tensor, p: Tensor) -> Tensor:
-        """Relevance per unit of positive contribution."""
-        r = (c * z).div_(p + self.epsilon).masked_fill_(p == 0, 0)
-        layer.settle(c, z, r, p)
-        layer.settle_bias(r, layer.positive_bias if self.bias else None)
-        return r
+    def _contributions(self, layer: Layer, z: Tensor) -> Tensor:
+        return z if self.bias or layer.bias is None else z - layer.broadcast(layer.bias)
 
-    def _alone(self, layer: Layer, z: Tensor, c: Tensor, p: Tensor, q: Tensor) -> Tensor | None:
-        """Relevance per unit of negative contribution where there is no positive one; None if nowhere."""
-        alone = (p == 0) & (q < 0) & (c != 0)
-        if not self.one_sided or not alone.any():
+    def _alone(
+        self, layer: Layer, alone: Tensor, n: Tensor, positive: tuple[Tensor, Tensor | None, float]
+    ) -> Tensor | None:
+        """R/q where there is relevance but no positive contribution, None if nowhere; and the books of both parts."""
+        if is_zero(alone):
+            layer.settle(positive)
             return None
-        v = torch.where(alone, c * z / (q - self.epsilon), 0)
-        layer.settle_further(v, q)
-        layer.settle_bias(v, layer.negative_bias if self.bias else None)
+        if not self.one_sided:
+            layer.settle(positive, lost=alone)
+            return None
+        shared = alone if self.bias else where_positive(alone, n)
+        lost = None if self.bias else alone - shared
+        v = divide(shared.neg(), n, self.epsilon)
+        layer.settle(positive, (v, layer.negative_bias if self.bias else None, -self.epsilon), lost=lost)
         return v
 
 
@@ -110,29 +138,46 @@ class AlphaBeta(QuotientRule):
             raise ValueError(f"alpha is {self.alpha}, but α − β = 1 with β ≥ 0 needs alpha ≥ 1 (1, 2, …).")
 
     def backward(
-        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+        self,
+        layer: Layer,
+        x: Float[Tensor, "n ..."],
+        z: Float[Tensor, "n ..."],
+        relevance: Float[Tensor, "n ..."],
     ) -> Float[Tensor, "n ..."]:
         """α·W⁺ᵀr⁺ − β·W⁻ᵀr⁻ where x ≥ 0, else ½(Wᵀ(u + v) + sign(x)·|W|ᵀ(u − v)), u = α·r⁺, v = −β·r⁻."""
-        simple = layer.nonnegative(x)
+        simple, scale = layer.nonnegative(x), 1.0
         if simple:
             p = layer.forward(x, layer.positive_weight, layer.positive_bias)
-            q = (z - p).clamp_(max=0)
-            q.masked_fill_(q >= -ROUNDING[z.dtype] * p, 0)
+            n, m = p - z, p
         else:
-            p, q = signed_parts(layer, x, z)
-        u, v = self._share(c * z, p, q)
-        layer.settle(c, z, u, p, v, q)
-        layer.settle_bias(u, layer.positive_bias)
-        layer.settle_bias(v, layer.negative_bias)
-        if simple:
-            return layer.adjoint(u, layer.positive_weight, x).add_(layer.adjoint(v, layer.negative_weight, x))
-        plain = layer.adjoint(u + v, layer.weight, x)
-        return plain.add_(layer.adjoint(u - v, layer.absolute_weight, x).mul_(torch.sign(x))).mul_(0.5)
+            m, scale = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias), 2.0
+            p, n = m + z, m - z  # twice each part
+        positive, negative = self._shares(relevance, p, n, m, scale * ROUNDING[z.dtype])
+        lost = None if self.one_sided else relevance.sub_(positive).add_(negative)
+        u, v = (divide(part, d, scale * self.epsilon) for part, d in ((positive, p), (negative, n)))
+        self._settle(layer, u, v, scale, lost)
+        if not simple:
+            return parts_apart(layer, x, u, v)
+        return layer.adjoint(u, layer.positive_weight, x).add_(layer.adjoint(v, layer.negative_weight, x))
 
-    def _share(self, relevance: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """Relevance per unit of positive and of negative contribution."""
-        u, v = self.alpha * relevance / (p + self.epsilon), (1 - self.alpha) * relevance / (q - self.epsilon)
-        if self.one_sided:
-            u = torch.where(q == 0, relevance / (p + self.epsilon), u)
-            v = torch.where(p == 0, relevance / (q - self.epsilon), v)
-        return u.masked_fill_(p == 0, 0), v.masked_fill_(q == 0, 0)
+    def _shares(
+        self, relevance: Tensor, p: Tensor, n: Tensor, m: Tensor, rounding: float
+    ) -> tuple[Tensor, Tensor]:
+        """α·R for the positive and β·R for the negative part, each where it is there; all of R to one alone."""
+        beta = self.alpha - 1
+        has_p = torch.add(p, m, alpha=-rounding) if p is not m else p
+        has_n = torch.add(n, m, alpha=-rounding)
+        if bool(has_n.min() > 0) and bool(has_p.min() > 0):
+            return self.alpha * relevance, beta * relevance
+        negative = where_positive(relevance, has_n)
+        both = where_positive(negative, has_p)
+        if not self.one_sided:
+            return self.alpha * where_positive(relevance, has_p), beta * negative
+        positive = where_positive(torch.add(relevance, both, alpha=beta), has_p)
+        return positive, both.mul_(self.alpha).sub_(negative)
+
+    def _settle(self, layer: Layer, u: Tensor, v: Tensor, scale: float, lost: Tensor | None) -> None:
+        positive, negative, epsilon = layer.positive_bias, layer.negative_bias, scale * self.epsilon
+        if positive is not None and negative is not None:
+            positive, negative = scale * positive, scale * negative
+        layer.settle((u, positive, epsilon), (v, negative, -epsilon), lost=lost)

@@ -31,9 +31,28 @@ class QuotientRule(Rule):
 
     @abstractmethod
     def backward(
-        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+        self,
+        layer: Layer,
+        x: Float[Tensor, "n ..."],
+        z: Float[Tensor, "n ..."],
+        relevance: Float[Tensor, "n ..."],
     ) -> Float[Tensor, "n ..."]:
-        """R_in / x from c = R_out / z; what bias and stabiliser absorb is told to ``layer.settle``."""
+        """R_in / x from R_out; what bias and stabiliser absorb is told to ``layer.settle``.
+
+        ``relevance`` is the rule's own to overwrite, x and z are not. Where ``layer.rectified`` z is max(z, 0) and
+        no relevance comes from outputs of zero.
+        """
+
+
+@dataclass(frozen=True)
+class LinearRule(Rule):
+    """A rule without division: c_in from c_out, as a gradient."""
+
+    @abstractmethod
+    def backward(
+        self, layer: Layer, x: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+    ) -> Float[Tensor, "n ..."]:
+        """R_in / x from c = R_out / z; what the bias absorbs is told to ``layer.settle``."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +63,25 @@ class RelevanceRule(Rule):
     def backward(
         self, layer: Layer, x: Float[Tensor, "n ..."], relevance: Float[Tensor, "n ..."]
     ) -> Float[Tensor, "n ..."]:
-        """R_in from R_out; what bias and stabiliser absorb is told to ``layer.settle``."""
+        """R_in from R_out, which is not to be overwritten; what bias and stabiliser absorb is told to the layer."""
 
 
-def stabilize(z: Tensor, epsilon: float) -> Tensor:
+def stabilize(z: Tensor, epsilon: float | Tensor) -> Tensor:
     """s(z) = z + ε·sign(z) with sign(0) = +1, so that no denominator is zero and none changes its sign."""
-    offset = torch.full_like(z, epsilon)
-    return torch.where(z < 0, z - offset, z + offset)
+    offset = torch.as_tensor(epsilon, dtype=z.dtype, device=z.device)
+    return torch.copysign(offset, z + 0.0).add_(z)  # -0.0 + 0.0 is 0.0, whose sign is +
 
 
 def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     """numerator / denominator with 0/0 = 0: where nothing contributed, there is nothing to share."""
     return torch.where(denominator == 0, 0, numerator / denominator)
+
+
+def where_positive(values: Tensor, condition: Tensor) -> Tensor:
+    """The values where the condition is > 0, else 0; one pass, unlike comparing and choosing."""
+    return torch.ops.aten.threshold_backward(values, condition, 0)  # type: ignore[no-any-return]
+
+
+def is_zero(values: Tensor) -> bool:
+    """Whether all values are 0; one pass, unlike ``any``."""
+    return values.numel() == 0 or not any(map(float, values.aminmax()))

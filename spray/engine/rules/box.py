@@ -52,7 +52,7 @@ class Box(RelevanceRule):
         bounds = layer.forward(low, positive) + layer.forward(high, negative)
         d = layer.forward(x, layer.weight) - bounds
         r = quotient(relevance, d + self.epsilon)
-        layer.settle_relevance(relevance, r, d)
+        layer.settle_rest(layer.total(relevance), r, d)
         share = x * layer.adjoint(r, layer.weight, x)
         share -= low * layer.adjoint(r, positive, x)
         return share.sub_(high * layer.adjoint(r, negative, x))

@@ -13,20 +13,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import QuotientRule
+from spray.engine.rules.base import LinearRule, QuotientRule, stabilize
 
 
 @dataclass(frozen=True)
-class Zero(QuotientRule):
+class Zero(LinearRule):
     """LRP-0: relevance in proportion to the contribution x·w, the bias taking its own share."""
 
     name: ClassVar[str] = "zero"
 
     def backward(
-        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+        self, layer: Layer, x: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
     ) -> Float[Tensor, "n ..."]:
         """Wᵀc: with c = R/z no division is left, and 0/0 never arises."""
-        layer.settle_bias(c, layer.bias)
+        layer.settle((c, layer.bias, 0.0))
         return layer.adjoint(c, layer.weight, x)
 
 
@@ -42,20 +42,22 @@ class Epsilon(QuotientRule):
     relative: bool = False
 
     def backward(
-        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+        self,
+        layer: Layer,
+        x: Float[Tensor, "n ..."],
+        z: Float[Tensor, "n ..."],
+        relevance: Float[Tensor, "n ..."],
     ) -> Float[Tensor, "n ..."]:
-        """Wᵀr with r = c·z/s(z) = c·|z| / (|z| + ε)."""
+        """Wᵀr with r = R / s(z)."""
         if layer.rectified and self.epsilon > 0 and not self.relative:
-            r = (c * z).div_(z + self.epsilon)
-            layer.settle_stabilised(r, self.epsilon, layer.bias)
+            r = relevance.div_(z + self.epsilon)
+            layer.settle((r, layer.bias, self.epsilon))
             return layer.adjoint(r, layer.weight, x)
-        magnitude = z.abs()
-        r = c * magnitude
-        r = r.div_(magnitude.add_(self._stabiliser(z)))
+        came = layer.total(relevance)
+        r = relevance.div_(stabilize(z, self._stabiliser(z)))
         if self.epsilon == 0:
             r.nan_to_num_(nan=0.0)
-        layer.settle(c, z, r, z)
-        layer.settle_bias(r, layer.bias)
+        layer.settle_rest(came, r, z, layer.bias)
         return layer.adjoint(r, layer.weight, x)
 
     def _stabiliser(self, z: Tensor) -> float | Tensor:

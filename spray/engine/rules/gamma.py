@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import QuotientRule, quotient
+from spray.engine.rules.base import QuotientRule, is_zero, where_positive
 
 
 @dataclass(frozen=True)
@@ -34,43 +34,49 @@ class Gamma(QuotientRule):
             )
 
     def backward(
-        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+        self,
+        layer: Layer,
+        x: Float[Tensor, "n ..."],
+        z: Float[Tensor, "n ..."],
+        relevance: Float[Tensor, "n ..."],
     ) -> Float[Tensor, "n ..."]:
         """One backward pass where all inputs and all outputs in question are positive, else two."""
         if layer.nonnegative(x):
-            return self._nonnegative(layer, x, z, c)
+            return self._nonnegative(layer, x, z, relevance)
         half = self.gamma / 2
-        m = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias)
-        d = (1 + half) * z + half * torch.sign(z) * m
-        r = self._share(layer, z, c, d)
-        agreeing = layer.adjoint(r * torch.sign(z), layer.absolute_weight, x).mul_(torch.sign(x))
-        return layer.adjoint(r, layer.weight, x).mul_(1 + half).add_(agreeing, alpha=half)
+        agreeing = layer.derive(f"gamma {self.gamma} agreeing", lambda W: half * W.abs())
+        plain = layer.derive(f"gamma {self.gamma} plain", lambda W: (1 + half) * W)
+        d = layer.forward(x.abs(), agreeing, layer.raised(layer.absolute_bias, self.epsilon, half))
+        k = self._divide(relevance, d.add_(z.abs(), alpha=1 + half))  # R/|d|, r = sign(z)·k
+        r = k * torch.sign(z)
+        bias, absolute = layer.bias, layer.absolute_bias
+        if bias is not None and absolute is not None:
+            bias, absolute = (1 + half) * bias, half * absolute
+        layer.settle((k, absolute, self.epsilon), (r, bias, 0.0))
+        return layer.adjoint(r, plain, x).addcmul_(layer.adjoint(k, agreeing, x), torch.sign(x))
 
-    def _nonnegative(self, layer: Layer, x: Tensor, z: Tensor, c: Tensor) -> Tensor:
-        p = layer.forward(x, layer.positive_weight, layer.positive_bias)
+    def _nonnegative(self, layer: Layer, x: Tensor, z: Tensor, relevance: Tensor) -> Tensor:
+        """With d = z + γp by one forward pass of W + γW⁺; where z < 0, |d| = z + γp − (2 + γ)·z."""
+        bias, gamma = layer.bias, self.gamma
+        up = layer.derive(f"gamma {gamma} up", lambda W: W + gamma * W.clamp(min=0))
+        up_bias = None if bias is None else bias + gamma * bias.clamp(min=0)
+        d = layer.forward(x, up, layer.raised(up_bias, self.epsilon))
         if layer.rectified and self.epsilon > 0:
-            r = (c * z).div_(p.mul_(self.gamma).add_(z).add_(self.epsilon))
-            bias = None if layer.bias is None else layer.bias + self.gamma * layer.bias.clamp(min=0)
-            layer.settle_stabilised(r, self.epsilon, bias)
-            return layer.adjoint(r, self._up(layer), x)
-        d = torch.where(z > 0, z + self.gamma * p, (1 + self.gamma) * z - self.gamma * p)
-        r = self._share(layer, z, c, d)
-        up = self._up(layer)
-        if not ((z < 0) & (r != 0)).any():  # as ahead of a ReLU, which gives no relevance to negative outputs
+            r = relevance.div_(d)
+            layer.settle((r, up_bias, self.epsilon))
             return layer.adjoint(r, up, x)
-        down = layer.derive(f"gamma {self.gamma} down", lambda W: W + self.gamma * W.clamp(max=0))
-        return layer.adjoint(r * (z > 0), up, x).add_(layer.adjoint(r * (z < 0), down, x))
+        below = z.clamp(max=0)
+        k = self._divide(relevance, d.add_(below, alpha=-2 - gamma))
+        r = where_positive(k, z)
+        v = r - k  # R/s(d) where z < 0
+        down_bias = None if bias is None else bias + gamma * bias.clamp(max=0)
+        layer.settle((r, up_bias, self.epsilon), (v, down_bias, -self.epsilon))
+        out = layer.adjoint(r, up, x)
+        if is_zero(v):
+            return out
+        down = layer.derive(f"gamma {gamma} down", lambda W: W + gamma * W.clamp(max=0))
+        return out.add_(layer.adjoint(v, down, x))
 
-    def _up(self, layer: Layer) -> Tensor:
-        return layer.derive(f"gamma {self.gamma} up", lambda W: W + self.gamma * W.clamp(min=0))
-
-    def _share(self, layer: Layer, z: Tensor, c: Tensor, d: Tensor) -> Tensor:
-        """r = R / s(d), booked; d has the sign of z."""
-        magnitude = d.abs()
-        r = quotient(c * z.abs(), magnitude.add_(self.epsilon))
-        layer.settle(c, z, r, d)
-        if layer.bias is not None:
-            layer.settle_bias(r, layer.bias)
-            layer.settle_bias(r * (self.gamma * (z > 0)), layer.positive_bias)
-            layer.settle_bias(r * (self.gamma * (z < 0)), layer.negative_bias)
-        return r
+    def _divide(self, relevance: Tensor, d: Tensor) -> Tensor:
+        r = relevance.div_(d)
+        return r if self.epsilon else r.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)

@@ -43,11 +43,15 @@ class Norm(QuotientRule):
     epsilon: float = 1e-6
 
     def backward(
-        self, layer: Layer, x: Float[Tensor, "n ..."], z: Float[Tensor, "n ..."], c: Float[Tensor, "n ..."]
+        self,
+        layer: Layer,
+        x: Float[Tensor, "n ..."],
+        z: Float[Tensor, "n ..."],
+        relevance: Float[Tensor, "n ..."],
     ) -> Float[Tensor, "n ..."]:
         """1ᵀ(R / s(1x)): LRP-ε with every weight 1 and no bias."""
         ones = layer.derive("ones", torch.ones_like)
-        total = layer.forward(x, ones)
-        r = c * z / stabilize(total, self.epsilon)
-        layer.settle(c, z, r, total)
+        sums, came = layer.forward(x, ones), layer.total(relevance)
+        r = relevance.div_(stabilize(sums, self.epsilon))
+        layer.settle_rest(came, r, sums)
         return layer.adjoint(r, ones, x)

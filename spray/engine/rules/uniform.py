@@ -34,7 +34,7 @@ class Flat(RelevanceRule):
         reach = flat.forward(torch.ones_like(probe[:1]), ones, None)
         per_channel = x.shape[layer.geometry.channel_dim] // probe.shape[layer.geometry.channel_dim]
         r = quotient(pooled, reach.mul_(per_channel))
-        layer.settle_relevance(relevance, r, reach)
+        layer.settle_rest(layer.total(relevance), r, reach)
         return layer.geometry.spread(flat.adjoint(r, ones, probe), x)
 
 
@@ -56,6 +56,5 @@ class WSquare(RelevanceRule):
         bias = layer.bias.square() if self.bias and layer.bias is not None else None
         total = layer.forward(torch.ones_like(x[:1]), squared, bias)
         r = quotient(relevance, total)
-        layer.settle_relevance(relevance, r, total)
-        layer.settle_bias(r, bias)
+        layer.settle_rest(layer.total(relevance), r, total, bias)
         return layer.adjoint(r, squared, x)
