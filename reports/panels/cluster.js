@@ -46,6 +46,7 @@ spray.panel({
       members.length > this.shown ? strip("Least central members", outer) : null,
       spray.element("h3", {}, "What goes along with it"),
       spray.associations(chunk, members),
+      spray.tested(subject),
       this.further(subject),
     );
   },

@@ -126,7 +126,7 @@ spray.part = (name, value) => {
 };
 
 /** Names of evidence that is shown in a form of its own. */
-spray.told = new Set(["removal", "transplant", "flip_rate", "score", "certain", "unmet", "q_value", "p_value", "confirmed"]);
+spray.told = new Set(["removal", "transplant", "flip_rate", "score", "certain", "unmet", "q_value", "p_value", "confirmed", "associations"]);
 
 /** What was asked of a finding before it is flagged, and what is missing; null where that is not recorded. */
 spray.asked = ({ evidence = {} }) => {
@@ -158,6 +158,13 @@ spray.records = (list) => {
   const head = names.map((name) => spray.element("th", { scope: "col", class: number(name) ? "n" : null }, spray.words(name)));
   const lines = list.slice(0, 30).map((entry) => spray.element("tr", {}, names.map((name) => spray.element("td", { class: number(name) ? "n" : null }, spray.recorded(entry[name])))));
   return spray.element("div", { class: "scroll" }, spray.element("table", {}, spray.element("thead", {}, spray.element("tr", {}, head)), spray.element("tbody", {}, lines)));
+};
+
+/** Associations of membership with columns of metadata, as they were tested over all findings; null where none were. */
+spray.tested = ({ evidence = {} }) => {
+  const list = evidence.associations;
+  if (!Array.isArray(list) || !list.length) return null;
+  return [spray.element("p", { class: "faint" }, "Tested against every column of metadata (q: corrected for all columns and findings):"), spray.recorded(list)];
 };
 
 /** The part of the evidence that has no form of its own; null where there is none. */
