@@ -27,9 +27,14 @@ def readable(column: Column) -> bool:
 
 
 def read_rows(
-    floor: Floor, key: str, column: Column, rows: Int[np.ndarray, " m"], rows_per_shard: int
+    floor: Floor,
+    key: str,
+    column: Column,
+    rows: Int[np.ndarray, " m"],
+    rows_per_shard: int,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Values of ascending rows of one shard, every chunk that holds one checked as a whole.
+    """Values of ascending rows of one shard (in ``out`` if given), every chunk that holds one checked as a whole.
 
     Raises:
         Damaged: a chunk is missing, or its checksum does not match.
@@ -38,7 +43,7 @@ def read_rows(
     file = "/".join([key, "c", str(shard), *("0" for _ in column.shape)])
     size = rows_per_chunk(column, rows_per_shard)
     local = rows - shard * rows_per_shard
-    values = np.empty((len(rows), *column.shape), column.dtype)
+    values = np.empty((len(rows), *column.shape), column.dtype) if out is None else out
     with floor.parts(file) as parts:
         if parts is None:
             raise Damaged(f"{file}: the file is missing")

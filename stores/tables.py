@@ -193,10 +193,9 @@ class Table:
         unique, inverse = np.unique(wanted, return_inverse=True)
         dtype = np.dtype(object if spec.dtype == "str" else spec.dtype)
         values = np.empty((len(unique), *spec.shape), dtype)
-        done = 0
-        for _, part in self._iterate(spec, unique):
-            values[done : done + len(part)] = part
-            done += len(part)
+        for shard, piece in self._pieces(unique):
+            start, stop = np.searchsorted(unique, [piece[0], piece[-1] + 1])
+            self._read_shard(spec, shard, piece, values[start:stop])
         return values if np.array_equal(unique, wanted) else values[inverse]
 
     def iterate(self, column: str, rows: Rows = None) -> Iterator[tuple[Int[np.ndarray, " m"], np.ndarray]]:
@@ -204,25 +203,30 @@ class Table:
 
         Raises: as ``read``, before the first shard is read.
         """
-        return self._iterate(self._column(column), np.unique(self._row_numbers(rows)))
+        spec = self._column(column)
+        pieces = self._pieces(np.unique(self._row_numbers(rows)))
+        return ((piece, self._read_shard(spec, shard, piece)) for shard, piece in pieces)
 
-    def _iterate(
-        self, column: Column, rows: Int[np.ndarray, " m"]
-    ) -> Iterator[tuple[Int[np.ndarray, " m"], np.ndarray]]:
+    def _pieces(self, rows: Int[np.ndarray, " m"]) -> list[tuple[int, Int[np.ndarray, " k"]]]:
+        """Ascending rows by shard, all of which are committed."""
         numbers, starts = np.unique(rows // self.rows_per_shard, return_index=True)
-        self._require({int(shard) for shard in numbers})
-        pieces = np.split(rows, starts[1:]) if len(rows) else []
-        for shard, piece in zip(numbers, pieces, strict=True):
-            yield piece, self._read_shard(column, int(shard), piece)
+        shards = [int(shard) for shard in numbers]
+        self._require(set(shards))
+        return list(zip(shards, np.split(rows, starts[1:]) if len(rows) else [], strict=True))
 
-    def _read_shard(self, column: Column, shard: int, rows: Int[np.ndarray, " m"]) -> np.ndarray:
+    def _read_shard(
+        self, column: Column, shard: int, rows: Int[np.ndarray, " m"], out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Values of ascending rows of a shard, written into ``out`` if it is given."""
         commit = self._commit(shard)
         key = f"{self._key}/{safe_key(column.name)}"
         parts = {}
         for suffix in column_arrays(column):
             self._check_sizes(shard, commit, key + suffix)
-            parts[suffix] = self._decoded(column, shard, key + suffix, rows)
+            parts[suffix] = self._decoded(column, shard, key + suffix, rows, out)
         values = decode(column, parts)
+        if out is not None and values is not out:
+            out[...] = values
         if column.dtype.startswith("float") and not column.missing:
             holes = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
             failed = {int(row) for row in commit.content["failed"]}
@@ -235,10 +239,12 @@ class Table:
                     )
         return values
 
-    def _decoded(self, column: Column, shard: int, key: str, rows: Int[np.ndarray, " m"]) -> np.ndarray:
+    def _decoded(
+        self, column: Column, shard: int, key: str, rows: Int[np.ndarray, " m"], out: np.ndarray | None
+    ) -> np.ndarray:
         try:
             if raw.readable(column):
-                return raw.read_rows(self._floor, key, column, rows, self.rows_per_shard)
+                return raw.read_rows(self._floor, key, column, rows, self.rows_per_shard, out)
             return self._read_rows(key, rows)
         except Exception as error:  # whatever zarr and its codecs make of broken bytes
             if not _says_that_bytes_are_broken(error):
