@@ -137,6 +137,8 @@ def test_the_folder_holds_all_of_it(run: Run, tmp_path: Path) -> None:
         assert not [
             cell for cell in cells if cell.startswith("-") and not cell[1:].replace(".", "").isdigit()
         ]
+    told_findings = rows_of(folder / "findings.csv")
+    assert told_findings[0]["overlap"] == "1.0" and told_findings[1]["overlap"] == ""
     weights = rows_of(folder / "weights.csv")
     assert sum(float(row["weight"]) for row in weights) == pytest.approx(run.samples.ok.sum())
     mask = np.load(folder / "masks" / f"{first.name}.npy", allow_pickle=False)
@@ -154,6 +156,9 @@ def test_json_and_parquet_are_exact(run: Run, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     export_feedback(run, tmp_path / "parquet", "parquet", parts=["split"])
     table = parquet.read_table(tmp_path / "parquet" / "split.parquet").to_pydict()
+    export_feedback(run, tmp_path / "all", "parquet")
+    joined = parquet.read_table(tmp_path / "all" / "findings.parquet").to_pydict()
+    assert joined["overlap"] == [None] * len(joined["name"])
     assert table["id"][0] == records[0]["id"] and table["keep"] == [record["keep"] for record in records]
 
 
