@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from audit_tools import Images, contents, tiny_model
+from store_tools import s3_server
 
 import stores
 from spray.attribution import Attribution, attribute_dataset, attribute_share
@@ -116,6 +117,14 @@ def test_a_poisonous_image_among_the_first(client: Any, tmp_path: Path) -> None:
     run = attribute_on(client, tiny_model(), Deadly((1,)), tmp_path / "run.zarr", STEP)
     assert list(run.samples.failures) == [1] and run.samples.complete
     assert run.samples.read("label", [1]).tolist() == [1]
+
+
+@pytest.mark.slow
+def test_workers_write_to_a_remote_store(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="dask's distributed is not installed")
+    with s3_server(monkeypatch) as bucket, cluster("local:2") as workers:
+        run = attribute_on(workers, tiny_model(), Images(), f"{bucket}/run.zarr", STEP)
+        assert {key: run.floor.read(key) for key in run.floor.sizes("")} == contents(alone)
 
 
 def test_errors_of_workers_reach_the_caller(client: Any, alone: Path) -> None:
