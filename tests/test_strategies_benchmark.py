@@ -1,0 +1,37 @@
+"""The strategies benchmark in small: a planted tag is flagged whole and pure, and a rerun goes on from what is kept."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "strategies.py"
+
+
+def results(cache: Path, only: str) -> list[dict[str, Any]]:
+    command = [sys.executable, str(SCRIPT), "--quick", "--json", "--only", only, "--cache", str(cache)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_a_planted_tag_is_flagged_and_a_rerun_takes_what_is_kept(tmp_path: Path) -> None:
+    (found,) = results(tmp_path, "tag")
+    assert found["counts"] and found["flip_tagged"] - found["flip_clean"] >= 0.1
+    assert (found["flagged"], found["rank"]) == (1, 1)
+    assert found["found"]["precision"] >= 0.98
+    assert found["found"]["recall"] >= 0.95
+    assert results(tmp_path, "tag") == [found]  # its CPU seconds, too: nothing was done again
+
+
+@pytest.mark.slow
+def test_without_a_tag_nothing_is_flagged(tmp_path: Path) -> None:
+    (found,) = results(tmp_path, "none")
+    assert found["control"] and found["counts"]
+    assert found["flagged"] == found["flagged_elsewhere"] == 0
