@@ -47,7 +47,11 @@ class Verification:
     budget: int = 0
     fills: tuple[Fill, ...] = (NeighbourFill(), LocalMeanFill())
     regions: tuple[TopRegion, ...] = (TopRegion(share=0.03), TopRegion(share=0.1))
-    channels: tuple[TopChannels, ...] = (TopChannels(),)
+    channels: tuple[TopChannels, ...] = (
+        TopChannels(share=0.03),
+        TopChannels(share=0.1),
+        TopChannels(share=0.3),
+    )
     screen: float = 0.03
     jitter: float = 0.1
     permutations: int = 9999
@@ -83,6 +87,17 @@ class Verification:
         units = maps.of(rows)
         locate = self.locators(maps)[0]
         return np.array([locate.of(unit, cells) for unit in units], bool).reshape(units.shape)
+
+    def matched_regions(
+        self, maps: ClassMaps, rows: Int[np.ndarray, " m"], cells: int
+    ) -> Bool[np.ndarray, "#m ..."]:
+        """What is most relevant in samples without the finding, as large: by place in each, by channel in all of them.
+
+        Channels mean the same in every image, so that a set shared by the others is what a shared set is compared with.
+        """
+        if not maps.layer or not len(rows):
+            return self.own_regions(maps, rows, cells)
+        return self.locators(maps)[0].of(maps.of(rows).mean(0), cells)[None]
 
     def fills_of(self, site: Site) -> tuple[Fill, ...]:
         """The ways of removing at a site: the user's for pixels, the site's own for channels."""

@@ -215,7 +215,7 @@ class _ClassTrials:
             elsewhere=Part(members, site.masks(_elsewhere(places, rng), members.content)),
             rest=Part(
                 samples.rest,
-                site.masks(step.own_regions(maps, samples.rest_rows, cells), members.content),
+                site.masks(step.matched_regions(maps, samples.rest_rows, cells), members.content),
             ),
             rivals=[
                 Part(
