@@ -212,8 +212,10 @@ def compare(
 ) -> None:
     """Which strategies vanished, appeared, moved or stayed between two audits.
 
+    Two models on the same data, such as before and after a correction, or one model on two data sets.
+
     \b
-    Two models on the same data (before and after a correction), or one model on two data sets:
+    Examples:
       spray compare before.zarr after.zarr
       spray compare before.zarr after.zarr --out compare.html --csv compare.csv
     """
