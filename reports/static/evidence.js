@@ -140,7 +140,7 @@ spray.asked = ({ evidence = {} }) => {
 /** Whatever else is recorded as evidence, as it is: names and values, tables for lists of records. */
 spray.recorded = (value) => {
   if (value === null || value === undefined) return "not measured";
-  if (typeof value === "number") return Number.isInteger(value) ? spray.count(value) : Math.abs(value) >= 0.001 || value === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
+  if (typeof value === "number") return Number.isInteger(value) ? spray.count(value) : Math.abs(value) >= 0.0001 || value === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (Array.isArray(value)) {
     if (!value.length) return "none";
