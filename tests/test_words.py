@@ -105,3 +105,18 @@ def test_channels_and_log_odds_have_words_of_their_own() -> None:
 
 def test_a_region_that_moves_has_no_place() -> None:
     assert "no fixed place" in words(where="moving") and "top left" not in words(where="moving")
+
+
+def test_a_joint_finding_is_one_of_all_classes() -> None:
+    finding = Finding("c-1.f0", -1, "hdbscan", (0,), np.arange(12), 0.5, False, {}, None, None)
+    assert summary(finding, 60, "any class").startswith("12 of 60 samples of all classes. Not tested")
+
+
+def test_the_strongest_significant_association_is_told() -> None:
+    found = [
+        {"column": "width", "test": "Mann-Whitney U", "effect": 0.8, "p_value": 0.2, "q_value": 0.4},
+        {"column": "source", "test": "chi-square", "effect": 0.61, "p_value": 1e-5, "q_value": 0.0002},
+        {"column": "bytes", "test": "Mann-Whitney U", "effect": 0.3, "p_value": 1e-9, "q_value": 1e-7},
+    ]
+    assert "Membership goes with 'source' (chi-square, effect 0.61, q = 0.0002)." in words(associations=found)
+    assert "Membership" not in words(associations=found[:1])

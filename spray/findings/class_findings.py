@@ -99,7 +99,7 @@ class ClassFindings:
         """With the region that was tested; where that is used, also with all members that rely on it."""
         region = None if self.layer else proof.region
         if not self.step.requirements.unmet(proof):
-            candidate = replace(self._candidate(strategy, maps), region=proof.region)
+            candidate = Candidate(self._candidate(strategy, maps).rows, proof.region)
             moving = proof.where == "moving"
             rows = completed(
                 self.step.verification, subject.model, subject.read, maps, candidate, subject.device, moving
@@ -127,12 +127,7 @@ class ClassFindings:
         )
 
     def _candidate(self, strategy: Strategy, maps: ClassMaps) -> Candidate:
-        members = strategy.members & np.isin(self.rows, maps.rows)
-        region = strategy.region
-        if region is None:
-            locate = self.step.verification.locators(maps)[0]
-            region = locate.shared(self.units[members], self.units[~strategy.members])
-        return Candidate(self.rows[members], region)
+        return Candidate(self.rows[strategy.members & np.isin(self.rows, maps.rows)])
 
     def _finding(self, index: int, tested: _Tested, subject: Subject | None) -> Finding:
         strategy, proof, members = tested.strategy, tested.evidence, tested.strategy.members

@@ -16,7 +16,8 @@ ENOUGH = 0.5
 def summary(finding: Finding, class_size: int, class_name: str) -> str:
     """The finding in plain words."""
     evidence = finding.evidence
-    sentences = [f"{len(finding.rows)} of {class_size} '{class_name}' samples.", _shared(finding)]
+    of_class = f"'{class_name}' samples" if finding.group >= 0 else "samples of all classes"
+    sentences = [f"{len(finding.rows)} of {class_size} {of_class}.", _shared(finding)]
     if "removal" not in evidence:
         sentences.append("Not tested by intervention: a suspicion only.")
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -34,10 +34,10 @@ class Locator(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """Rows that may share a strategy, in a class of rows that else follow others."""
+    """Rows that may share a strategy, in a class of rows that else follow others; ``region``, where it is known."""
 
     rows: Int[np.ndarray, " m"]
-    region: Bool[np.ndarray, ...]
+    region: Bool[np.ndarray, ...] = field(default_factory=lambda: np.zeros(0, bool))
 
 
 @dataclass(frozen=True)
