@@ -928,7 +928,16 @@ def test_evidence_without_a_form_of_its_own_is_shown_as_it_is_recorded(browser, 
     page = reports.build(run.path, tmp_path / "r.html").as_uri()
     v = Visit(browser, f"{page}#class={finding.group}&subject={finding.name}&page=cluster")
     text = v.page.inner_text("#cluster-columns")
-    for words in ("Tested against", HOSTILE, "3.25", "1.0e-9", "not measured", "border share", "0.125", "yes"):
+    for words in (
+        "Tested against",
+        HOSTILE,
+        "3.25",
+        "1.0e-9",
+        "not measured",
+        "border share",
+        "0.125",
+        "yes",
+    ):
         assert words in text, words
     assert "No pictures before and after were stored" in text
     v.close()
