@@ -95,13 +95,27 @@ def by_zennit(model: nn.Module, name: str, composite: str) -> Callable[[Tensor],
 
 
 def by_captum(model: nn.Module) -> Callable[[Tensor], object] | None:
-    """captum's integrated gradients would be 50 gradients; its LRP is the like of ours, on a copy."""
+    """captum's LRP-ε on a copy, which it needs without in-place ReLUs and with a rule for flattening.
+
+    (Its integrated gradients would be as many gradients as it has steps, 50 by default.)
+    """
     try:
         from captum.attr import LRP
+        from captum.attr._utils.lrp_rules import EpsilonRule
     except ImportError:
         return None
     changed = copy.deepcopy(model)
-    return lambda x: LRP(changed).attribute(x, target=0)
+    for module in changed.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+
+    def run(x: Tensor) -> object:
+        for module in changed.modules():
+            if isinstance(module, nn.Flatten):
+                module.rule = EpsilonRule()  # captum takes its rules away after each pass
+        return LRP(changed).attribute(x, target=0)
+
+    return run
 
 
 def methods(

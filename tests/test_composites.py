@@ -16,6 +16,8 @@ PUBLISHED = {
     "lrp_epsilon": (Epsilon, Epsilon, Epsilon),
     "epsilon_plus": (ZPlus, ZPlus, Epsilon),
     "epsilon_plus_flat": (Flat, ZPlus, Epsilon),
+    "epsilon_plus_no_bias": (ZPlus, ZPlus, Epsilon),
+    "epsilon_plus_flat_no_bias": (Flat, ZPlus, Epsilon),
     "epsilon_alpha2_beta1": (AlphaBeta, AlphaBeta, Epsilon),
     "epsilon_alpha2_beta1_flat": (Flat, AlphaBeta, Epsilon),
     "epsilon_gamma_box": (Box, Gamma, Epsilon),
@@ -39,6 +41,13 @@ def test_each_kind_of_layer_gets_the_rule_of_the_paper(name):
 def test_alpha2_beta1_and_gamma_have_their_published_parameters():
     assert COMPOSITES["epsilon_alpha2_beta1"].convolution == AlphaBeta(alpha=2.0)
     assert COMPOSITES["epsilon_gamma_box"].convolution == Gamma(gamma=0.25)
+
+
+def test_composites_without_bias_differ_from_their_namesakes_in_that_alone():
+    for name in ("epsilon_plus", "epsilon_plus_flat"):
+        without, published = COMPOSITES[f"{name}_no_bias"], COMPOSITES[name]
+        assert (without.first, without.linear) == (published.first, published.linear)
+        assert (without.convolution, published.convolution) == (ZPlus(bias=False), ZPlus())
 
 
 def test_every_composite_is_listed_under_its_name_and_none_is_forgotten():

@@ -235,6 +235,15 @@ def test_relevance_rules_are_refused_where_relevance_would_have_to_pass_a_sum():
     assert explain(model, images(), 0, "epsilon_plus").checks["unaccounted"].abs().max() < 1e-9
 
 
+def test_what_flat_gives_to_padding_outside_the_layer_is_in_the_books():
+    model = nn.Sequential(
+        nn.ZeroPad2d((1, 2, 0, 1)), nn.Conv2d(2, 3, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(189, 2)
+    )
+    checks = explain(model.double().eval(), images(), 0, Composite("f", first=Flat())).checks
+    assert (checks["tokens"] != 0).all()
+    torch.testing.assert_close(checks["unaccounted"], torch.zeros(3, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
 def test_flat_may_stand_in_the_first_layers_but_not_behind_others():
     model = (
         nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)).double().eval()

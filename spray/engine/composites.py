@@ -45,6 +45,10 @@ class Composite:
     ``fold`` draws a BatchNorm into the weighted layer before it where that is its only consumer. Overrides go
     before the rules by kind, the earliest that matches wins. ``attention`` holds attention weights constant (CP-LRP,
     which conserves) or follows softmax by its Taylor expansion (AttnLRP, which does not).
+
+    Where biases take most of the relevance (the ``absorbed_bias`` of a map; folded normalisations of deep networks
+    such as EfficientNet take 99.9 % under z⁺), ``epsilon_plus_flat_no_bias`` gives their share to the inputs, but for
+    outputs without any contribution: what these held is counted as absorbed all the same.
     """
 
     name: str
@@ -98,6 +102,8 @@ COMPOSITES: dict[str, Method] = {
         Composite("lrp_epsilon"),
         Composite("epsilon_plus", convolution=ZPlus()),
         Composite("epsilon_plus_flat", convolution=ZPlus(), first=Flat()),
+        Composite("epsilon_plus_no_bias", convolution=ZPlus(bias=False)),
+        Composite("epsilon_plus_flat_no_bias", convolution=ZPlus(bias=False), first=Flat()),
         Composite("epsilon_alpha2_beta1", convolution=AlphaBeta()),
         Composite("epsilon_alpha2_beta1_flat", convolution=AlphaBeta(), first=Flat()),
         Composite("epsilon_gamma_box", convolution=Gamma(), first=Box()),

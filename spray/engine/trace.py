@@ -284,9 +284,9 @@ class Trace(TorchFunctionMode):
         return out
 
     def _nonnegative(self, call: Call) -> bool:
-        """Whether the operation is a ReLU, or one that keeps signs on nothing but values ≥ 0."""
+        """Whether the operation is a ReLU or ReLU6, or one that keeps signs on nothing but values ≥ 0."""
         known = (origin.nonnegative for origin in map(self.origin, call.tracked) if origin is not None)
-        return call.name == "relu" or (call.keeps_sign and all(known))
+        return call.name in ("relu", "relu6") or (call.keeps_sign and all(known))
 
     def early(self, call: Call, *, carries: bool) -> Early | None:
         """The output of an operation ahead of the first layer that carries c, None if it is not there."""

@@ -27,14 +27,16 @@ class _Activation(Function):
     """y = φ(x) with c_in = c·φ(x)/x; left to the layer that made x where it can tell R from c and y itself."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, ratio: Ratio, layer: LayerCall | None) -> Tensor:
-        ctx.x, ctx.y, ctx.ratio, ctx.layer = x.detach(), y.detach(), ratio, layer
+    def forward(
+        ctx: Any, x: Tensor, held: Tensor, y: Tensor, ratio: Ratio, layer: LayerCall | None
+    ) -> Tensor:
+        ctx.x, ctx.y, ctx.ratio, ctx.layer = held.detach(), y, ratio, layer
         return y.view_as(y)
 
     @staticmethod
-    def backward(ctx: Any, c: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, c: Tensor) -> tuple[Tensor | None, ...]:
         left = ctx.layer is not None and ctx.layer.activated is not None
-        return c if left else ctx.ratio(c, ctx.x, ctx.y), None, None, None
+        return c if left else ctx.ratio(c, ctx.x, ctx.y), *(None,) * 4
 
 
 def activation(call: Call, ratio: Ratio, *, rectifies: bool = False) -> Tensor:
@@ -48,7 +50,8 @@ def activation(call: Call, ratio: Ratio, *, rectifies: bool = False) -> Tensor:
         y = x.detach().clamp_(min=0) if left and rectifies and call.in_place else call.native()
     if layer is not None and left:
         layer.activate(y, rectified=rectifies)
-    out: Tensor = _Activation.apply(x, y, ratio, layer if left else None)
+    # Of a ReLU the value tells all; holding x as well would keep another tensor of that size.
+    out: Tensor = _Activation.apply(x, y if rectifies else x, y, ratio, layer if left else None)
     return out
 
 

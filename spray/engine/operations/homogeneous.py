@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from spray.engine.functions import names
-from spray.engine.trace import Call, Handler
+from spray.engine.trace import Call, Handler, Origin
 
 SHAPES = names(
     "view view_as reshape reshape_as flatten unflatten permute transpose t T mT adjoint swapaxes swapdims movedim "
@@ -87,8 +88,22 @@ def pad(call: Call) -> Any:
     mode = call.kwargs.get("mode", call.args[2] if len(call.args) > 2 else "constant")
     if mode == "constant" and value:
         raise call.refuse(f"padding with {value} adds a constant to the model. Pad with zeros or reflect.")
-    call.carries = "natively"
-    return call.native()
+    trace, x = call.trace, call.tracked[0]
+    early = trace.early(call, carries=True)
+    origin = trace.origin(x)
+    call.origin = Origin(trace.token, early=early, nonnegative=origin is not None and origin.nonnegative)
+    out: Tensor = call.native()
+    if early is not None and mode == "constant":
+        widths = [-width for width in (call.args[1] if len(call.args) > 1 else call.kwargs["pad"])]
+        ledger = trace.ledger
+
+        def book(carried: Tensor) -> None:
+            """R that a rule such as flat gives to the padding, a constant, ends there; c times 0 is nothing."""
+            if early.carried == "relevance":
+                ledger.book("tokens", ledger.rows(carried) - ledger.rows(F.pad(carried, widths)))
+
+        out.register_hook(book)
+    return out
 
 
 HANDLERS: dict[str, Handler] = {

@@ -70,7 +70,7 @@ class ZPlus(QuotientRule):
         if layer.nonnegative(x):
             return self._nonnegative(layer, x, z, relevance)
         m = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias if self.bias else None)
-        double = self._contributions(layer, z) + m  # 2p
+        double = self._contributions(layer, x, z) + m  # 2p
         real = where_positive(relevance, torch.add(double, m, alpha=-2 * ROUNDING[z.dtype]))
         alone = relevance.sub_(real)
         half = divide(real, double, 2 * self.epsilon)
@@ -95,13 +95,14 @@ class ZPlus(QuotientRule):
         real = where_positive(relevance, p)
         alone = relevance.sub_(real)
         r = divide(real, p, self.epsilon)
-        n = self._contributions(layer, z).clamp(max=0).neg_()  # −q where p is 0
+        n = self._contributions(layer, x, z).clamp(max=0).neg_()  # −q where p is 0
         v = self._alone(layer, alone, n, (r, bias, self.epsilon))
         out = layer.adjoint(r, layer.positive_weight, x)
         return out if v is None else out.add_(layer.adjoint(v, layer.negative_weight, x))
 
-    def _contributions(self, layer: Layer, z: Tensor) -> Tensor:
-        return z if self.bias or layer.bias is None else z - layer.broadcast(layer.bias)
+    def _contributions(self, layer: Layer, x: Tensor, z: Tensor) -> Tensor:
+        """Wx with or without b; computed anew, since z − b has no digits left where the bias is nearly all of z."""
+        return z if self.bias or layer.bias is None else layer.forward(x, layer.weight)
 
     def _alone(
         self, layer: Layer, alone: Tensor, n: Tensor, positive: tuple[Tensor, Tensor | None, float]
@@ -152,9 +153,8 @@ class AlphaBeta(QuotientRule):
         else:
             m, scale = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias), 2.0
             p, n = m + z, m - z  # twice each part
-        positive, negative = self._shares(relevance, p, n, m, scale * ROUNDING[z.dtype])
-        lost = None if self.one_sided else relevance.sub_(positive).add_(negative)
-        u, v = (divide(part, d, scale * self.epsilon) for part, d in ((positive, p), (negative, n)))
+        positive, negative, lost = self._shares(relevance, p, n, m, scale * ROUNDING[z.dtype])
+        u, v = divide(positive, p, scale * self.epsilon), divide(negative, n, scale * self.epsilon)
         self._settle(layer, u, v, scale, lost)
         if not simple:
             return parts_apart(layer, x, u, v)
@@ -162,19 +162,24 @@ class AlphaBeta(QuotientRule):
 
     def _shares(
         self, relevance: Tensor, p: Tensor, n: Tensor, m: Tensor, rounding: float
-    ) -> tuple[Tensor, Tensor]:
-        """α·R for the positive and β·R for the negative part, each where it is there; all of R to one alone."""
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """α·R for the positive and β·R for the negative part, each where it is there; and what went to neither.
+
+        All of R goes to one part alone. R is overwritten.
+        """
         beta = self.alpha - 1
-        has_p = torch.add(p, m, alpha=-rounding) if p is not m else p
         has_n = torch.add(n, m, alpha=-rounding)
+        has_p = p if p is m else torch.add(p, m, alpha=-rounding)
         if bool(has_n.min() > 0) and bool(has_p.min() > 0):
-            return self.alpha * relevance, beta * relevance
+            return self.alpha * relevance, relevance.mul_(beta), None
         negative = where_positive(relevance, has_n)
-        both = where_positive(negative, has_p)
         if not self.one_sided:
-            return self.alpha * where_positive(relevance, has_p), beta * negative
-        positive = where_positive(torch.add(relevance, both, alpha=beta), has_p)
-        return positive, both.mul_(self.alpha).sub_(negative)
+            positive = self.alpha * where_positive(relevance, has_p)
+            negative.mul_(beta)
+            return positive, negative, relevance.sub_(positive).add_(negative)
+        both = where_positive(negative, has_p)
+        positive = where_positive(relevance.add_(both, alpha=beta), has_p)
+        return positive, both.mul_(self.alpha).sub_(negative), None
 
     def _settle(self, layer: Layer, u: Tensor, v: Tensor, scale: float, lost: Tensor | None) -> None:
         positive, negative, epsilon = layer.positive_bias, layer.negative_bias, scale * self.epsilon
