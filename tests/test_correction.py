@@ -18,8 +18,9 @@ from spray import insertion
 from spray.attribution import Attribution, attribute_dataset
 from spray.cli import main
 from spray.correction import CAVS, CORRECTIONS, CorrectionError, Splitting, save, step_of
+from spray.correction.directions import Vector, written_in
 from spray.correction.material import artifact_of
-from spray.correction.methods import AugmentativeClArC, RightReasons, Vector, written_in
+from spray.correction.methods import AugmentativeClArC, RightReasons
 from spray.correction.sites import Site, candidates, collect
 from spray.correction.tuning import FineTuning
 from spray.correction.vectors import Direction, Ridge, Signal, auc, fit

@@ -3,93 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-import stores
 from spray.analysis.correspondence import adjusted_rand, contingency
+from spray.comparison.audited import Audited, Common, ComparisonError, mean
 from spray.comparison.matching import Matching, Shift, Traits, cosine, jaccard
-from spray.findings.regions import overlap, unit_maps
+from spray.findings.regions import overlap
 from spray.progress import Report, silent
-from stores import AnalysisHandle, Finding, GroupAnalysis, Run, Uncommitted
-from stores.comparison import CHANGES, ClassChange, ClassSide, Comparison, Pair, Side, Strategy
+from stores import Finding, Run
+from stores.comparison import CHANGES, ClassChange, ClassSide, Comparison, Pair, Strategy
 
 By = Literal["auto", "members", "maps"]
 ENOUGH = 0.5
 """Members are compared where at least so much of the smaller audit is in the other."""
-JOINT = "all classes"
-
-
-class ComparisonError(ValueError):
-    """Two audits that cannot be compared; the message says why and what could be."""
-
-
-@dataclass(frozen=True)
-class Audited:
-    """One audit to be compared, with what is read of it once."""
-
-    run: Run
-    analysis: AnalysisHandle
-
-    @classmethod
-    def open(cls, place: Run | str | Path, analysis: str | None) -> Audited:
-        """Raises ComparisonError where there is no analysis, or one without findings."""
-        run = place if isinstance(place, Run) else stores.open(place)
-        try:
-            handle = run.analysis(analysis)
-        except Uncommitted:
-            raise ComparisonError(
-                f"{run.path} has no analysis yet: run `spray analyze {run.path}`, then `spray verify`, first."
-            ) from None
-        if handle.findings_provenance is None:
-            raise ComparisonError(
-                f"{run.path}: analysis {handle.id} has no findings yet: run `spray verify {run.path}` first."
-            )
-        return cls(run, handle)
-
-    @cached_property
-    def groups(self) -> dict[str, int]:
-        """Analysed classes by name."""
-        return {self.run.classes[group] if group >= 0 else JOINT: group for group in self.analysis.groups}
-
-    @cached_property
-    def findings(self) -> list[Finding]:
-        """As ranked."""
-        return self.analysis.findings()
-
-    @cached_property
-    def right(self) -> Float[np.ndarray, " n"]:
-        """1 where the prediction is the label, NaN where there is no label or no sample."""
-        label, found = self.run.samples.read("label"), self.run.samples.read("prediction")
-        return np.where((label < 0) | ~self.run.samples.ok, np.nan, (label == found).astype(np.float64))
-
-    def side(self) -> Side:
-        """Counts for the head of a table."""
-        name = str(self.run.path).rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr")
-        return Side(
-            str(self.run.path),
-            name,
-            self.analysis.id,
-            f"{self.analysis.facts['relevance']} {self.analysis.facts['column']}",
-            self.run.n,
-            len(self.findings),
-            sum(finding.flagged for finding in self.findings),
-            _mean(self.right),
-        )
-
-    def class_map(self, group: GroupAnalysis) -> Float[np.ndarray, "y x"] | None:
-        """Mean unit map of a class; None where relevance has no two axes of place."""
-        table = self.run.table(str(self.analysis.facts["relevance"]))
-        column = str(self.analysis.facts["column"])
-        if len(table.columns[column].shape) != 2 or not len(group.rows):
-            return None
-        total: np.ndarray = sum(unit_maps(maps).sum(0) for _, maps in table.iterate(column, group.rows))
-        return np.asarray(total / len(group.rows))
 
 
 def compare(
@@ -119,7 +50,7 @@ def compare(
         raise ComparisonError(
             f"the two audits have no class in common: {_few(one.groups)}; and {_few(other.groups)}."
         )
-    samples = _Common.of(one.run, other.run)
+    samples = Common.of(one.run, other.run)
     by = _by(by, samples, one, other)
     notes = samples.notes
     if by == "maps":
@@ -141,47 +72,7 @@ def compare(
     return Comparison(one.side(), other.side(), by, samples.count, tuple(pairs), tuple(classes), notes)
 
 
-@dataclass(frozen=True)
-class _Common:
-    """Samples that both stores have: the same id, once in each, and the same pixels where both know them."""
-
-    left: Int[np.ndarray, " k"]
-    right: Int[np.ndarray, " k"]
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, one: Run, other: Run) -> _Common:
-        first, second = _unique_ids(one), _unique_ids(other)
-        ids = [name for name in first if name in second]
-        left, right = (np.array([rows[name] for name in ids], dtype=np.int64) for rows in (first, second))
-        if not len(ids) or not all("digest" in run.samples.columns for run in (one, other)):
-            return cls(left, right)
-        same = one.samples.read("digest", left) == other.samples.read("digest", right)
-        notes = []
-        if not same.all():
-            notes.append(
-                f"{int((~same).sum())} of {len(ids)} common ids have other pixels, and are taken for other samples."
-            )
-        return cls(left[same], right[same], tuple(notes))
-
-    @property
-    def count(self) -> int:
-        return len(self.left)
-
-
-def _unique_ids(run: Run) -> dict[str, int]:
-    rows = np.flatnonzero(run.samples.ok)
-    ids = [str(name) for name in run.samples.read("id", rows)]
-    seen: dict[str, int] = {}
-    twice = set()
-    for name, row in zip(ids, rows.tolist(), strict=True):
-        if name in seen:
-            twice.add(name)
-        seen[name] = row
-    return {name: row for name, row in seen.items() if name not in twice}
-
-
-def _by(by: By, samples: _Common, one: Audited, other: Audited) -> Literal["members", "maps"]:
+def _by(by: By, samples: Common, one: Audited, other: Audited) -> Literal["members", "maps"]:
     if by == "members" and not samples.count:
         raise ComparisonError(
             "the two audits have no sample in common (same id, same pixels), so members cannot be compared: by maps."
@@ -215,7 +106,7 @@ class _Class:
     """One class of both audits."""
 
     def __init__(
-        self, name: str, one: Audited, other: Audited, samples: _Common, by: str, matching: Matching
+        self, name: str, one: Audited, other: Audited, samples: Common, by: str, matching: Matching
     ) -> None:
         self.name, self.by, self.matching, self.samples = name, by, matching, samples
         self.sides = (one, other)
@@ -261,7 +152,7 @@ class _Class:
     def _elsewhere(self, i: int, traits: Traits) -> float | None:
         """Accuracy of a strategy's samples in the other audit."""
         rows = (self.samples.right, self.samples.left)[i][traits.members]
-        return _mean(self.sides[1 - i].right[rows])
+        return mean(self.sides[1 - i].right[rows])
 
     def change(self) -> ClassChange:
         """Numbers of the class on both sides."""
@@ -274,7 +165,7 @@ class _Class:
             return None
         return ClassSide(
             samples=len(group.rows),
-            accuracy=_mean(self.sides[i].right[group.rows]),
+            accuracy=mean(self.sides[i].right[group.rows]),
             findings=len(found),
             flagged=sum(finding.flagged for finding in found),
             suspicion=max((finding.score for finding in found), default=None),
@@ -343,17 +234,12 @@ class _Class:
             flagged=finding.flagged,
             necessity=finding.parts.get("necessity"),
             sufficiency=finding.parts.get("sufficiency"),
-            accuracy=_mean(self.sides[i].right[finding.rows]),
+            accuracy=mean(self.sides[i].right[finding.rows]),
             summary=finding.summary,
             rows=tuple(finding.rows.tolist()),
             region=finding.region,
             mean_map=finding.mean_map,
         )
-
-
-def _mean(values: Float[np.ndarray, " n"]) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
 
 
 def _few(names: Mapping[str, int]) -> str:

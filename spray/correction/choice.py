@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from spray.correction.directions import CAV, Vector, Workshop, vectors, writing
 from spray.correction.errors import CorrectionError
 from spray.correction.material import Pixels, Rows
-from spray.correction.methods import CAV, Correction, ProjectiveClArC, Vector, Workshop, vectors, writing
+from spray.correction.methods import Correction, ProjectiveClArC
 from spray.correction.outcome import Attack, agreement, judge
 from spray.correction.sites import Site
 

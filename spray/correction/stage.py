@@ -14,14 +14,10 @@ from torch import nn
 
 import stores
 from spray.correction.choice import LayerScore, Trial, choose
+from spray.correction.directions import Vector, Workshop
 from spray.correction.errors import CorrectionError
 from spray.correction.material import Artifact, Pixels, Rows, Split, Splitting, artifact_of, told
-from spray.correction.methods import (
-    CORRECTIONS,
-    Correction,
-    Vector,
-    Workshop,
-)
+from spray.correction.methods import CORRECTIONS, Correction
 from spray.correction.outcome import Attack, Outcome, judge
 from spray.correction.sites import Site, candidates
 from spray.correction.vectors import CAVS
@@ -94,28 +90,27 @@ def correct(
             f"{str(run.provenance.get('model'))[:12]}…. A finding says nothing about another model: give the same "
             "model and weights."
         )
+    if step.chosen_by is None and layer is not None:
+        raise CorrectionError(f"'{step.name}' trains the whole model and takes no layer: leave it out.")
     artifact = artifact_of(run, what, run.analysis(analysis) if run.analyses() else None)
     place = torch.device(device)
     corrected = copy.deepcopy(model).to(place).eval()
     bench = _Bench(run, artifact, dataset, validation, splitting or Splitting(), place, report)
+    sites = [] if step.chosen_by is None else _sites(corrected, bench, layer)
     before = bench.judge(corrected)
     vector: Vector | None = None
     scores: list[LayerScore] = []
-    if step.chosen_by is not None:
-        sites = _sites(corrected, bench, layer)
+    if sites:
         vector, scores = choose(corrected, sites, step, bench.shop, bench.trial())
-    elif layer is not None:
-        raise CorrectionError(f"'{step.name}' trains the whole model and takes no layer: leave it out.")
     step.apply(corrected, bench.shop, vector)
     after = bench.judge(corrected)
+    own = "a data set of its own" if validation is not None else "held-out share of the audited one"
     record: dict[str, Json] = {
         "store": str(run.path),
         "artifact": told(artifact),
         "step": describe(step),
         "splitting": describe(bench.splitting),
-        "validation": "a data set of its own"
-        if validation is not None
-        else "held-out share of the audited one",
+        "validation": own,
         "layer": None if vector is None else vector.site.name,
         "auc": None if vector is None else vector.auc,
         "aim": None if vector is None else vector.aim,

@@ -1,0 +1,127 @@
+"""What corrections and comparisons print for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from spray.cli.output import plain, printable
+
+if TYPE_CHECKING:
+    from spray.correction import Corrected
+    from stores.comparison import Comparison
+
+SHOWN_PAIRS = 12
+
+
+def show_correction(done: Corrected) -> None:
+    """Layer scores, and accuracy before and after."""
+    console = Console()
+    if done.layers:
+        console.print(_layers(done))
+    title = f"{done.method}" + (f" at {printable(done.layer)}" if done.layer else "")
+    table = Grid(title=title, title_justify="left")
+    for name in ("", "before", "after"):
+        table.add_column(name, justify="left" if not name else "right")
+    before, after = done.before, done.after
+    for name, old, new in (
+        (f"accuracy, clean ({before.samples})", before.clean, after.clean),
+        ("  of the finding's class", before.class_clean, after.class_clean),
+        (f"  of other classes ({before.attacks})", before.hosts, after.hosts),
+        ("accuracy of these, attacked", before.attacked, after.attacked),
+        ("attacked, taken for the class", before.flips, after.flips),
+        ("as they are, taken for the class", before.flips_before_attack, after.flips_before_attack),
+        ("accuracy with the artifact", before.artifact, after.artifact),
+    ):
+        table.add_row(name, _share(old), _share(new))
+    console.print(table)
+
+
+def _layers(done: Corrected) -> Grid:
+    """What was seen at each layer, on samples to fit on."""
+    table = Grid(title="layers: what P-ClArC there would do", title_justify="left")
+    columns = ["", "layer", "AUC of the direction", "aim", "clean, balanced", "attacked"]
+    imitated = any(score.agreement is not None for score in done.layers)
+    for name in [*columns, *(["acts as the attack"] if imitated else [])]:
+        table.add_column(name, justify="left" if name in ("", "layer", "aim") else "right")
+    for score in done.layers:
+        read = plain(score.refused or _number(score.auc, 3))
+        cells: list[Text | str] = [
+            plain(score.layer),
+            read,
+            score.aim or "–",
+            _share(score.clean),
+            _share(score.attacked),
+        ]
+        if imitated:
+            cells.append(_share(score.agreement))
+        table.add_row("→" if score.layer == done.layer else "", *cells)
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def show_comparison(found: Comparison) -> None:
+    """Counts, classes and the most suspicious strategies of both audits."""
+    from stores.comparison import CHANGES
+
+    console = Console()
+    one, other = found.left, found.right
+    told = ", ".join(f"{found.count(change)} {change}" for change in CHANGES)
+    compared = "common samples" if found.by == "members" else "where relevance lies"
+    for line in (
+        f"{one.name} ({one.samples} samples) → {other.name} ({other.samples}), {found.shared} in common.",
+        f"Strategies matched by {compared}: {told}.",
+        f"Flagged {one.flagged} → {other.flagged}; accuracy {_share(one.accuracy)} → {_share(other.accuracy)}.",
+    ):
+        console.print(plain(line))
+    for note in found.notes:
+        console.print(plain(note))
+    table = Grid(title="strategies, the most suspicious first", title_justify="left")
+    for name in ("", "class", "finding", "samples", "suspicion", "common", "overlap"):
+        table.add_column(name, justify="left" if name in ("", "class", "finding") else "right")
+    for pair in found.pairs[:SHOWN_PAIRS]:
+        sides = (pair.left, pair.right)
+        table.add_row(
+            pair.change,
+            plain(pair.class_name),
+            plain(
+                _both(None if side is None else ("⚑ " if side.flagged else "") + side.name for side in sides)
+            ),
+            _both(None if side is None else str(side.samples) for side in sides),
+            _both(None if side is None else _number(side.score) for side in sides),
+            _share(pair.jaccard),
+            _share(pair.overlap),
+        )
+    console.print(table)
+    table = Grid(title="classes", title_justify="left")
+    for name in ("class", "samples", "accuracy", "findings", "flagged", "suspicion", "Rand"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for entry in found.classes:
+        both = (entry.left, entry.right)
+        table.add_row(
+            plain(entry.class_name),
+            _both(None if side is None else str(side.samples) for side in both),
+            _both(None if side is None else _share(side.accuracy) for side in both),
+            _both(None if side is None else str(side.findings) for side in both),
+            _both(None if side is None else str(side.flagged) for side in both),
+            _both(None if side is None else _number(side.suspicion) for side in both),
+            _number(entry.adjusted_rand),
+        )
+    console.print(table)
+
+
+def _both(sides: Iterable[str | None]) -> str:
+    """Two sides as one cell; one of them where they are the same, or where the other is not there."""
+    told = list(dict.fromkeys(side for side in sides if side is not None))
+    return " → ".join(told) or "–"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
