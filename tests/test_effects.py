@@ -26,6 +26,16 @@ def test_net_is_the_smallest_mean_difference_and_nothing_is_a_control() -> None:
     assert effect(way, np.array([0.3, 0.1])).net == pytest.approx(0.2)  # compared with its own units only
 
 
+def test_other_images_are_compared_in_log_odds_only() -> None:
+    way, others = np.full(6, 0.3), readings(np.full(6, 0.25))
+    compared = {"matched": {"a": Control(np.arange(6), others, same=False)}}
+    found = Effect("removal", {"a": readings(way)}, compared)
+    assert found.net == pytest.approx(0.3)  # their probabilities saturate elsewhere
+    assert found.net_of("a", LOGIT) == pytest.approx(0.5)
+    assert found.size == pytest.approx(np.tanh(0.5 / 4))
+    assert matched(6, others, np.random.default_rng(0)).same is False
+
+
 def test_the_weakest_way_speaks() -> None:
     ways = {"a": readings(np.full(20, 0.4)), "b": readings(np.full(20, 0.1))}
     both = Effect("removal", ways, {}, permutations=99)

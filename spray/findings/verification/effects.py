@@ -19,10 +19,11 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Control:
-    """A control's effects, each beside the unit it is compared with: the same image, or another one dealt to it."""
+    """A control's effects, each beside the unit it is compared with: the ``same`` image, or another one dealt to it."""
 
     units: Int[np.ndarray, " k"]
     values: Float[np.ndarray, "k 3"]
+    same: bool = True
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Effect:
 
     Doing nothing is a control, too. The *net* effect is the smallest mean difference to a control, in the way where
     that is smallest: every way has to agree, and no control may explain it. Tests are made on log-odds, which do not
-    saturate: on the probability an image that the model is sure of hides what its neighbour shows.
+    saturate: on the probability an image that the model is sure of hides what its neighbour shows. For the same
+    reason effects on other images are compared in log-odds only.
 
     Attributes:
         name: "removal" or "transplant".
@@ -143,7 +145,7 @@ class Effect:
         found = {"nothing": effect}
         for name, ways in self.controls.items():
             control = ways[way]
-            if len(control.values):
+            if len(control.values) and (control.same or measure == LOGIT):
                 found[name] = effect[control.units] - control.values[:, measure]
         return found
 

@@ -88,7 +88,8 @@ class Requirements:
         necessity: least net effect of removal.
         sufficiency: least net effect of transplant.
         log_odds: least net effect of both where log-odds decide.
-        score: least √(necessity · sufficiency).
+        score: least √(necessity · sufficiency). Measured on Fashion-MNIST, two plants and two clean models: plants
+            0.18 and 0.30, the strongest of some 230 honest findings 0.044.
         alpha: level of the tests; of q-values where many candidates are tested.
         fills: so many ways of removing have to agree (all that were tried do).
         host_classes: the transplant works on this share of the hosts' classes.
@@ -97,7 +98,7 @@ class Requirements:
     necessity: float = 0.03
     sufficiency: float = 0.03
     log_odds: float = 1.0
-    score: float = 0.06
+    score: float = 0.08
     alpha: float = 0.05
     fills: int = 2
     host_classes: float = 0.5

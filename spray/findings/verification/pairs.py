@@ -64,7 +64,7 @@ class Pairs:
 def matched(units: int, values: Readings, rng: np.random.Generator) -> Control:
     """Effects on other images, one dealt to each unit as far as they go."""
     count = min(units, len(values))
-    return Control(rng.permutation(units)[:count], values[rng.permutation(len(values))[:count]])
+    return Control(rng.permutation(units)[:count], values[rng.permutation(len(values))[:count]], same=False)
 
 
 def some(rows: Int[np.ndarray, " n"], most: int, rng: np.random.Generator) -> Int[np.ndarray, " k"]:
