@@ -110,12 +110,13 @@ def test_poisonous_images_cost_only_themselves(client: Any, alone: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_poisonous_image_among_the_first(client: Any, tmp_path: Path) -> None:
-    found = replace(STEP, block=0)  # the block is found by a worker, from its memory
-    run = attribute_on(client, tiny_model(), Deadly((1,)), tmp_path / "found.zarr", found)
-    assert list(run.samples.failures) == [1] and run.samples.provenance.steps[1]["block"] == 32
-    run = attribute_on(client, tiny_model(), Deadly((1,)), tmp_path / "run.zarr", STEP)
+@pytest.mark.parametrize(("given", "block"), [(0, 32), (4, 4)], ids=["found", "given"])
+def test_a_poisonous_image_among_the_first(client: Any, tmp_path: Path, given: int, block: int) -> None:
+    """A worker that finds the block from its memory reads more samples first than one that is told."""
+    step = replace(STEP, block=given)
+    run = attribute_on(client, tiny_model(), Deadly((1,)), tmp_path / "run.zarr", step)
     assert list(run.samples.failures) == [1] and run.samples.complete
+    assert run.samples.provenance.steps[1]["block"] == block
     assert run.samples.read("label", [1]).tolist() == [1]
 
 
