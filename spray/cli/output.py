@@ -164,7 +164,7 @@ def show_run(run: Run, as_json: bool) -> None:
     console.print(plain(f"{facts['store']}: {facts['samples']} samples, {len(facts['classes'])} classes"))
     table = Grid(title="tables", title_justify="left")
     for name in ("table", "shards", "failed rows", "columns"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name == "table")  # several tables differ at the end of their names
     for entry in facts["tables"]:
         shards = f"{entry['committed']} of {entry['shards']}"
         table.add_row(plain(entry["name"]), shards, str(entry["failed"]), plain(", ".join(entry["columns"])))
