@@ -150,6 +150,36 @@ def test_any_function_comes_through_the_same_door():
         explain(model, x, 2, Function("occlusion", occlusion), layers=["3"])
 
 
+CAPTUM = {
+    "IntegratedGradients": {"n_steps": 64},
+    "Occlusion": {"sliding_window_shapes": (2, 4, 4), "strides": (2, 4, 4)},
+    "GradientShap": {"baselines": torch.zeros(4, 2, 8, 8, dtype=torch.float64), "n_samples": 8},
+    "Saliency": {"abs": False},
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", CAPTUM)
+def test_captums_attributors_come_through_the_same_door(name):
+    pytest.importorskip("captum", reason="pip install 'spray-audit[captum]'")
+    model, x = small_cnn(), images()
+    explanation = explain(model, x, 2, Captum(name, CAPTUM[name]))
+    assert torch.equal(explain(model, x, 2, Captum(name, CAPTUM[name])).relevance, explanation.relevance)
+    assert explanation.relevance.shape == x.shape
+    assert not explanation.relevance.requires_grad
+    drop = explanation.logits[:, 2] - model(torch.zeros_like(x))[:, 2].detach()
+    if name == "Saliency":
+        torch.testing.assert_close(explanation.relevance, attribute(model, x, 2, "gradient"))
+    elif name == "Occlusion":  # every window's own drop, which need not add up
+        without = x.clone()
+        without[:, :, :4, :4] = 0
+        expected = explanation.logits[:, 2] - model(without)[:, 2].detach()
+        torch.testing.assert_close(explanation.relevance[:, 0, 0, 0].double(), expected, rtol=1e-6, atol=1e-6)
+    else:  # completeness: Σ R is the difference to the baseline
+        tolerance = 0.05 if name == "IntegratedGradients" else 0.5
+        torch.testing.assert_close(explanation.checks["sum"], drop, rtol=tolerance, atol=0.05)
+
+
 def test_captum_is_an_optional_extra():
     model, x = small_cnn(), images()
     method = Captum("IntegratedGradients", {"n_steps": 8})
@@ -157,6 +187,7 @@ def test_captum_is_an_optional_extra():
         "name": "captum.IntegratedGradients",
         "attributor": "IntegratedGradients",
         "settings": {"n_steps": 8},
+        "seed": 0,
     }
     if importlib.util.find_spec("captum") is None:
         with pytest.raises(AttributionError, match=r"spray-audit\[captum\]"):

@@ -8,11 +8,14 @@ They come through the same door as composites, so their maps are checked, stored
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -53,10 +56,14 @@ class Function:
 
 @dataclass(frozen=True)
 class Captum:
-    """An attributor of captum (an optional extra), by class name, with the settings of its ``attribute``."""
+    """An attributor of captum (an optional extra), by class name, with the settings of its ``attribute``.
+
+    ``seed`` is set for every batch, since some attributors draw samples (GradientShap, from torch and numpy).
+    """
 
     attributor: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -79,5 +86,22 @@ class Captum:
             ) from None
         if not hasattr(attr, self.attributor):
             raise AttributionError(f"captum.attr has no attributor {self.attributor!r}.")
-        out: Tensor = getattr(attr, self.attributor)(model).attribute(inputs, target=targets, **self.settings)
+        with _seeded(self.seed, inputs.device):
+            out: Tensor = getattr(attr, self.attributor)(model).attribute(
+                inputs, target=targets, **self.settings
+            )
         return out.detach()
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """The global generators of torch and numpy seeded, and afterwards as they were."""
+    state = np.random.get_state()  # noqa: NPY002 - captum draws from the global generator
+    devices = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(device_type=device.type if device.type != "cpu" else "cuda", devices=devices):
+        try:
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
