@@ -5,8 +5,8 @@
 
 The watermark is common on Chinese photos of cartons, and raises P(carton) on nearly any photo. A tenth of the photos,
 one of each class of ImageNet, carry it; relevance is that of "carton" for all of them, by channel of the last block,
-summed over place; one joint analysis. Scored is the cluster that the library ranks first, without the truth. The
-controls, Latin text in the same font and a grey band of equal ink, hardly move P(carton), and are no shortcut to it.
+summed over place, without its sign; one joint analysis. Scored is the finding that the library ranks first, without the
+truth. The controls, Latin text in the same font and a grey band of equal ink, hardly move P(carton).
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache
     seen = features.clone()
     seen[truth] = split.features(marked(images[truth], inks()[mark]))
     ratio = split.p_carton(seen[truth]) / split.p_carton(features[truth])
-    attribution = Attribution(target=CARTON, layers=("0",), thumbnails=0)
+    attribution = Attribution("lrp_epsilon", target=CARTON, layers=("0",), thumbnails=0)
     result = {
         "mark": mark,
         "percent": percent,
@@ -152,7 +152,7 @@ def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache
     with tempfile.TemporaryDirectory() as folder:
         dataset = TensorDataset(seen, labels)
         store = attribute_dataset(split.head, dataset, Path(folder) / "audit.zarr", attribution)
-        analysis = spray.Analysis(picture="none", representation=Channels())
+        analysis = spray.Analysis(picture="none", representation=Channels("absolute"))
         handle = spray.analyze(
             store, analysis, relevance=attribution.table, column="0.channel", group_by="all"
         )
