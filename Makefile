@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   ?= demo
 
-.PHONY: help demo test test-all lint format browser screenshots wheel-smoke clean
+.PHONY: help demo test test-all lint format browser screenshots notebooks wheel-smoke clean
 
 help:
 	@echo "make demo         find a planted shortcut and open-able report in $(DEMO)/report.html"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint         ruff, mypy (strict), import-linter"
 	@echo "make format       let ruff lay out the code"
 	@echo "make screenshots  pictures of the report for README and docs"
+	@echo "make notebooks    run the notebooks and keep their pictures"
 	@echo "make wheel-smoke  build the wheel and try it in another folder"
 
 demo: $(VENV)/.installed
@@ -36,6 +37,9 @@ format: $(VENV)/.installed-test
 
 screenshots: $(VENV)/.installed-test browser demo
 	$(BIN)/python tests/screenshots.py $(DEMO)/report.html docs/images
+
+notebooks: $(VENV)/.installed-test browser
+	$(BIN)/python tests/render_notebooks.py
 
 # The wheel in an environment without the checkout on its path; torch and the rest come from .venv.
 wheel-smoke: $(VENV)/.installed-test

@@ -29,6 +29,8 @@ UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of control, formatting and surrogate characters, and of line and paragraph separators."""
 OUTLYING = 10
 """A sample is an outlier where Σ|R| / |ΣR| is so many times the median: its relevance may have blown up."""
+MOSTLY_ABSORBED = 0.9
+"""Maps of the rest show what hardly counts."""
 
 
 def printable(text: object) -> str:
@@ -270,6 +272,8 @@ def _told(checks: Mapping[str, float]) -> str:
     ]
     if "median_absorbed" in checks:
         parts.append(f"{checks['median_absorbed']:.1%} of the relevance absorbed by biases and ε (median)")
+        if checks["median_absorbed"] > MOSTLY_ABSORBED:
+            parts.append("hardly any reaches the input: try --composite epsilon_plus_flat_no_bias")
     return "; ".join(parts)
 
 
