@@ -156,7 +156,7 @@ def effects(case: dict, wanted: Callable[[dict], bool]) -> list[dict]:
             "confirmed": it["confirmed"],
         }
         for it in case["findings"]
-        if wanted(it) and it["evidence"]
+        if wanted(it) and "removal" in it["evidence"]
     ]
 
 

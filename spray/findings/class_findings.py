@@ -19,6 +19,7 @@ from spray.findings.step import Findings
 from spray.findings.strategies import Strategy, merge
 from spray.findings.subject import Subject
 from spray.findings.verification import Candidate, ClassMaps, Evidence, completed, verify
+from spray.findings.verification.evidence import MOVING
 from spray.findings.verification.judge import LOGIT, PROBABILITY
 from stores import AnalysisHandle, Finding, GroupAnalysis, Run
 
@@ -100,7 +101,7 @@ class ClassFindings:
         region = None if self.layer else proof.region
         if not self.step.requirements.unmet(proof):
             candidate = Candidate(self._candidate(strategy, maps).rows, proof.region)
-            moving = proof.where == "moving"
+            moving = proof.where == MOVING
             rows = completed(
                 self.step.verification, subject.model, subject.read, maps, candidate, subject.device, moving
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spray.findings.regions import describe_place
+from spray.findings.verification.evidence import MOVING
 from stores import Finding
 from stores.provenance import Json
 
@@ -48,7 +49,7 @@ def _shared(finding: Finding) -> str:
     region = finding.region
     if region is None or not region.any() or concentration is None:
         return ""
-    if finding.evidence.get("where") == "moving":
+    if finding.evidence.get("where") == MOVING:
         return "What they share has no fixed place: each is tested by its own most relevant region."
     return (
         f"Their shared relevance lies at the {describe_place(region)}: {concentration:.0%} of it in "

@@ -14,6 +14,9 @@ from spray.findings.verification.hosts import HostIndependence
 from spray.findings.verification.judge import LOGIT
 from stores.provenance import Json
 
+FIXED, MOVING, CHANNELS = "fixed", "moving", "channels"
+"""Where a region is: at one place, in each sample at its own most relevant one, or among channels."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -21,7 +24,7 @@ class Evidence:
 
     Attributes:
         region: the shared places or channels; for a moving one the mean of where it was.
-        where: "fixed", "moving" (each sample's own region) or "channels".
+        where: ``FIXED``, ``MOVING`` or ``CHANNELS``.
         candidate: whether half A made it a candidate, so that it was tested on half B. The effects of others are those
             on half A, with fewer controls: an upper bound that did not suffice.
         flip_rates: share of hosts that become the class, by "shared" and by control.
@@ -90,6 +93,8 @@ class Requirements:
         log_odds: least net effect of both where log-odds decide.
         score: least √(necessity · sufficiency). Measured in audits of Fashion-MNIST: plants
             at 5 % and more 0.09 to 0.30, a weak one at 1 % 0.072, the strongest of some 400 honest findings 0.069.
+        moving: the same where the region moves: every sample's own best region carries some of its class, and clusters
+            gather the samples in which it carries more.
         alpha: level of the tests; of q-values where many candidates are tested.
         fills: so many ways of removing have to agree (all that were tried do).
         host_classes: the transplant works on this share of the hosts' classes.
@@ -99,6 +104,7 @@ class Requirements:
     sufficiency: float = 0.03
     log_odds: float = 1.0
     score: float = 0.08
+    moving: float = 0.15
     alpha: float = 0.05
     fills: int = 2
     host_classes: float = 0.5
@@ -110,7 +116,7 @@ class Requirements:
             "tested on the other half": evidence.candidate,
             "necessity": self._reaches(evidence.removal, self.necessity),
             "sufficiency": self._reaches(evidence.transplant, self.sufficiency),
-            "size of the effect": evidence.score >= self.score,
+            "size of the effect": evidence.score >= (self.moving if evidence.where == MOVING else self.score),
             "significance": evidence.candidate and evidence.p_value <= self.alpha,
             "agreement of fills": len(evidence.removal.ways) >= self.fills,
             "independence of the host": hosts is not None and hosts.holds(self.alpha, self.host_classes),

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from torch import nn
 
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
-from spray.findings.verification.evidence import Evidence
+from spray.findings.verification.evidence import CHANNELS, FIXED, MOVING, Evidence
 from spray.findings.verification.pairs import halves, some
 from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
 from spray.findings.verification.trial import Material, Part, Trial
@@ -27,7 +27,6 @@ DISTINCT = 0.5
 """A rival's region is one of its own if so much of it lies outside the candidate's."""
 PICTURED = 6
 """Samples that are shown before and after."""
-FIXED, MOVING, CHANNELS = "fixed", "moving", "channels"
 SCREENING = ("matched",)
 TESTING = ("matched", "random", "other findings")
 
