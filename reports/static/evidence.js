@@ -34,15 +34,18 @@ spray.measures = {
   flip: { sign: "share", name: "share of predictions", place: (value) => value },
 };
 
-/** An effect with its sign: removing is counted downwards. */
+/** A figure as an axis writes it, with the minus that type has. */
+spray.axisNumber = (value, digits) => `${value < -1e-9 ? "−" : ""}${Math.abs(value).toFixed(digits)}`;
+
+/** A change of the class's probability: removing, sign −1, takes away what it had effect on. */
 spray.signed = (value, sign) => `${Math.abs(value) < 0.005 ? "±" : sign * value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 
 /** An intervention in words, figures and all. */
 spray.effectWords = ({ title, sign, measure, mean, net, interval, controls, images, way }) => {
   const signed = (value) => spray.signed(value, sign);
   const told = controls.map(([name, value]) => `${name} ${signed(value)}`).join(", ");
-  const ends = interval ? [...interval].sort((a, b) => sign * (a - b)) : null;
-  const range = ends ? `; net of the strongest control ${signed(net ?? mean)}, 95 % between ${ends.map(signed).join(" and ")}` : "";
+  // Net effects keep the sign they have in the finding's summary and on the plot: above 0 speaks for the finding.
+  const range = interval ? `; effect net of the strongest control ${spray.signed(net ?? mean, 1)}, 95 % between ${interval.map((end) => spray.signed(end, 1)).join(" and ")}` : "";
   return `${title}${way ? ` (${way})` : ""}: class ${measure.name} ${signed(mean)}; controls: ${told || "none"}${range}; ${spray.count(images ?? 0)} images`;
 };
 
@@ -74,9 +77,9 @@ spray.effectPlots = (subject, className) => {
 spray.effectPlot = (entries, measure) => {
   const rows = entries.flatMap((entry) => [
     { heading: `${entry.title}${entry.way ? `, ${entry.way}` : ""} · ${spray.count(entry.images ?? 0)} images`, said: spray.effectWords(entry) },
-    { name: "this region", value: entry.mean, kind: "own", sign: entry.sign },
-    ...entry.controls.map(([name, value]) => ({ name: name === "control" ? name : `control: ${name}`, value, kind: "control", sign: entry.sign })),
-    ...(entry.interval ? [{ name: "net of the strongest", value: entry.net ?? entry.mean, interval: entry.interval, kind: "net", sign: entry.sign }] : []),
+    { name: "this region", value: entry.mean, kind: "own" },
+    ...entry.controls.map(([name, value]) => ({ name: name === "control" ? name : `control: ${name}`, value, kind: "control" })),
+    ...(entry.interval ? [{ name: "net of the strongest", value: entry.net ?? entry.mean, interval: entry.interval, kind: "net" }] : []),
   ]);
   const values = rows.filter((row) => row.kind).flatMap((row) => [row.value, ...(row.interval ?? [])]);
   const low = Math.min(-0.05, ...values);
@@ -96,7 +99,7 @@ spray.effectPlot = (entries, measure) => {
       text(row.name, left - 10, y + 4, "end"),
       row.interval ? line(x(row.interval[0]), y, x(row.interval[1]), y, "whisker") : line(x(0), y, x(row.value), y, `stem ${row.kind}`),
       spray.element("svg:circle", { cx: x(row.value), cy: y, r: row.kind === "control" ? 3.5 : 4.5, class: row.kind }),
-      text(spray.signed(row.value, row.sign), 452, y + 4, "end", "number"),
+      text(spray.signed(row.value, 1), 452, y + 4, "end", "number"),
     ];
   };
   return spray.element(
@@ -104,9 +107,10 @@ spray.effectPlot = (entries, measure) => {
     { class: "effects" },
     spray.element(
       "svg:svg",
-      { viewBox: `0 0 456 ${bottom + 34}`, role: "img", "aria-label": entries.map(spray.effectWords).join(". ") },
-      ticks.map((tick) => [line(x(tick), 4, x(tick), bottom, Math.abs(tick) < 1e-9 ? "zero" : "grid"), text(Math.abs(tick).toFixed(step < 0.1 ? 2 : step < 1 ? 1 : 0), x(tick), bottom + 14, "middle")]),
-      text(`effect on the class's ${measure.name}; right of 0 speaks for the finding`, (left + right) / 2, bottom + 30, "middle"),
+      { viewBox: `0 0 456 ${bottom + 48}`, role: "img", "aria-label": entries.map(spray.effectWords).join(". ") },
+      ticks.map((tick) => [line(x(tick), 4, x(tick), bottom, Math.abs(tick) < 1e-9 ? "zero" : "grid"), text(spray.axisNumber(tick, step < 0.1 ? 2 : step < 1 ? 1 : 0), x(tick), bottom + 14, "middle")]),
+      text(`${measure.name} lost when removed, gained when pasted`, (left + right) / 2, bottom + 30, "middle"),
+      text("right of 0 speaks for the finding", (left + right) / 2, bottom + 44, "middle"),
       rows.map(mark),
     ),
   );
