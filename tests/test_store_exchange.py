@@ -24,7 +24,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> stores.Run:
     made = stores.synthetic.make(path, samples=60, size=16, channels=3, failures=2, names=names, ids=ids)
     made.add_verdict(
         stores.Verdict(
-            "cluster", made.analysis().id, "c0.kmeans.1", "valid", "=1+1", "me", "2026-01-01", ("a",)
+            "cluster",
+            made.analysis().id,
+            "c0.kmeans.1",
+            "valid",
+            "=1+1",
+            "me",
+            "2026-01-01T09:30:00Z",
+            ("a",),
         )
     )
     return made
@@ -275,6 +282,59 @@ def test_parquet_and_npz(run: stores.Run, tmp_path: Path) -> None:
         assert archive["cluster"].tolist() == clusters["cluster"]
         assert archive["id"].tolist()[0] == run.samples.read("id")[clusters["row"][0]]
     assert set(clusters["clustering"]) == {"kmeans", "hdbscan"}
+
+
+def test_text_that_an_array_of_strings_would_lose_is_kept_as_json(tmp_path: Path) -> None:
+    hostile = ["nul\0", "\udcff", *map(str, range(58))]
+    stranger = stores.synthetic.make(tmp_path / "a.zarr", samples=60, ids=hostile)
+    exchange.export_sheets(stranger, tmp_path, "npz")
+    with np.load(tmp_path / "samples.npz", allow_pickle=False) as archive:
+        assert json.loads(archive["id.json"].tobytes()) == hostile
+
+
+@pytest.mark.parametrize(
+    "damage", ["external", "twice", "negative", "category", "embedding", "cluster", "raw file"]
+)
+def test_hdf5_files_that_would_be_read_wrongly_are_refused(tmp_path: Path, damage: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "inputs.h5", "w") as file:
+        file["data"] = np.zeros((4, 1, 6, 6), np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["attribution"] = np.ones((4, 1, 6, 6), np.float32)
+        file["label"] = np.array([0, 1, 0, 1], np.uint16)
+        file["prediction"] = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
+        file["index"] = np.array({"twice": [1, 1, 2, 3], "negative": [-1, 0, 1, 2]}.get(damage, [0, 1, 2, 3]))
+        if damage == "external":
+            file["elsewhere"] = h5py.ExternalLink("other.h5", "/x")
+        if damage == "raw file":
+            (tmp_path / "raw").write_bytes(bytes(64))
+            file.create_dataset("raw", (4,), np.float32, external=[(str(tmp_path / "raw"), 0, 16)])
+    with h5py.File(tmp_path / "analysis.h5", "w") as file:
+        group = file.create_group("00000009" if damage == "category" else "00000000")
+        group["index"] = np.array([0, 2])
+        group["embedding/tsne"] = np.zeros((3 if damage == "embedding" else 2, 2))
+        group["cluster/k"] = np.zeros(3 if damage == "cluster" else 2, int)
+    told = {
+        "external": "another file",
+        "raw file": "another file",
+        "twice": "has 2 maps",
+        "negative": "-1 to 2",
+    }
+    with pytest.raises(stores.StoreError, match=told.get(damage, "class 9|index names 2")):
+        exchange.import_virelay(
+            tmp_path / "b.zarr",
+            tmp_path / "a.h5",
+            inputs=tmp_path / "inputs.h5",
+            analyses=[tmp_path / "analysis.h5"],
+        )
+
+
+def test_maps_need_a_name(tmp_path: Path) -> None:
+    with pytest.raises(stores.StoreError, match="give a method"):
+        exchange.import_maps(
+            tmp_path / "a.zarr", np.ones((2, 4, 4)), ids=["a", "b"], labels=[0, 0], classes=["x"], method=""
+        )
+    assert not (tmp_path / "a.zarr").exists()
 
 
 def test_unknown_formats_are_told(run: stores.Run, tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from stores.exchange.virelay import UNKNOWN, h5py_module
 from stores.provenance import Provenance
 from stores.run import Location, Run
 
+DEEPEST = 4
+"""Groups within groups: category/embedding/name, and one to spare. Hard links can make endless ones."""
+
 
 def import_virelay(
     out: Location,
@@ -70,10 +73,17 @@ def _import(
             thumbnails = _pictures(_rows(_member(pictures, "data", inputs)))
     n = len(index) if thumbnails is None else len(thumbnails)
     place = index if thumbnails is not None else np.arange(n)
-    if len(index) != len(maps) or len(labels) != len(maps) or (place.size and place.max() >= n):
+    outside = place.size and (place.min() < 0 or place.max() >= n)
+    if len(index) != len(maps) or len(labels) != len(maps) or outside:
         raise StoreError(
-            f"{attribution}: {len(maps)} maps, {len(labels)} labels and {len(index)} indices (up to "
-            f"{place.max(initial=-1)}) do not fit together, or to {n} samples."
+            f"{attribution}: {len(maps)} maps, {len(labels)} labels and {len(index)} indices ({place.min(initial=0)} "
+            f"to {place.max(initial=-1)}) do not fit together, or to {n} samples."
+        )
+    numbers, times = np.unique(index, return_counts=True)
+    if (times > 1).any():
+        raise StoreError(
+            f"{attribution}: sample {numbers[times > 1][0]} has {times.max()} maps; a run has one of each sample. "
+            "Import each attribution of the same samples by itself."
         )
     count = (
         max(1 + max(names, default=-1), 1 + int(labels.max(initial=-1)))
@@ -98,10 +108,10 @@ def _import(
         missing=dict.fromkeys(absent, "no attribution in the file"),
         metadata={"labels": [", ".join(map(str, it)) for it in _spread_lists(all_labels, place, n)]},
     )
-    numbers = {key: number for number, key in _word_nets(label_map).items()}
+    word_nets = {key: number for number, key in _word_nets(label_map).items()}
     where = {int(number): int(row) for number, row in zip(index, place, strict=True)}
     for path in analyses:
-        _import_analysis(run, path, method, grid, numbers, where)
+        _import_analysis(run, path, method, grid, word_nets, where)
     return run
 
 
@@ -142,9 +152,12 @@ def _import_analysis(
     handle = run.create_analysis(provenance, facts=facts)
     with _opened(path) as file:
         for category in file:
-            handle.write(
-                _group(file[category], _number(category, numbers, path), where, f"{path}: {category}")
-            )
+            number = _number(category, numbers, path)
+            if number >= len(run.classes):
+                raise StoreError(
+                    f"{path}: category {category!r} is class {number}, and there are {len(run.classes)} classes."
+                )
+            handle.write(_group(file[category], number, where, f"{path}: {category}"))
 
 
 def _group(category: Any, number: int, where: dict[int, int], source: str) -> GroupAnalysis:
@@ -157,7 +170,7 @@ def _group(category: Any, number: int, where: dict[int, int], source: str) -> Gr
     eigenvalues, vectors = np.zeros(0), np.zeros((len(rows), 0))
     pictures = {}
     for name, embedding in category.get("embedding", {}).items():
-        values = np.asarray(embedding)[order]
+        values = _of_samples(embedding, len(rows), f"{source}/embedding/{name}")[order]
         if "eigenvalue" in embedding.attrs:
             found = np.asarray(embedding.attrs["eigenvalue"], np.float64)
             descending = bool((np.diff(found) <= 0).all())  # as it should be: reversed, ties stay in place
@@ -166,7 +179,7 @@ def _group(category: Any, number: int, where: dict[int, int], source: str) -> Gr
         elif values.ndim == 2 and values.shape[1] >= 2:
             pictures[name] = values[:, :2].astype(np.float32)
     clusterings = {
-        name: Clustering(np.asarray(labels)[order].astype(np.int64))
+        name: Clustering(_of_samples(labels, len(rows), f"{source}/cluster/{name}")[order].astype(np.int64))
         for name, labels in category.get("cluster", {}).items()
     }
     none = np.zeros(0, np.int64)
@@ -176,6 +189,13 @@ def _group(category: Any, number: int, where: dict[int, int], source: str) -> Gr
         number, "ok" if len(rows) > 1 else "single", rows[order], none, none, eigenvalues, vectors,
         int((eigenvalues < 1e-9).sum()), k, {}, clusterings, pictures, {"imported": True},
     )  # fmt: skip
+
+
+def _of_samples(data: Any, count: int, source: str) -> np.ndarray:
+    values = np.asarray(data)
+    if values.shape[:1] != (count,):
+        raise StoreError(f"{source}: has shape {values.shape}, and the index names {count} samples.")
+    return values
 
 
 def _number(category: str, numbers: dict[str, int], path: str | Path) -> int:
@@ -190,9 +210,34 @@ def _number(category: str, numbers: dict[str, int], path: str | Path) -> int:
 
 def _opened(path: str | Path) -> Any:
     try:
-        return h5py_module().File(path, "r")
+        file = h5py_module().File(path, "r")
     except OSError as error:
         raise StoreError(f"{path} cannot be opened as HDF5: {error}") from error
+    try:
+        _refuse_other_files(file, path)
+    except StoreError:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_other_files(group: Any, path: str | Path, depth: int = 0) -> None:
+    """A file from a stranger may name any other file of this machine as a part of itself."""
+    h5py = h5py_module()
+    for name in group:
+        link = group.get(name, getlink=True)
+        where = f"{path}: {group.name.rstrip('/')}/{name}"
+        if isinstance(link, h5py.ExternalLink):
+            raise StoreError(f"{where} is a link to another file; copy the data into this one.")
+        if isinstance(link, h5py.SoftLink):
+            continue  # what it points at is looked at in its own place
+        member = group[name]
+        if isinstance(member, h5py.Group):
+            if depth >= DEEPEST:
+                raise StoreError(f"{where} lies deeper than any file of ViRelAy or CoRelAy has groups.")
+            _refuse_other_files(member, path, depth + 1)
+        elif isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
+            raise StoreError(f"{where} lies in another file; copy the data into the file.")
 
 
 def _member(file: Any, name: str, source: str | Path) -> Any:

@@ -56,6 +56,8 @@ def import_maps(
     Raises:
         StoreError: lengths, shapes or types do not fit together.
     """
+    if not method:
+        raise StoreError("The table of the maps needs a name: give a method, such as 'imported'.")
     n, shape = _shape(maps)
     labels = _labels(labels, len(classes))
     per_sample = {"ids": ids, "labels": labels, "logits": logits, "thumbnails": thumbnails}

@@ -173,13 +173,25 @@ def _write_parquet(path: Path, columns: Columns) -> None:
 
 
 def _write_npz(path: Path, columns: Columns) -> None:
-    arrays = {
-        name: np.array(values, dtype=str if _is_text(values) else None) for name, values in columns.items()
-    }
+    """Text is an array of strings, or JSON in bytes as ``<name>.json`` where such an array would lose or waste."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, values in columns.items():
+        if not _is_text(values):
+            arrays[name] = np.array(values)
+        elif _fits_an_array(values):
+            arrays[name] = np.array(values, dtype=str)
+        else:
+            arrays[f"{name}.json"] = np.frombuffer(json.dumps(values).encode("ascii"), np.uint8)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:  # savez takes no array called "file"
-        for name, values in arrays.items():
+        for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as file:
-                np.lib.format.write_array(file, values, allow_pickle=False)
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _fits_an_array(texts: list[str]) -> bool:
+    """NumPy pads all strings with NUL to the longest one: trailing NULs are lost, one long text costs for all."""
+    longest, total = max(map(len, texts)), sum(map(len, texts))
+    return not any(text.endswith("\0") for text in texts) and longest * len(texts) <= 16 * total + 2**20
 
 
 def _writable(values: list[Any]) -> list[Any]:
