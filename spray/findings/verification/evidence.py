@@ -92,7 +92,7 @@ class Requirements:
         sufficiency: least net effect of transplant.
         log_odds: least net effect of both where log-odds decide.
         score: least √(necessity · sufficiency). Measured in audits of Fashion-MNIST: plants at 5 % and more 0.09 to
-            0.31, weak ones at 1 % 0.07 and 0.10; on 14 clean models the strongest with a fixed region 0.098, the next 0.059.
+            0.31, weak ones at 1 % 0.07 and 0.10; on 14 clean models one of a fixed region 0.098, the next 0.059.
         moving: the same where the region moves: every sample's own best region carries some of its class, and clusters
             gather the samples in which it carries more.
         alpha: level of the tests; of q-values where many candidates are tested.
