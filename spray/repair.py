@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import get_args
 
 import stores
-from spray.analysis import analyze, embedding
+from spray.analysis import Analysis, analyze, embedding
+from spray.analysis.groups import GroupBy
+from spray.analysis.stage import lineage
 from spray.config import AuditConfig
 from spray.findings import find
 from spray.progress import Report, silent
@@ -15,65 +19,123 @@ from spray.workflow import (
     attribute_config,
     choose_device,
     findings_step,
-    group_by_of,
     load_data,
     model_of,
     suited_to,
 )
-from stores import AnalysisHandle, Problem, Run, describe
+from stores import AnalysisHandle, Problem, Provenance, Run, describe
+from stores.groups import group_number
+from stores.ledger import Ledger
+from stores.schema import content_of
 
 ANALYSES = "analyses/"
 TABLES = ("samples", "relevance/")
+OF_FINDINGS = ("findings", "tested")
 
 
 def redo(store: str, config: AuditConfig, problems: Sequence[Problem], report: Report = silent) -> list[str]:
-    """Do again what repairing these problems took back; the units for which the configuration is another's are named.
+    """Do again what repairing these problems took back; returns the units that are not whole after it.
+
+    Those are units that were made with other settings than the configuration's, or that nothing makes any more, such as
+    a list of findings that a newer one has superseded: they are left as they are.
 
     Raises:
         stores.StoreError: the store's relevance was made with another model, data set or settings; nothing is changed.
     """
     config = replace(config, out=store)
-    units = [problem.unit for problem in problems if problem.redo]
+    units = list(dict.fromkeys(problem.unit for problem in problems if problem.redo))
     if any(unit.startswith(TABLES) for unit in units):
         attribute_config(config, report=report)
     run = stores.open(store, "r+")
-    left = [unit for unit in units if unit.startswith(TABLES) and not _is_whole(run, unit)]
     for id in dict.fromkeys(unit.split("/")[1] for unit in units if unit.startswith(ANALYSES)):
-        of_analysis = [unit for unit in units if unit.startswith(f"{ANALYSES}{id}")]
-        if id not in run.analyses() or not _redo_analysis(run, run.analysis(id), config, report):
-            left += of_analysis
-        elif any(unit.startswith(f"{ANALYSES}{id}/findings/") for unit in of_analysis):
-            _redo_findings(run, run.analysis(id), config, report)
-    return left
+        inside = [unit.split("/")[2:] for unit in units if f"{unit}/".startswith(f"{ANALYSES}{id}/")]
+        groups = [group_number(parts[0]) for parts in inside if parts and parts[0] not in OF_FINDINGS]
+        if groups or [] in inside:
+            _redo_analysis(run, id, groups, config, report)
+        if id in run.analyses() and not run.analysis(id).missing(groups):
+            revisions = sorted(int(parts[1]) for parts in inside if len(parts) > 1 and parts[0] == "findings")
+            for revision in revisions:
+                _redo_findings(run, run.analysis(id), revision, config, report)
+    return [unit for unit in units if not _is_whole(run, unit)]
 
 
 def _is_whole(run: Run, unit: str) -> bool:
-    return any(table.key in (unit, unit.rpartition("/")[0]) and table.complete for table in _tables(run))
+    if unit.startswith(TABLES):
+        tables = [run.table(name) for name in run.tables()]
+        return any(table.key in (unit, unit.rpartition("/")[0]) and table.complete for table in tables)
+    if unit.count("/") == 1:
+        return unit.removeprefix(ANALYSES) in run.analyses()
+    return Ledger(run.floor).commit(unit) is not None
 
 
-def _tables(run: Run) -> list[stores.Table]:
-    return [run.table(name) for name in run.tables()]
+@dataclass(frozen=True)
+class _Selection:
+    """What an analysis was made from."""
+
+    step: Analysis
+    table: str
+    column: str
+    group_by: GroupBy
 
 
-def _redo_analysis(run: Run, handle: AnalysisHandle, config: AuditConfig, report: Report) -> bool:
-    """Whether the configuration is that of the analysis; if so its groups are whole again."""
-    table, column = str(handle.facts["relevance"]), str(handle.facts["column"])
-    step = suited_to(run, table, column, analysis_step(config.analysis))
-    step = replace(step, picture=embedding.choose(step.picture, run.n))
-    if describe(step) != handle.provenance.steps[-1]:
-        return False
-    group_by = group_by_of(str(handle.facts["group_by"]))
-    analyze(run, step, relevance=table, column=column, group_by=group_by, progress=report)
-    return True
+def _redo_analysis(run: Run, id: str, groups: Sequence[int], config: AuditConfig, report: Report) -> None:
+    """The groups that are missing, and the document, where the configuration is that of the analysis."""
+    chosen = _selection(run, id, config)
+    if chosen is None:
+        return
+    numbers = {*groups, *map(group_number, Ledger(run.floor).units(f"{ANALYSES}{id}"))}
+    analyze(
+        run,
+        chosen.step,
+        relevance=chosen.table,
+        column=chosen.column,
+        group_by=chosen.group_by,
+        groups=None if chosen.group_by == "all" else sorted(numbers),
+        progress=report,
+    )
 
 
-def _redo_findings(run: Run, handle: AnalysisHandle, config: AuditConfig, report: Report) -> None:
+def _selection(run: Run, id: str, config: AuditConfig) -> _Selection | None:
+    """What gives an analysis its id, under this configuration's steps; its document may be lost."""
+    for name in run.tables():
+        table = run.table(name)
+        for column in table.columns if name != "samples" else ():
+            step = suited_to(run, name, column, analysis_step(config.analysis))
+            step = replace(step, picture=embedding.choose(step.picture, run.n))
+            for group_by in get_args(GroupBy):
+                if lineage(table, column, group_by, step).id.startswith(id):
+                    return _Selection(step, name, column, group_by)
+    return None
+
+
+def _redo_findings(
+    run: Run, handle: AnalysisHandle, revision: int, config: AuditConfig, report: Report
+) -> None:
+    """A list of findings, where it is the newest one and the configuration says how it was made."""
+    committed = [int(number) for number in Ledger(run.floor).units(f"{ANALYSES}{handle.id}/findings")]
+    stored = _provenance_of(run, f"{ANALYSES}{handle.id}/findings/{revision}")
+    if stored is None or revision != max(committed, default=0) + 1:
+        return
+    step, tested = findings_step(config.verify), bool(stored.steps[-1].get("done"))
+    if stored.steps[0] != describe(step) or stored.parents != (handle.id,):
+        return
     find(
         run,
         handle,
-        findings_step(config.verify),
-        model=model_of(config.model),
-        dataset=load_data(config.data),
+        step,
+        model=model_of(config.model) if tested else None,
+        dataset=load_data(config.data) if tested else None,
         device=choose_device(config.device),
         report=report,
     )
+
+
+def _provenance_of(run: Run, unit: str) -> Provenance | None:
+    """How damaged findings were made, where their document still says so; its own digest tells whether it is true."""
+    try:
+        attributes = json.loads(run.floor.read(f"{unit}/zarr.json") or b"")["attributes"]
+        record = (content_of(attributes, "findings", unit) or {})["provenance"]
+        provenance = Provenance.from_json(record)
+        return provenance if provenance.id == record["id"] and len(provenance.steps) > 1 else None
+    except (ValueError, KeyError, TypeError, AttributeError, stores.Damaged):
+        return None

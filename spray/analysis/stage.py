@@ -25,7 +25,7 @@ from spray.analysis.parallel import in_processes, one_thread, worthwhile_workers
 from spray.analysis.spectral import Spectrum, eigengap, spectrum
 from spray.analysis.stability import Stability
 from spray.journal import journal
-from stores import AnalysisHandle, Run
+from stores import AnalysisHandle, Run, Table
 from stores.analysis import Clustering, GroupAnalysis
 from stores.provenance import Json, Provenance, describe
 
@@ -204,6 +204,17 @@ class _SortedOut:
     invalid: Int[np.ndarray, " f"]
 
 
+def lineage(table: Table, column: str, group_by: GroupBy, settled: Analysis) -> Provenance:
+    """What gives an analysis its id: the relevance that was chosen, and the steps with their picture settled."""
+    select: dict[str, Json] = {
+        "name": "select",
+        "relevance": table.name,
+        "column": column,
+        "group_by": group_by,
+    }
+    return Provenance((select, describe(settled)), (table.provenance.id,))
+
+
 def analyze(
     run: Run,
     analysis: Analysis | None = None,
@@ -249,8 +260,7 @@ def analyze(
         picture=embedding.choose(asked.picture, run.n),
         neighbours=dataclasses.replace(asked.neighbours, device=device),
     )
-    select: dict[str, Json] = {"name": "select", "relevance": table, "column": column, "group_by": group_by}
-    provenance = Provenance((select, describe(settled)), (stored.provenance.id,))
+    provenance = lineage(stored, column, group_by, settled)
     grid = list(stored.columns[column].shape[-2:]) if column.endswith(".place") else None
     handle = run.create_analysis(
         provenance,

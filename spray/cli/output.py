@@ -136,7 +136,11 @@ def show_problems(store: str, problems: Sequence[Problem], left: Sequence[str] |
     elif taken_back and left == []:
         click.echo(f"{len(taken_back)} units were taken back and done again.")
     elif taken_back:
-        of_others = "" if left is None else f"; {len(left)} were made with other settings than these"
+        of_others = (
+            ""
+            if left is None
+            else f"; {len(left)} were made with other settings than these, or are superseded"
+        )
         click.echo(f"{len(taken_back)} units were taken back, all else stays as it is{of_others}.")
         for command in _commands(store, left or taken_back):
             click.echo(printable(f"Redo just these: {command}"))
@@ -150,9 +154,14 @@ def _commands(store: str, units: Sequence[str]) -> list[str]:
     if any(not unit.startswith("analyses/") for unit in units):
         logged = last_command(store, ("attribute",))
         found.append(logged or "the command that wrote them, spray attribute or spray audit, as it was given")
-    if any(unit.startswith("analyses/") for unit in units):
-        logged = last_command(store, ("analyze", "rank", "verify"))
+    of_analyses = [unit.split("/")[2:3] for unit in units if unit.startswith("analyses/")]
+    of_findings = [part in (["findings"], ["tested"]) for part in of_analyses]
+    if not all(of_findings):
+        logged = last_command(store, ("analyze",))
         found.append(logged or "the command that wrote them, spray analyze or spray audit, as it was given")
+    if any(of_findings):
+        logged = last_command(store, ("rank", "verify"))
+        found.append(logged or "the command that wrote them, spray verify or spray audit, as it was given")
     return list(dict.fromkeys(found))
 
 

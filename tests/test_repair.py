@@ -1,0 +1,163 @@
+"""A repair does again what it took back where the settings are those it was made with, and owns up where not."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from audit_tools import contents
+from click.testing import CliRunner
+from PIL import Image
+
+import stores
+from spray.cli import main
+
+MODEL = """
+import torch
+from torch import nn
+
+def load():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 2)
+    ).eval()
+"""
+TOML = """
+device = "cpu"
+[model]
+spec = "model.py:load"
+[data]
+spec = "images"
+resize = 8
+crop = 8
+mean = [0.5]
+std = [0.25]
+[attribution]
+composite = "epsilon_plus"
+block = 8
+[analysis]
+neighbours = 3
+picture = "none"
+[verify]
+members = 10
+budget = 60
+"""
+
+
+def spray(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration beside its model and 2 × 12 pictures, and the store that it made."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "model.py").write_text(MODEL)
+    (folder / "audit.toml").write_text(TOML)
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        path = folder / "images" / ("cat", "dog")[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(256, size=(8, 8), dtype=np.uint8)).save(path)
+    spray("audit", folder / "audit.toml", "--quiet")
+    return folder / "audit.toml"
+
+
+@pytest.fixture
+def store(config: Path, tmp_path: Path) -> Path:
+    shutil.copytree(f"{config.with_suffix('.zarr')}.log", tmp_path / "run.zarr.log")
+    return shutil.copytree(config.with_suffix(".zarr"), tmp_path / "run.zarr")
+
+
+def with_other(config: Path, line: str, other: str) -> Path:
+    """The same configuration but for one line."""
+    path = config.with_name("other.toml")
+    path.write_text(config.read_text().replace(line, other))
+    return path
+
+
+def damage(folder: Path) -> None:
+    """Flip one bit of the largest chunk below a folder."""
+    chunks = [path for path in folder.rglob("*") if path.is_file() and path.name != "zarr.json"]
+    path = max(chunks, key=lambda path: path.stat().st_size)
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+
+
+def analysis_of(store: Path) -> Path:
+    return store / "analyses" / stores.open(store).analysis().id
+
+
+def repaired(store: Path, config: Path, *options: object) -> str:
+    return spray("check", store, "--repair", "--config", config, "--quiet", *options)
+
+
+def test_findings_are_not_replaced_by_ones_of_other_settings(store: Path, config: Path) -> None:
+    sound = contents(store)
+    damage(analysis_of(store) / "findings" / "1")
+    told = repaired(store, with_other(config, "members = 10", "members = 4"))
+    assert "done again" not in told and "1 were made with other settings than these" in told
+    assert "Redo just these: " in told
+    assert stores.open(store).analysis().findings() == []
+    assert not [key for key in contents(store) if key not in sound]
+
+
+def test_findings_of_these_settings_are_done_again(store: Path, config: Path) -> None:
+    sound = contents(store)
+    damage(analysis_of(store) / "findings" / "1")
+    assert "1 units were taken back and done again." in repaired(store, config)
+    assert contents(store) == sound
+
+
+@pytest.mark.parametrize("document", [b"", b"[]", b"{}", None], ids=["empty", "list", "object", "altered"])
+def test_findings_whose_settings_nobody_knows_are_left(store: Path, config: Path, document: Any) -> None:
+    """An altered provenance, even one that says what the configuration says, is no evidence."""
+    path = analysis_of(store) / "findings" / "1" / "zarr.json"
+    if document is None:
+        record = json.loads(path.read_bytes())
+        record["attributes"]["spray"]["provenance"]["steps"][0]["verification"]["members"] = 4
+        document = json.dumps(record).encode()
+    path.write_bytes(document)
+    assert "done again" not in repaired(store, with_other(config, "members = 10", "members = 4"))
+
+
+def test_a_superseded_list_of_findings_is_left_and_the_newest_stays(store: Path, config: Path) -> None:
+    spray("verify", store, "--config", config, "--rank", "separation=1", "--quiet")
+    newest = stores.open(store).analysis().findings_provenance
+    assert (analysis_of(store) / "findings" / "2").is_dir()
+    damage(analysis_of(store) / "findings" / "1")
+    told = repaired(store, config)
+    assert "done again" not in told and "superseded" in told
+    assert stores.open(store).analysis().findings_provenance == newest
+    assert not (analysis_of(store) / "findings" / "3").exists()
+
+
+def test_tested_classes_that_nothing_writes_again_are_not_called_done(store: Path, config: Path) -> None:
+    (tested, *_) = sorted((analysis_of(store) / "tested").iterdir())
+    (tested / "zarr.json").write_bytes(b"")
+    assert "done again" not in repaired(store, config)
+
+
+@pytest.mark.parametrize("lost", [None, b"", b"{"], ids=["deleted", "empty", "torn"])
+def test_a_lost_document_of_an_analysis_is_written_again(
+    store: Path, config: Path, lost: bytes | None
+) -> None:
+    sound, document = contents(store), analysis_of(store) / "zarr.json"
+    if lost is None:
+        document.unlink()
+    else:
+        document.write_bytes(lost)
+    assert "done again" in repaired(store, config)
+    assert contents(store) == sound and stores.check(store) == []
+
+
+def test_a_lost_document_of_another_analysis_is_left_with_its_command(store: Path, config: Path) -> None:
+    document = analysis_of(store) / "zarr.json"
+    document.unlink()
+    told = repaired(store, config, "--neighbours", 4)
+    assert "done again" not in told and "Redo just these: " in told
+    assert stores.open(store).analyses() == []
