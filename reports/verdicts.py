@@ -12,6 +12,7 @@ from typing import Any
 
 from reports.model import ReportModel, store_identity
 from stores import Run, Verdict
+from stores.verdicts import check_new
 
 FORMAT = "spray-verdicts"
 VERSION = 1
@@ -78,7 +79,7 @@ def read_file(path: str | os.PathLike[str]) -> VerdictFile:
             f"{place} has version {content.get('version')!r}; this spray reads {VERSION}. Update spray-audit."
         )
     try:
-        verdicts = tuple(Verdict(**record) for record in content["verdicts"])
+        verdicts = tuple(check_new(Verdict(**record)) for record in content["verdicts"])
         return VerdictFile(str(content["store"]), str(content.get("title", "")), verdicts)
     except (
         Exception
@@ -89,8 +90,15 @@ def read_file(path: str | os.PathLike[str]) -> VerdictFile:
 def write_file(path: str | os.PathLike[str], file: VerdictFile) -> Path:
     """Write verdicts so that reports and ``read_file`` read them."""
     place = Path(path)
-    place.write_text(json.dumps(file.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    place.write_bytes(file_text(file).encode("utf-8"))
     return place
+
+
+def file_text(file: VerdictFile) -> str:
+    """What ``write_file`` writes."""
+    text = json.dumps(file.to_json(), indent=1, ensure_ascii=False) + "\n"
+    # Halves of surrogate pairs, out of file names that are no text, have no UTF-8; JSON spells them as Python does.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def merge(files: Sequence[VerdictFile]) -> tuple[VerdictFile, list[Conflict]]:
@@ -105,15 +113,18 @@ def merge(files: Sequence[VerdictFile]) -> tuple[VerdictFile, list[Conflict]]:
             f"got verdicts about {len(stores)} stores; only verdicts about one and the same store can be merged."
         )
     known = dict.fromkeys(verdict for file in files for verdict in file.verdicts)
-    verdicts = tuple(sorted(known, key=lambda verdict: verdict.time))
+    verdicts = tuple(sorted(known, key=lambda verdict: verdict.moment))
     return VerdictFile(files[0].store, files[0].title, verdicts), conflicts(verdicts)
 
 
 def conflicts(verdicts: Iterable[Verdict]) -> list[Conflict]:
     """Where the last word of one person is not that of another, by members judged."""
     last: dict[tuple[str, str], dict[str, Verdict]] = {}
-    for verdict in sorted(verdicts, key=lambda verdict: verdict.time):
-        last.setdefault((verdict.subject, verdict.digest), {})[verdict.annotator] = verdict
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.moment):
+        people = last.setdefault((verdict.subject, verdict.digest), {})
+        people.pop(verdict.annotator, None)
+        if verdict.verdict != "withdrawn":
+            people[verdict.annotator] = verdict
     return [
         Conflict(subject, next(iter(people.values())).key, tuple(people.values()))
         for (subject, _), people in last.items()
@@ -126,13 +137,14 @@ def add_to_store(run: Run, file: VerdictFile) -> int:
 
     Raises:
         VerdictFileError: the verdicts are about another store; nothing is written then.
+        StoreError: one of them may not be written (``stores.verdicts.check_new``); nothing is written then, either.
     """
     if file.store != store_identity(run):
         raise VerdictFileError(
             f"these verdicts are about another store than {run.path}: nothing was written."
         )
     known = set(run.verdicts())
-    fresh = [verdict for verdict in dict.fromkeys(file.verdicts) if verdict not in known]
+    fresh = [check_new(verdict) for verdict in dict.fromkeys(file.verdicts) if verdict not in known]
     for verdict in fresh:
         run.add_verdict(verdict)
     return len(fresh)

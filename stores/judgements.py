@@ -49,7 +49,7 @@ def judgements(run: Run, handle: AnalysisHandle) -> list[Judgement]:
     ids = run.samples.read("id")
     members = [frozenset(str(name) for name in ids[finding.rows]) for finding in findings]
     said: dict[tuple[str, str], list[tuple[Verdict, float]]] = {}
-    for verdict in sorted(run.verdicts(), key=lambda verdict: verdict.time):
+    for verdict in sorted(run.verdicts(), key=lambda verdict: verdict.moment):
         place, overlap = (None, 1.0) if verdict.subject != "finding" else _nearest(verdict, members)
         key = (
             ("finding", findings[place].name)
@@ -58,7 +58,8 @@ def judgements(run: Run, handle: AnalysisHandle) -> list[Judgement]:
         )
         said.setdefault(key, []).append((verdict, overlap))
     joined = [_last_words(finding, said.pop(("finding", finding.name), [])) for finding in findings]
-    return joined + [_last_words(None, given) for given in said.values()]
+    others = (_last_words(None, given) for given in said.values())
+    return joined + [judgement for judgement in others if judgement.verdicts]
 
 
 def condemned(
@@ -118,5 +119,6 @@ def _nearest(verdict: Verdict, members: list[frozenset[str]]) -> tuple[int | Non
 
 def _last_words(finding: Finding | None, given: list[tuple[Verdict, float]]) -> Judgement:
     last = {verdict.annotator: (verdict, overlap) for verdict, overlap in given}
+    last = {name: said for name, said in last.items() if said[0].verdict != "withdrawn"}
     verdicts = tuple(verdict for verdict, _ in last.values())
     return Judgement(finding, verdicts, min((overlap for _, overlap in last.values()), default=1.0))

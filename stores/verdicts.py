@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, get_args
 
 from stores.errors import Damaged, StoreError
 from stores.floor import Floor
@@ -16,7 +18,14 @@ from stores.schema import content_of, element
 
 ROOT = "verdicts"
 Subject = Literal["finding", "cluster", "sample"]
-Judgement = Literal["clever_hans", "valid", "unsure"]
+Judgement = Literal["clever_hans", "valid", "unsure", "withdrawn"]
+"""What a person says; "withdrawn" takes their last word on the same members back: they have said nothing then."""
+LONGEST = {"note": 10_000, "annotator": 200}
+"""Characters that a new verdict may have."""
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+AHEAD = timedelta(days=1)
+"""So far a clock may be ahead."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,8 @@ class Verdict:
     """One decision. ``members`` and their ``digest`` keep its meaning when clusters are renumbered.
 
     Raises:
-        StoreError: the subject or the verdict is none of the known ones, or the digest is not the members'.
+        StoreError: a field is no text, the subject or the verdict is none of the known ones, or the digest is not the
+            members'.
     """
 
     subject: Subject
@@ -43,7 +53,16 @@ class Verdict:
     """``members_digest(members)``; filled in if left empty."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "members", tuple(self.members))
+        for field in dataclasses.fields(self):
+            value: object = getattr(self, field.name)
+            if field.name != "members" and not isinstance(value, str):
+                raise StoreError(f"a verdict's {field.name} is text, got {value!r}.")
+        members: Any = self.members
+        if not isinstance(members, list | tuple) or not all(isinstance(member, str) for member in members):
+            raise StoreError(
+                f"a verdict's members are a list of sample ids, each a text, got {members!r:.200}."
+            )
+        object.__setattr__(self, "members", tuple(members))
         if self.subject not in get_args(Subject) or self.verdict not in get_args(Judgement):
             raise StoreError(
                 f"a verdict is {' / '.join(get_args(Judgement))} on a {' / '.join(get_args(Subject))}, got "
@@ -56,6 +75,37 @@ class Verdict:
             )
         object.__setattr__(self, "digest", digest)
 
+    @property
+    def moment(self) -> datetime:
+        """When it was given. The earliest of all where ``time`` tells nothing or has not come yet: a verdict of which
+        nobody knows when it was given outlives no other."""
+        try:
+            moment = datetime.fromisoformat(self.time)
+            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            return EARLIEST
+        return moment if moment <= datetime.now(UTC) + AHEAD else EARLIEST
+
+
+def check_new(verdict: Verdict) -> Verdict:
+    """The verdict, if it may be written. What a store has already is read without this.
+
+    Raises:
+        StoreError: its time is no ISO 8601 with an offset or lies in the future, or a text is too long.
+    """
+    if not _TIME.fullmatch(verdict.time) or verdict.moment == EARLIEST:
+        raise StoreError(
+            f"the time of the verdict on {verdict.key[:200]!r} is {verdict.time[:60]!r}; expected a moment that has "
+            "come, such as 2026-01-31T09:30:00Z. Set the clock of the machine it was given on, and give it anew."
+        )
+    for name, most in LONGEST.items():
+        if len(getattr(verdict, name)) > most:
+            raise StoreError(
+                f"the {name} of the verdict on {verdict.key[:200]!r} has {len(getattr(verdict, name)):,} characters; "
+                f"at most {most:,} are taken. Shorten it."
+            )
+    return verdict
+
 
 def members_digest(members: Iterable[str]) -> str:
     """SHA-256 (hex) over the sorted ids, each as JSON and on a line of its own."""
@@ -64,8 +114,12 @@ def members_digest(members: Iterable[str]) -> str:
 
 
 def add_verdict(floor: Floor, verdict: Verdict) -> None:
-    """Append a verdict as a file of its own; of two writers at once each gets a number."""
-    fields: dict[str, Json] = {**dataclasses.asdict(verdict), "members": list(verdict.members)}
+    """Append a verdict as a file of its own; of two writers at once each gets a number.
+
+    Raises:
+        StoreError: as ``check_new``; nothing is written then.
+    """
+    fields: dict[str, Json] = {**dataclasses.asdict(check_new(verdict)), "members": list(verdict.members)}
     data = canonical_json(element("verdict", fields)).encode("utf-8", "surrogatepass")
     number = 1 + max((int(name.partition(".")[0]) for name in _names(floor)), default=0)
     while not floor.create(f"{ROOT}/{number:08d}.json", data):
@@ -88,12 +142,25 @@ def read_verdict(floor: Floor, key: str) -> Verdict:
         content = content_of(json.loads(floor.read(key) or b""), "verdict", f"{floor.url}: {key}")
         if content is None:
             raise ValueError("it is no verdict")
-        return Verdict(**content)
+        return Verdict(**_as_text(content))
     except (ValueError, KeyError, TypeError, Damaged) as error:
         raise Damaged(
             f"{floor.url}: the verdict {key} cannot be read ({error}). `spray check --repair` puts it aside "
             f"under {ROOT}/damaged, so that a human can look at it."
         ) from error
+
+
+def _as_text(content: dict[str, Any]) -> dict[str, Any]:
+    """Fields as text: a store written before they were checked may hold anything, and is read all the same."""
+
+    def text(value: Any) -> str:
+        return value if isinstance(value, str) else json.dumps(value)
+
+    plain = {name: text(value) for name, value in content.items() if name != "members"}
+    members = content["members"]
+    if any(not isinstance(member, str) for member in members):
+        plain["digest"] = ""  # it was that of other things than texts
+    return {**plain, "members": tuple(text(member) for member in members)}
 
 
 def _names(floor: Floor) -> list[str]:

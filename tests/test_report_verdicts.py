@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+import reports
 import stores
 import stores.synthetic
 from reports.model import ReportModel, store_identity
@@ -20,6 +21,8 @@ from reports.verdicts import (
     read_file,
     write_file,
 )
+from stores.judgements import judgements
+from stores.schema import element
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +87,15 @@ def test_merging_keeps_each_verdict_once_in_the_order_of_time(run):
 
 def test_people_who_disagree_are_shown_with_their_last_word(run):
     said = [
-        verdict(run, annotator="A", verdict="clever_hans", time="1"),
-        verdict(run, annotator="B", verdict="unsure", time="2"),
-        verdict(run, annotator="B", verdict="valid", time="3", note="the task allows it"),
-        verdict(run, 1, annotator="B", verdict="valid", time="4"),
+        verdict(run, annotator="A", verdict="clever_hans", time="2026-01-01T00:00:00Z"),
+        verdict(run, annotator="B", verdict="unsure", time="2026-01-02T00:00:00Z"),
+        verdict(run, annotator="B", verdict="valid", time="2026-01-03T00:00:00Z", note="the task allows it"),
+        verdict(run, 1, annotator="B", verdict="valid", time="2026-01-04T00:00:00Z"),
     ]
     (conflict,) = conflicts(said)
     assert {v.annotator: v.verdict for v in conflict.verdicts} == {"A": "clever_hans", "B": "valid"}
     assert "A: clever_hans" in str(conflict) and "the task allows it" in str(conflict)
-    assert conflicts([*said, verdict(run, annotator="A", verdict="valid", time="5")]) == []
+    assert conflicts([*said, verdict(run, annotator="A", verdict="valid", time="2026-01-05T00:00:00Z")]) == []
 
 
 def test_verdicts_about_different_stores_are_not_merged(run):
@@ -130,6 +133,70 @@ def test_overlap_with_members_of_another_analysis_is_jaccard(run):
     found = overlaps(model, [same, near, foreign, sample])
     n = len(same.members)
     assert found == {("finding", near.digest): (same.key, (n - 1) / n)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"time": 5},
+        {"note": {"x": 1}},
+        {"note": None},
+        {"members": "abc", "digest": ""},
+        {"members": [1, 2], "digest": ""},
+        {"members": 7, "digest": ""},
+        {"subject": "nonsense"},
+        {"time": "zzzz not a time"},
+        {"time": "2026-01-01"},
+        {"time": "2026-13-01T00:00:00Z"},
+        {"time": "9031-01-01T00:00:00Z"},
+        {"note": "x" * 10_001},
+        {"annotator": "x" * 201},
+    ],
+)
+def test_a_hostile_field_is_refused_and_nothing_is_taken(tmp_path, run, changes):
+    content = json.loads(json.dumps(file_of(run, verdict(run)).to_json()))
+    content["verdicts"][0] |= changes
+    (tmp_path / "v.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(VerdictFileError, match="damaged"):
+        read_file(tmp_path / "v.json")
+
+
+def test_a_store_refuses_what_it_could_not_order_and_reads_what_it_has(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    run.add_verdict(verdict(run))
+    with pytest.raises(stores.StoreError, match="a moment that has come"):
+        add_to_store(run, file_of(run, verdict(run, 1), verdict(run, time="9031-01-01T00:00:00Z")))
+    assert len(run.verdicts()) == 1, "all or nothing"
+    (path,) = (tmp_path / "run.zarr").glob("verdicts/*.json")
+    old = dataclasses.asdict(verdict(run))
+    old |= {"time": 5, "note": {"x": 1}, "members": [1, 2], "digest": "0"}
+    path.write_text(json.dumps(element("verdict", old)))
+    (read,) = stores.open(run.path).verdicts()
+    assert (read.time, read.note, read.members) == ("5", '{"x": 1}', ("1", "2"))
+    later = verdict(run, time="2020-01-01T00:00:00Z", members=read.members, verdict="unsure")
+    assert conflicts([later, read]) == [], "one person: what tells no time is the earlier"
+    reports.build(run.path, tmp_path / "report.html")
+
+
+def test_times_are_compared_as_moments(run):
+    early = verdict(run, time="2026-01-01T10:00:00+02:00", verdict="clever_hans")
+    late = verdict(run, time="2026-01-01T09:00:00Z")
+    assert merge([file_of(run, late, early)])[0].verdicts == (early, late)
+
+
+def test_a_word_taken_back_is_none(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    said = verdict(run, verdict="clever_hans")
+    other = verdict(run, annotator="B", time="2026-01-01T00:00:01Z")
+    back = verdict(run, verdict="withdrawn", time="2026-01-01T00:00:02Z")
+    assert len(conflicts([said, other])) == 1 and conflicts([said, other, back]) == []
+    add_to_store(run, file_of(run, said, back))
+    assert all(not judgement.verdicts for judgement in judgements(run, run.analysis()))
+
+
+def test_names_that_are_no_text_are_written_and_read(tmp_path, run):
+    file = file_of(run, verdict(run, members=("\udcff.png",)))
+    assert read_file(write_file(tmp_path / "v.json", file)) == file
 
 
 def test_a_verdict_on_a_finding_is_none_on_a_cluster_of_the_same_members(run):
