@@ -118,7 +118,14 @@ def test_other_hosts_and_origins_are_refused(run, url):
 
 @pytest.mark.parametrize(
     "path",
-    ["data/chunk-nothing-0", "data/chunk-x", "data/pictures-a-b-c", "data/..%2f..%2fzarr.json", "data/"],
+    [
+        "data/chunk-nothing-0",
+        "data/chunk-x",
+        "data/x",
+        "data/pictures-a-b-c",
+        "data/..%2f..%2fzarr.json",
+        "data/",
+    ],
 )
 def test_blocks_that_do_not_exist_are_not_found(url, path):
     assert ask(url + path)[0] == 404
@@ -127,6 +134,7 @@ def test_blocks_that_do_not_exist_are_not_found(url, path):
 def test_blocks_out_of_an_analysis_are_not_found(run, url):
     analysis = run.analysis().id
     for name in (
+        f"chunk-{analysis}",
         f"chunk-{analysis}-99",
         f"pictures-{analysis}-0-9999",
         f"pictures-{analysis}-0--1",
@@ -149,6 +157,13 @@ def test_blocks_out_of_an_analysis_are_not_found(run, url):
         {"note": 3},
         {"members": "text"},
         {"more": "fields"},
+        {"time": "zzzz not a time"},
+        {"time": "9031-01-01T00:00:00Z"},
+        {"note": "x" * 5_000_000},
+        {"subject": "cluster"},
+        {"subject": "sample", "key": "no/such.png", "members": ["no/such.png"], "digest": ""},
+        {"analysis": "0123456789ab", "members": ["no/such.png"], "digest": ""},
+        {"analysis": "0123456789ab", "members": [], "digest": ""},
     ],
 )
 def test_what_is_no_verdict_is_refused_with_a_reason(run, url, changes):
@@ -157,6 +172,13 @@ def test_what_is_no_verdict_is_refused_with_a_reason(run, url, changes):
     assert status == 400
     assert json.loads(body)["error"]
     assert len(run.verdicts()) == before
+
+
+def test_a_verdict_of_an_analysis_that_is_gone_is_taken_and_only_once(run, url):
+    before = len(run.verdicts())
+    for _ in range(2):
+        assert post(run, url, token_of(url), analysis="0123456789ab", key="c9.f9", note="earlier")[0] == 200
+    assert [v.note for v in run.verdicts()[before:]] == ["earlier"]
 
 
 def test_many_at_once_lose_nothing(run, url):
