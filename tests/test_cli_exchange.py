@@ -1,6 +1,7 @@
 """Commands around a finished audit: verdicts merged and stored, tables written, other tools' files read."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 import stores
 import stores.synthetic
-from reports import VerdictFile, write_file
+from reports import VerdictFile, read_file, write_file
 from reports.verdicts import store_identity
 from spray.cli import main
 from stores import Run, Verdict
@@ -57,6 +58,21 @@ def test_verdicts_of_two_people_are_merged_shown_and_stored(run: Run, tmp_path: 
     assert "2 verdicts added" in invoke("verdicts", "add", run.path, out)
     assert "0 verdicts added" in invoke("verdicts", "add", run.path, out)
     assert len(stores.open(run.path).verdicts()) == before + 2
+
+
+def test_merging_without_a_file_writes_to_standard_output(run: Run, tmp_path: Path) -> None:
+    given = dataclasses.replace(verdict(run, "valid", "b", 1), annotator="b\x1b]0;owned\x07\u202e")
+    said = (verdict(run, "clever_hans", "a", 0), given)
+    files = [
+        str(write_file(tmp_path / f"{place}.json", VerdictFile(store_identity(run), "", (one,))))
+        for place, one in enumerate(said)
+    ]
+    result = CliRunner().invoke(main, ["verdicts", "merge", *files])
+    assert result.exit_code == 0, result.output
+    (tmp_path / "all.json").write_text(result.stdout, encoding="utf-8")
+    assert read_file(tmp_path / "all.json").verdicts == said
+    assert "conflict: finding" in result.stderr and "2 verdicts, 1 conflicts" in result.stderr
+    assert not set("\x1b\x07\u202e") & set(result.stderr) and "\\x1b" in result.stderr
 
 
 def test_verdicts_about_another_store_are_refused(run: Run, tmp_path: Path) -> None:

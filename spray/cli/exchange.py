@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from spray.cli.options import json_option
+from spray.cli.output import printable
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ARRAY = click.Path(exists=True, path_type=Path)
@@ -43,27 +44,38 @@ def verdicts() -> None:
 @verdicts.command()
 @click.argument("files", type=FILE, nargs=-1, required=True)
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The merged file."
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The merged file; standard output if left out.",
 )
 @json_option
-def merge(files: tuple[Path, ...], out: Path, as_json: bool) -> None:
+def merge(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Put the verdicts of several people together, and show where they disagree.
 
+    Without --out the merged file goes to standard output and disagreements to standard error. With --json standard
+    output has only how many verdicts there are and who disagrees.
+
     \b
-    Example:
+    Examples:
       spray verdicts merge ada.json grace.json --out all.json
+      spray verdicts merge ada.json grace.json > all.json
     """
     import reports
+    from reports.verdicts import file_text
 
     merged, disagreements = reports.merge([reports.read_file(file) for file in files])
-    reports.write_file(out, merged)
+    if out is not None:
+        reports.write_file(out, merged)
     if as_json:
         conflicts = [str(conflict) for conflict in disagreements]
         click.echo(json.dumps({"verdicts": len(merged.verdicts), "conflicts": conflicts}))
         return
+    if out is None:
+        click.echo(file_text(merged), nl=False)
     for conflict in disagreements:
-        click.echo(f"conflict: {conflict}")
-    click.echo(f"{out}: {len(merged.verdicts)} verdicts, {len(disagreements)} conflicts")
+        click.echo(printable(f"conflict: {conflict}"), err=out is None)
+    told = f"{out or 'merged'}: {len(merged.verdicts)} verdicts, {len(disagreements)} conflicts"
+    click.echo(printable(told), err=out is None)
 
 
 @verdicts.command()
@@ -81,7 +93,7 @@ def add(store: str, files: tuple[Path, ...]) -> None:
 
     merged, _ = reports.merge([reports.read_file(file) for file in files])
     added = reports.add_to_store(stores.open(store, "r+"), merged)
-    click.echo(f"{added} verdicts added to {store}")
+    click.echo(f"{added} verdicts added to {printable(store)}")
 
 
 @click.command()
