@@ -101,3 +101,130 @@ def test_effects_have_one_sign_in_words_rows_and_axis(visit, run):
     axis = v.state(f"[...{plot}.querySelectorAll('text')].map((at) => at.textContent)")
     ticks = [text for text in axis if text.replace("−", "").replace(".", "").isdigit()]
     assert ticks[:6] == ["−0.10", "−0.05", "0.00", "0.05", "0.10", "0.15"]
+
+
+def test_a_selection_by_hand_is_not_told_as_the_finding(visit):
+    v = visit()
+    summary = v.page.inner_text("#case-summary")
+    v.state("spray.set({ selection: Uint32Array.of(0, 1, 2), origin: 'brush', sample: null })")
+    assert v.page.inner_text("#case-title").startswith("3 of ")
+    assert "still on F1" in v.page.inner_text("#case-summary")
+    assert v.page.inner_text("#case-evidence") == ""
+    assert "mean of 3 selected" in v.page.inner_text("#panel-finding")
+    header = v.page.locator("#panel-gallery header").bounding_box()
+    assert header["height"] < 40 and v.page.locator("#gallery-page").bounding_box()["height"] < 24
+    v.page.click("#gallery-back")
+    assert v.page.inner_text("#case-summary") == summary
+
+
+def test_a_finger_scrolls_the_page_over_the_embedding(visit):
+    v = visit(width=390, height=844, has_touch=True, is_mobile=True)
+    tools = "spray.figures.embedding.model.toolbar"
+    assert v.state(f"[{tools}.active_drag, {tools}.active_scroll]") == [None, None]
+    actions = v.state(
+        "spray.figures.embedding.canvas_view"
+        " ? getComputedStyle(spray.figures.embedding.canvas_view.events_el).touchAction : ''"
+    )
+    assert actions != "none"
+
+
+def test_names_of_any_length_and_direction_leave_the_reports_words_alone(browser, tmp_path, visit):
+    names = ["\u202eabc", "W" * 400, "\u05e9\u05dc\u05d5\u05dd"]
+    run = stores.synthetic.make(tmp_path / "names.zarr", classes=3)
+    page = reports.build(run.path, tmp_path / "names.html")
+    text = page.read_text()
+    for known, name in zip(run.classes, names, strict=False):
+        text = text.replace(json.dumps(known), json.dumps(name))
+    page.write_text(text)
+    v = visit(url=page.as_uri(), width=390, height=844)
+    assert v.state("document.documentElement.scrollWidth") <= 390
+    for group in range(3):
+        v.state(f"spray.router.go({{ group: spray.report.groups[{group}].index }}).then(() => null)")
+        assert v.state("document.documentElement.scrollWidth") <= 390
+        right = (
+            "[...document.querySelectorAll('#panel-verdict *')].map((at) => at.getBoundingClientRect().right)"
+        )
+        assert v.state(f"Math.max(...{right})") <= 390
+    assert "\u202e" not in v.page.inner_text("body")
+    assert v.state("spray.isolated('\\u05e9')") == "\u2068\u05e9\u2069"
+
+
+def test_the_skip_link_stays_on_its_page(visit):
+    v = visit()
+    v.state("spray.router.go({ page: 'summary' }).then(() => null)")
+    v.page.locator(".skip").focus()
+    v.page.keyboard.press("Enter")
+    assert v.state("[spray.state.page, document.activeElement.id, location.hash]") == [
+        "summary",
+        "content",
+        "#summary",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "word"),
+    [
+        ("#class=99", "no class “99”"),
+        ("#class=0&sample=9999999", "no sample “9999999”"),
+        ("#class=0&subject=zzz", "no subject “zzz”"),
+        ("#class=0&analysis=zzz", "no analysis “zzz”"),
+    ],
+)
+def test_an_address_of_what_is_not_there_says_so(visit, address, word):
+    v = visit(address)
+    assert word in v.page.inner_text("#trouble")
+    v.page.locator("#class-list .class").first.click()
+    v.settled("document.getElementById('trouble').hidden")
+
+
+def test_a_sample_that_is_clicked_is_in_the_address(visit):
+    v = visit()
+    v.page.locator(".tile").nth(1).click()
+    row = v.state("spray.state.chunk.rows[spray.state.sample]")
+    assert f"sample={row}" in v.state("location.hash")
+    v.page.reload()
+    v.page.wait_for_selector("body.ready")
+    assert v.state("spray.state.chunk.rows[spray.state.sample]") == row
+
+
+def test_metadata_with_many_values_gaps_and_ties_can_be_kept_and_sorted(visit):
+    v = visit()
+    made = """(() => {
+        const { chunk } = spray.state;
+        const blank = Object.create(null);
+        blank.gaps = Array.from({ length: chunk.n }, (_, i) => (i === 3 ? "nan" : String(i * 7 % 101)));
+        blank.zeros = Array.from({ length: chunk.n }, (_, i) => (i % 5 ? "0" : String(i)));
+        blank.place = Array.from({ length: chunk.n }, (_, i) => `place ${i % 40}`);
+        return { ...chunk, metadata: blank };
+    })()"""
+    v.state(f"spray.set({{ chunk: {made} }})")
+    offered = v.state("[...document.getElementById('gallery-keep').options].map((at) => at.value)")
+    assert {"quarter0.gaps", "quarter3.zeros", "meta.place=place 1"} <= set(offered)
+    whole = v.state("spray.state.chunk.n")
+    for column, measured in (("gaps", whole - 1), ("zeros", whole)):
+        kept = [
+            v.state(
+                "Array.from({ length: spray.state.chunk.n }, (_, i) => i)"
+                f".filter(spray.filter(spray.state.chunk, 'quarter{part}.{column}'))"
+            )
+            for part in range(4)
+        ]
+        assert sorted(i for part in kept for i in part) == [
+            i for i in range(whole) if column == "zeros" or i != 3
+        ]
+        assert all(abs(len(part) - measured / 4) <= 1 for part in kept)
+    everything = "Uint32Array.from({ length: spray.state.chunk.n }, (_, i) => i)"
+    order = v.state(
+        f"spray.ordered({{ ...spray.state, selection: {everything}, keep: 'all', sort: 'meta.gaps' }})"
+    )
+    numbers = [int(i) * 7 % 101 for i in order[:-1]]
+    assert order[-1] == 3 and numbers == sorted(numbers)
+
+
+def test_the_card_of_a_tile_opens_for_the_keyboard_too(visit):
+    v = visit()
+    v.page.locator("#gallery-next").focus()
+    v.page.keyboard.press("Tab")
+    assert v.page.locator("#hover").is_visible()
+    v.page.keyboard.press("Shift+Tab")
+    assert not v.page.locator("#hover").is_visible()

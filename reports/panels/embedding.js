@@ -14,6 +14,13 @@ spray.panel({
     this.colour.addEventListener("change", () => spray.set({ colour: this.colour.value }));
     this.view = spray.figures.embedding;
     this.model = this.view.model;
+    if (window.matchMedia("(pointer: coarse)").matches) {
+      // A finger that moves over the plot scrolls the page, until a tool is chosen.
+      const { toolbar } = this.model;
+      for (const tool of [toolbar.active_drag, toolbar.active_scroll]) if (tool?.active !== undefined) tool.active = false;
+      toolbar.active_drag = null;
+      toolbar.active_scroll = null;
+    }
     const find = (name) => this.model.document.get_model_by_name(name);
     for (const name of ["points", "labels", "mark", "dots", "names"]) this[name] = find(name);
     this.points.selected.properties.indices.change.connect(() => this.brushed());

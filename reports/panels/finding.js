@@ -3,18 +3,18 @@
 spray.panel({
   name: "finding",
   mount(section) {
-    Object.assign(this, { section, map: section.querySelector("#mean-map") });
+    Object.assign(this, { section, map: section.querySelector("#mean-map"), caption: section.querySelector(".mean figcaption") });
     for (const part of ["eyebrow", "title", "summary", "notes", "evidence", "more"]) this[part] = section.querySelector(`#case-${part}`);
   },
   update(state, changed) {
     if (!state.chunk) return;
-    const content = ["group", "subject", "theme"].some((name) => changed.has(name));
+    const content = ["group", "subject", "theme", "origin", "selection", "sample"].some((name) => changed.has(name));
     if (content) this.tell(state);
     if (content || spray.repaints(changed) || changed.has("selection")) this.paint(state);
   },
-  tell({ group, subject }) {
+  tell({ group, subject, selection, sample, origin }) {
     const { report } = spray;
-    this.section.classList.toggle("flagged", Boolean(subject?.flagged));
+    this.caption.textContent = origin === "brush" ? `mean of ${spray.count(selection.length)} selected` : "mean relevance";
     const rank = subject ? report.ranking.indexOf(subject.key) : -1;
     const eyebrow = rank >= 0
       ? [subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : spray.element("span", {}, "Not flagged"), ` · rank ${rank + 1} of ${report.ranking.length} findings · suspicion `, spray.element("b", {}, spray.decimal(subject.score))]
@@ -22,6 +22,18 @@ spray.panel({
     spray.fill(this.eyebrow, eyebrow);
     this.more.hidden = !subject;
     if (subject) this.more.href = spray.router.address({ page: "cluster", group: group.index, subject: subject.key });
+    const byHand = origin === "brush";
+    this.section.classList.toggle("flagged", Boolean(subject?.flagged) && !byHand);
+    if (byHand) {
+      const [count, whole] = [spray.count(selection.length), spray.count(group.n)];
+      const about = sample !== null ? "on this sample" : subject ? `still on ${spray.subjectName(subject)}, not on these samples` : "on nothing until a finding is chosen";
+      spray.fill(this.eyebrow, spray.element("span", {}, "Selected by hand"));
+      spray.fill(this.title, `${count} of ${whole} “${group.name}” samples selected by hand`);
+      spray.fill(this.summary, `The map is the mean of the selected samples. Nothing was measured on this selection; the verdict is ${about}.`);
+      spray.fill(this.evidence);
+      spray.fill(this.notes);
+      return;
+    }
     spray.fill(this.title, spray.caseTitle(group, subject));
     spray.fill(this.summary, spray.caseSummary(group, subject));
     spray.fill(this.evidence, spray.evidence(subject, group.name));
@@ -31,7 +43,7 @@ spray.panel({
     const region = origin === "subject" ? (subject?.region ?? null) : null;
     const mean = origin === "subject" ? spray.meanOfSubject(chunk, subject) : spray.tiles.meanOf(chunk, selection);
     if (mean) spray.tiles.average(this.map, mean.codes, mean.shape, { region });
-    this.map.setAttribute("aria-label", `Mean relevance of ${subject ? subject.name : "the selection"}${region ? ", its shared region outlined" : ""}`);
+    this.map.setAttribute("aria-label", `Mean relevance of ${subject && origin === "subject" ? subject.name : "the selection"}${region ? ", its shared region outlined" : ""}`);
   },
 });
 

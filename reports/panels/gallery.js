@@ -44,7 +44,8 @@ spray.panel({
     const metadata = columns.flatMap(([name, column]) => {
       const found = values(column);
       if (found.length <= 12) return found.map((value) => [`meta.${name}=${value}`, `${name}: ${value || "–"}`]);
-      return spray.isNumeric(column) ? ["lowest", "low", "high", "highest"].map((word, part) => [`quarter${part}.${name}`, `${name}: ${word} quarter`]) : [];
+      if (!spray.isNumeric(column)) return [...new Set(spray.byCount(column))].slice(0, 12).map((value) => [`meta.${name}=${value}`, `${name}: ${value || "–"}`]);
+      return ["lowest", "low", "high", "highest"].map((word, part) => [`quarter${part}.${name}`, `${name}: ${word} quarter`]);
     });
     this.choose(this.$keep, "keep", keep, "all", [
       ["all", "all"], ["right", "right ones"], ["wrong", "wrong ones"], ["sure", "90 % sure and more"], ["unsure", "less than 90 % sure"],
@@ -85,12 +86,15 @@ spray.panel({
     this.$next.disabled = this.page === pages - 1;
     this.$back.hidden = origin !== "brush" || !subject;
     if (subject) this.$back.textContent = `back to ${spray.subjectName(subject)}`;
+    const focused = this.tiles.contains(document.activeElement) ? document.activeElement.dataset.position : null;
     spray.fill(this.tiles, shown.map((position) => this.make(chunk, position)), shown.length ? null : spray.element("p", { class: "empty" }, "Draw a lasso around some dots, or choose a finding."));
     this.paint(state);
     this.mark(state);
+    if (focused !== null) this.tiles.querySelector(`[data-position="${focused}"]`)?.focus();
   },
   make(chunk, position) {
-    const [id, words] = spray.caption(chunk, position);
+    const id = chunk.ids[position];
+    const words = spray.caption(chunk, position).join("\n");
     const known = chunk.label[position] >= 0;
     const right = chunk.label[position] === chunk.prediction[position];
     const record = spray.verdicts.ofSample(id);
@@ -101,8 +105,13 @@ spray.panel({
         type: "button",
         class: "tile",
         "data-position": position,
-        title: `${id}\n${words}`,
-        onclick: () => spray.set({ sample: spray.state.sample === position ? null : position }),
+        title: words,
+        onclick: () => {
+          spray.set({ sample: spray.state.sample === position ? null : position });
+          spray.router.tellSample(spray.state);
+        },
+        onfocus: (event) => event.currentTarget.matches(":focus-visible") && spray.card.beside(event.currentTarget, position),
+        onblur: () => spray.card.hide(),
         onpointermove: (event) => spray.card.show(position, event.clientX, event.clientY),
         onpointerleave: () => spray.card.hide(),
       },
@@ -145,13 +154,33 @@ spray.ordered = ({ chunk, selection, origin, sort, keep }) => {
     row: () => kept.sort((a, b) => a - b),
   }[sort];
   const column = sort.startsWith("meta.") ? chunk.metadata[sort.slice(5)] : null;
-  if (column) kept.sort(spray.isNumeric(column) ? (a, b) => column[a] - column[b] : (a, b) => (column[a] < column[b] ? -1 : Number(column[a] > column[b])));
+  if (column) kept.sort(spray.isNumeric(column) ? spray.byNumber(column) : (a, b) => (column[a] < column[b] ? -1 : Number(column[a] > column[b])));
   by?.();
   return kept;
 };
 
-/** Whether a column of text holds nothing but numbers. */
-spray.isNumeric = (column) => column.every((value) => value !== "" && Number.isFinite(Number(value)));
+/** A cell of metadata as a number; NaN where it holds none. */
+spray.numberOf = (value) => (String(value).trim() === "" ? NaN : Number(value));
+
+/** Whether a column of text holds numbers, and beside them nothing but cells without a value. */
+spray.isNumeric = (column) => {
+  const empty = /^\s*(nan|none|null|n\/?a)?\s*$/i;
+  return column.some((value) => Number.isFinite(spray.numberOf(value))) && column.every((value) => Number.isFinite(spray.numberOf(value)) || empty.test(value));
+};
+
+/** Positions by the number in a column, those without one last. */
+spray.byNumber = (column) => (a, b) => {
+  const [one, other] = [spray.numberOf(column[a]), spray.numberOf(column[b])];
+  if (!Number.isFinite(one) || !Number.isFinite(other)) return Number.isFinite(other) - Number.isFinite(one);
+  return one - other;
+};
+
+/** The values of a column, the most frequent first. */
+spray.byCount = (column) => {
+  const counts = new Map();
+  for (const value of column) counts.set(value, (counts.get(value) ?? 0) + 1);
+  return [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([value]) => value);
+};
 
 /** A filter by its name in the drop-down. */
 spray.filter = (chunk, keep) => {
@@ -164,12 +193,13 @@ spray.filter = (chunk, keep) => {
   if (keep.startsWith("prediction=")) return (i) => String(chunk.prediction[i]) === keep.slice(11);
   if (keep.startsWith("label=")) return (i) => String(chunk.label[i]) === keep.slice(6);
   if (/^quarter[0-3]\./.test(keep)) {
-    const column = chunk.metadata[keep.slice(9)].map(Number);
-    const sorted = Float64Array.from(column).sort();
-    const part = Number(keep[7]);
-    const end = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
-    const [low, high] = [end(part / 4), part === 3 ? Infinity : end((part + 1) / 4)];
-    return (i) => column[i] >= low && column[i] < high;
+    // By rank, so that ties leave four quarters of one size: equal values fall in the order of the store.
+    const column = chunk.metadata[keep.slice(9)];
+    const measured = Array.from(column, (_, i) => i).filter((i) => Number.isFinite(spray.numberOf(column[i])));
+    measured.sort((a, b) => spray.byNumber(column)(a, b) || a - b);
+    const [low, high] = [0, 1].map((next) => Math.round(((Number(keep[7]) + next) / 4) * measured.length));
+    const kept = new Set(measured.slice(low, high));
+    return (i) => kept.has(i);
   }
   const name = Object.keys(chunk.metadata).find((entry) => keep.startsWith(`meta.${entry}=`));
   return name === undefined ? () => true : (i) => `meta.${name}=${chunk.metadata[name][i]}` === keep;
@@ -201,7 +231,8 @@ spray.table = (chunk, order) => {
     const text = /^[=+\-@\t\r]/.test(String(value)) && !Number.isFinite(Number(value)) ? `'${value}` : String(value);
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const row = (i) => [chunk.rows[i], chunk.ids[i], spray.className(chunk.label[i]), spray.className(chunk.prediction[i]), chunk.confidence[i].toFixed(4), ...columns.map((name) => chunk.metadata[name][i])];
+  const named = (index) => (index < 0 ? "unknown" : (spray.plainClasses[index] ?? String(index)));
+  const row = (i) => [chunk.rows[i], chunk.ids[i], named(chunk.label[i]), named(chunk.prediction[i]), chunk.confidence[i].toFixed(4), ...columns.map((name) => chunk.metadata[name][i])];
   return [["row", "id", "label", "prediction", "confidence", ...columns], ...order.map(row)].map((line) => `${line.map(cell).join(",")}\r\n`).join("");
 };
 

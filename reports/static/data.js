@@ -18,6 +18,21 @@ spray.bytes = (base64) => {
   return bytes;
 };
 
+/** A stranger's name as part of a sentence: its direction of writing ends with it. Characters that turn the direction
+    of what follows are shown as �, as one of them could end the isolation. */
+spray.isolated = (name) => {
+  const tame = name.replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+  return /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(tame) ? `\u2068${tame}\u2069` : tame;
+};
+spray.plainClasses = spray.report.classes;
+spray.report.classes = Array.isArray(spray.plainClasses) ? spray.plainClasses.map(spray.isolated) : Object.fromEntries(Object.entries(spray.plainClasses).map(([index, name]) => [index, spray.isolated(name)]));
+for (const { groups } of spray.report.analyses) {
+  for (const group of groups) {
+    group.name = spray.isolated(group.name);
+    for (const subject of group.subjects) if (subject.summary) subject.summary = subject.summary.replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+  }
+}
+
 /** A packed array as a typed array with its shape. */
 spray.unpack = async (packed) => {
   let bytes = spray.bytes(packed.data);

@@ -14,6 +14,10 @@ spray.panel({
     const scaling = document.getElementById("scaling");
     scaling.addEventListener("change", () => spray.set({ scaling: scaling.value }));
     document.getElementById("theme").addEventListener("click", () => spray.theme.toggle());
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address is the router's
+      document.getElementById("content").focus();
+    });
     for (const button of document.querySelectorAll("#pages a")) {
       button.addEventListener("click", (event) => {
         event.preventDefault();
@@ -86,14 +90,19 @@ spray.card = (() => {
     const top = Math.max(8, Math.min(innerHeight - box.height - 8, y - box.height / 2));
     card.style.transform = `translate(${Math.max(8, left)}px, ${top}px)`;
   }
-  return { show, hide: () => (card.hidden = true) };
+  /** The card beside an element that the keyboard reached. */
+  function beside(element, position) {
+    const box = element.getBoundingClientRect();
+    show(position, box.right - 18, box.top + box.height / 2);
+  }
+  return { show, beside, hide: () => (card.hidden = true) };
 })();
 
 /** A sample in words: [id, "label → prediction (confidence)"]. */
 spray.caption = (chunk, position) => {
   const label = spray.className(chunk.label[position]);
   const prediction = spray.className(chunk.prediction[position]);
-  return [chunk.ids[position], `${label} → ${prediction} (${spray.percent(chunk.confidence[position])})`];
+  return [spray.isolated(chunk.ids[position]), `${label} → ${prediction} (${spray.percent(chunk.confidence[position])})`];
 };
 
 spray.start = async () => {

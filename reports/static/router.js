@@ -47,6 +47,21 @@ spray.router = (() => {
     }
   }
 
+  /** What an address names that is not in this report, in words; null where all is there. */
+  function missing(asked, group, chunk) {
+    const { report } = spray;
+    const wanted = (name, known) => (asked.has(name) && !known(asked.get(name)) ? `no ${name} “${asked.get(name).slice(0, 80)}”` : null);
+    const subject = (key) => group.subjects.some((entry) => entry.key === key);
+    const lacking = [
+      wanted("analysis", (id) => report.analyses.some((entry) => entry.analysis === id)),
+      wanted("class", (index) => index === "" || report.groups.some((entry) => String(entry.index) === index)),
+      chunk && wanted("sample", (row) => row !== "" && chunk.rows.includes(Number(row))),
+      group && wanted("subject", subject),
+      group && wanted("with", subject),
+    ].filter(Boolean);
+    return lacking.length ? `This report has ${lacking.join(", ")}${chunk ? ` in “${group.name}”` : ""}. Something else is shown.` : null;
+  }
+
   /** Show what the address says; what it does not say is the most suspicious. */
   async function follow() {
     const turn = (latest += 1);
@@ -57,6 +72,7 @@ spray.router = (() => {
     const present = groups.find((entry) => entry === spray.state.group);
     const group = groups.find((entry) => String(entry.index) === asked.get("class")) ?? present ?? groups[0];
     if (pages.includes(page) || !group) {
+      spray.trouble(missing(asked, null, null));
       spray.set({ page });
       return;
     }
@@ -65,6 +81,7 @@ spray.router = (() => {
     if (turn !== latest) return; // a later address has overtaken this one
     document.body.classList.remove("loading");
     if (!chunk) return; // what is shown stays, and the reader was told
+    spray.trouble(missing(asked, group, chunk));
     spray.verdicts.match(group, chunk);
     const sample = asked.has("sample") ? chunk.rows.indexOf(Number(asked.get("sample"))) : -1;
     const named = group.subjects.find((entry) => entry.key === asked.get("subject"));
@@ -86,6 +103,18 @@ spray.router = (() => {
     });
   }
 
+  /** Let the address say which sample is looked at; leaves no entry of its own in the history. */
+  function tellSample({ page, group, subject, sample, chunk, origin }) {
+    if (page !== "class" || !chunk) return;
+    const next = address({ group: group.index, subject: origin === "sample" ? null : subject?.key, sample: sample === null ? null : chunk.rows[sample] });
+    if (next === location.hash) return;
+    try {
+      history.replaceState(null, "", next);
+    } catch {
+      /* a frame without an address of its own has none to tell */
+    }
+  }
+
   window.addEventListener("hashchange", follow);
-  return { go, follow, address };
+  return { go, follow, address, tellSample };
 })();
