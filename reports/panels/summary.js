@@ -37,7 +37,7 @@ spray.panel({
     const fate = (record) => {
       if (!lost.includes(record)) return "";
       const [key, overlap] = spray.report.overlaps[spray.verdicts.about(record)] ?? [];
-      return key ? ` · from an earlier analysis, nearest here ${key} (${spray.percent(overlap)} the same members)` : " · from an earlier analysis, nothing like it here";
+      return key ? ` · from an earlier analysis, nearest here ${key} (${spray.percent(overlap)} the same members)` : " · from an earlier analysis, nothing like it in the classes looked at so far";
     };
     const line = (record) => `${record.subject} ${record.key}: ${symbols[record.verdict].join(" ")} · ${record.note || "no note"} · ${record.annotator || "unnamed"}, ${record.time.slice(0, 10)}${fate(record)}`;
     spray.fill(this.others, rest.map((record) => spray.element("li", {}, line(record))), rest.length ? null : spray.element("li", { class: "empty" }, "none"));
@@ -45,9 +45,16 @@ spray.panel({
   /** Who said what, and when, about a finding. */
   judged(subject) {
     const record = spray.verdicts.current(subject);
+    const said = spray.verdicts.said(subject);
+    const by = said.map(({ annotator, time }) => `${annotator || "unnamed"}, ${time.slice(0, 10)}`).join("; ");
+    if (record?.verdict === "conflict") {
+      const each = said.map((one) => [spray.element("br"), spray.element("span", { class: `given ${one.verdict}` }, `${spray.verdicts.symbols[one.verdict].join(" ")} (${one.annotator || "unnamed"})`)]);
+      const notes = said.filter(({ note }) => note).map(({ annotator, note }) => `${annotator || "unnamed"}: ${note}`);
+      return { verdict: spray.element("span", {}, spray.element("b", {}, spray.verdicts.symbols.conflict.join(" ")), each), note: notes.join("; ") || "–", by };
+    }
     if (!record) return { verdict: spray.element("span", { class: "faint" }, "no verdict yet"), note: "–", by: "–" };
     const verdict = spray.element("span", { class: `given ${record.verdict}` }, spray.verdicts.symbols[record.verdict].join(" "));
-    return { verdict, note: record.note || "–", by: `${record.annotator || "unnamed"}, ${record.time.slice(0, 10)}` };
+    return { verdict, note: record.note || "–", by };
   },
   case(group, subject) {
     const { verdict, note, by } = this.judged(subject);

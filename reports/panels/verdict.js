@@ -3,6 +3,7 @@
 spray.panel({
   name: "verdict",
   sending: false,
+  drafts: new Map(), // notes that were begun and belong to no verdict yet, by what they are about
   mount(section) {
     for (const part of ["on", "buttons", "note", "undo", "export", "import", "file", "status"]) this[part] = section.querySelector(`#verdict-${part}`);
     this.annotator = section.querySelector("#annotator");
@@ -12,22 +13,28 @@ spray.panel({
       /* nothing was kept */
     }
     this.annotator.addEventListener("change", () => {
+      if (spray.state.chunk) this.update(spray.state, new Set(["subject"])); // another person, another word
       try {
         localStorage.setItem("spray:annotator", this.annotator.value);
       } catch {
         /* kept for this visit only */
       }
     });
-    const options = Object.entries(spray.verdicts.symbols).map(([value, [symbol, word]]) => [value, `${symbol} ${word}`]);
-    this.choice = spray.segments("Verdict", options, null, (verdict) => this.give(verdict));
+    const options = Object.entries(spray.verdicts.choices).map(([value, [symbol, word]]) => [value, `${symbol} ${word}`]);
+    this.choice = spray.segments("Verdict", options, null, (verdict) => this.give(verdict), { deliberate: true });
     this.choice.classList.add("verdicts");
     this.choice.firstChild.tabIndex = 0;
     this.buttons.append(this.choice);
-    this.note.addEventListener("input", () => (this.draft = true));
-    this.note.addEventListener("change", () => {
-      const record = this.record(); // a note on one's own verdict is saved at once; on another's it waits for a verdict
-      if (record && spray.verdicts.isMine(record) && record.note !== this.note.value) this.give(record.verdict);
-    });
+    this.note.addEventListener("input", () => this.drafts.set(this.about, this.note.value));
+    // A note on one's own verdict is saved once one leaves it; on the way to the verdicts it waits for what is chosen there.
+    document.addEventListener("pointerdown", (event) => (this.pressed = event.target), true);
+    document.addEventListener("keydown", () => (this.pressed = null), true);
+    for (const place of [this.note, this.choice]) {
+      place.addEventListener("focusout", ({ relatedTarget }) => {
+        const to = relatedTarget ?? this.pressed; // some browsers do not focus a button that is clicked
+        if (to !== this.note && !this.choice.contains(to)) this.saveNote();
+      });
+    }
     this.undo.addEventListener("click", async () => {
       const { record, again } = spray.verdicts.undo();
       const problem = again ? await spray.verdicts.send(again) : null;
@@ -42,17 +49,38 @@ spray.panel({
     if (sample !== null) return ["sample", chunk.ids[sample], [sample]];
     return subject ? [subject.kind, subject.key, chunk.members[subject.key]] : null;
   },
+  /** What holds here, and the last word of each person. */
   record() {
     const { subject, sample, chunk } = spray.state;
     if (sample !== null) return spray.verdicts.ofSample(chunk.ids[sample]);
     return subject ? spray.verdicts.current(subject) : null;
   },
+  said() {
+    const { subject, sample, chunk } = spray.state;
+    if (sample !== null) return spray.verdicts.saidOfSample(chunk.ids[sample]);
+    return subject ? spray.verdicts.said(subject) : [];
+  },
+  /** The last word of the person whose name is in the field. */
+  own() {
+    return this.said().find((record) => record.annotator === this.annotator.value) ?? null;
+  },
+  saveNote() {
+    const own = this.target() && this.own();
+    if (!own || !this.drafts.has(this.about)) return;
+    if (own.note === this.note.value) this.drafts.delete(this.about);
+    else this.give(own.verdict);
+  },
+  /** The note of a verdict given now: what was written, what one wrote before, or what an earlier analysis offers. */
+  noted() {
+    return this.drafts.get(this.about) ?? this.own()?.note ?? (this.said().length ? "" : this.note.value);
+  },
   async give(verdict) {
     const [kind, key, members] = this.target();
     const { ids } = spray.state.chunk;
-    this.draft = false;
+    const note = this.noted();
+    this.drafts.delete(this.about);
     this.sending = spray.verdicts.served; // what is on its way can be taken back only once it has arrived
-    const record = spray.verdicts.give(kind, key, Array.from(members, (i) => ids[i]), { verdict, note: this.note.value, annotator: this.annotator.value });
+    const record = spray.verdicts.give(kind, key, Array.from(members, (i) => ids[i]), { verdict, note, annotator: this.annotator.value });
     if (spray.verdicts.served) {
       this.say("Saving…");
       const problem = await spray.verdicts.send(record);
@@ -84,13 +112,13 @@ spray.panel({
     const target = this.target(state);
     for (const button of this.choice.children) button.disabled = !target;
     this.note.disabled = !target;
-    const record = this.record();
+    const about = target ? `${spray.report.analysis} ${target[0]} ${target[1]}` : "";
+    const record = this.own() ?? this.record(); // one's own word, or what the others say
     spray.choose(this.choice, record?.verdict ?? "");
-    if (!record) this.choice.firstChild.tabIndex = 0;
-    const about = target ? `${target[0]} ${target[1]}` : "";
-    if (about !== this.about) this.draft = false;
+    if (!Object.hasOwn(spray.verdicts.choices, record?.verdict ?? "")) this.choice.firstChild.tabIndex = 0;
     this.about = about;
-    if (!this.draft) this.note.value = record?.note ?? ""; // what is being written is not overwritten by news
+    // What is being written is neither overwritten by news nor lost on the way to another finding and back.
+    this.note.value = this.drafts.get(about) ?? (record?.verdict === "conflict" ? "" : (record?.note ?? ""));
     this.undo.disabled = this.sending || !spray.verdicts.canUndo();
     this.on.textContent = !target ? "" : state.sample !== null ? `on sample ${target[1]}` : `on ${spray.subjectName(state.subject)}, ${state.group.name}`;
     const flagged = spray.ranked().filter(([, entry]) => entry.flagged);
@@ -100,8 +128,13 @@ spray.panel({
     const earlier = record || state.sample !== null || !state.subject ? null : spray.verdicts.inherited(state.subject);
     if (earlier) {
       const { verdict, annotator, note } = earlier.record;
-      if (!this.draft) this.note.value = note;
+      if (!this.drafts.has(about) && verdict !== "conflict") this.note.value = note;
       this.say(`Earlier analysis, ${spray.percent(earlier.overlap)} the same members: ${spray.verdicts.symbols[verdict][1]} (${annotator || "unnamed"}). Please confirm.`);
-    } else if (!changed.has("verdicts")) this.say(progress);
+    } else if (!changed.has("verdicts")) {
+      const others = this.said().filter((entry) => entry.annotator !== this.annotator.value);
+      const told = others.map((entry) => `${entry.annotator || "unnamed"}: ${spray.verdicts.symbols[entry.verdict][1]}`);
+      const waiting = spray.verdicts.unsent().length;
+      this.say([progress, ...told, ...(waiting ? [`${waiting} not saved in the store yet`] : [])].join(" · "));
+    }
   },
 });

@@ -102,8 +102,9 @@ spray.decimal = (value, digits = 2) => (value === null || !Number.isFinite(value
 spray.words = (name) => name.replaceAll("_", " ");
 spray.className = (index) => (index < 0 ? "unknown" : (spray.report.classes[index] ?? String(index)));
 
-/** One of several: a segmented control that is a radio group for keyboard and screen reader. */
-spray.segments = (label, options, chosen, choose) => {
+/** One of several: a segmented control that is a radio group for keyboard and screen reader. Arrow keys choose; where a
+    choice is more than a view (``deliberate``), they only move, and Space or Enter chooses. */
+spray.segments = (label, options, chosen, choose, { deliberate = false } = {}) => {
   const buttons = options.map(([value, text, hint]) =>
     spray.element(
       "button",
@@ -132,7 +133,7 @@ spray.segments = (label, options, chosen, choose) => {
         const at = buttons.findIndex((button) => button === document.activeElement);
         const next = buttons[(at + step + buttons.length) % buttons.length];
         next.focus();
-        next.click();
+        if (!deliberate) next.click();
       },
     },
     buttons,

@@ -1,39 +1,108 @@
 "use strict";
-/* Verdicts: append-only records, kept in this browser, exported and imported as JSON. The last record on a subject holds. */
+/* Verdicts: append-only records, kept in this browser, exported and imported as JSON. The last word of each person
+   holds; where people differ, that is what is shown. */
 spray.verdicts = (() => {
   const { report } = spray;
   const place = `spray:verdicts:${report.store}`;
-  const symbols = { clever_hans: ["⚠", "Clever Hans"], valid: ["✓", "valid"], unsure: ["?", "unsure"] };
+  const choices = { clever_hans: ["⚠", "Clever Hans"], valid: ["✓", "valid"], unsure: ["?", "unsure"] };
+  /** What may be told of a subject: what people choose, that they differ, and that somebody took his word back. */
+  const symbols = { ...choices, conflict: ["≠", "disagreement"], withdrawn: ["↶", "withdrawn"] };
+  const subjects = ["finding", "cluster", "sample"];
   const fields = ["subject", "analysis", "key", "verdict", "note", "annotator", "time", "digest"];
-  let mine = [];
+  const longest = { note: 10_000, annotator: 200 }; // as in the store
+  const ahead = 24 * 3600 * 1000; // milliseconds that a clock may be ahead
+  const steps = []; // what was given on this visit, and what its author had said before
+  const refused = new Map(); // what the store did not take on this visit, and why
+  const underway = new Set(); // what is being sent
+  const isText = (value) => typeof value === "string";
   let kept = true;
-  const steps = []; // what was given on this visit, and what held before it
+  let mine = stored() ?? [];
 
-  try {
-    mine = JSON.parse(localStorage.getItem(place) ?? "[]");
-  } catch {
-    kept = false;
+  function isRecord(record) {
+    const texts = fields.every((name) => isText(record?.[name])) && Array.isArray(record.members) && record.members.every(isText);
+    return texts && subjects.includes(record.subject) && record.verdict !== "conflict" && Object.hasOwn(symbols, record.verdict);
   }
 
-  const same = (one, other) => fields.every((name) => one[name] === other[name]);
-  /** Records of the store first, then those of this browser. */
-  const all = () => [...report.verdicts, ...mine.filter((record) => !report.verdicts.some((known) => same(known, record)))];
+  /** What this browser keeps, other tabs' records, too; null where it keeps nothing. What cannot be read is put aside. */
+  function stored() {
+    try {
+      const text = localStorage.getItem(place) ?? "[]";
+      let list = null;
+      try {
+        list = JSON.parse(text);
+      } catch {
+        /* no JSON: put aside below */
+      }
+      const whole = Array.isArray(list) ? list.filter(isRecord) : [];
+      if (whole.length !== list?.length) localStorage.setItem(`${place}:damaged`, text);
+      return whole;
+    } catch {
+      kept = false;
+      return null;
+    }
+  }
 
-  function changed() {
+  function same(one, other) {
+    return fields.every((name) => one[name] === other[name]);
+  }
+  const without = (records, known) => records.filter((record) => !known.some((entry) => same(entry, record)));
+  /** Records of the store first, then those of this browser. */
+  const all = () => [...report.verdicts, ...without(mine, report.verdicts)];
+
+  /** Change the records of this browser: of what it keeps now, since another tab may have written. */
+  function change(how) {
+    mine = how((kept && stored()) || mine);
     try {
       localStorage.setItem(place, JSON.stringify(mine));
     } catch {
       kept = false;
     }
+    tell();
+  }
+
+  function tell() {
+    if (spray.state.chunk) match(spray.state.group, spray.state.chunk);
     spray.set({ verdicts: spray.state.verdicts + 1 });
   }
 
-  const latest = (records) => (records.length ? records.reduce((last, record) => (record.time >= last.time ? record : last)) : null);
+  window.addEventListener("storage", (event) => {
+    if (event.key !== place && event.key !== null) return;
+    mine = stored() ?? mine;
+    tell();
+  });
 
-  /** The record that holds for a finding or cluster: the latest on these very members, whatever they are called. */
-  const current = ({ kind, digest: members }) => latest(all().filter((record) => record.subject === kind && record.digest === members));
+  /** Milliseconds of a time; one that tells nothing or has not come yet is earlier than all others. */
+  function moment({ time }) {
+    const at = Date.parse(time);
+    return at <= Date.now() + ahead ? at : -Infinity;
+  }
 
-  const ofSample = (id) => latest(all().filter((record) => record.subject === "sample" && record.key === id));
+  const latest = (records) => (records.length ? records.reduce((last, record) => (moment(record) >= moment(last) ? record : last)) : null);
+
+  /** The last word of each person, in the order of their times; who took it back has said nothing. */
+  function lastWords(records) {
+    const people = new Map();
+    for (const record of records) people.set(record.annotator, [...(people.get(record.annotator) ?? []), record]);
+    const words = [...people.values()].map(latest).filter((record) => record.verdict !== "withdrawn");
+    return words.sort((one, other) => (moment(one) === moment(other) ? 0 : moment(one) - moment(other)));
+  }
+
+  /** What several people say together: the newest where they agree, "conflict" with all of it where they do not. */
+  function together(words) {
+    const last = words.at(-1) ?? null;
+    if (words.every((record) => record.verdict === last.verdict)) return last;
+    const note = words.map((record) => `${record.annotator || "unnamed"}: ${symbols[record.verdict][1]}${record.note ? ` (${record.note})` : ""}`).join("; ");
+    return { ...last, verdict: "conflict", note, annotator: words.map((record) => record.annotator || "unnamed").join(", ") };
+  }
+
+  /** The last word of each person on a finding or cluster: on these very members, whatever they are called. */
+  const said = ({ kind, digest: members }) => lastWords(all().filter((record) => record.subject === kind && record.digest === members));
+  const saidOfSample = (id) => lastWords(all().filter((record) => record.subject === "sample" && record.key === id));
+
+  /** What holds for a finding or cluster; its verdict is "conflict" where people differ. */
+  const current = (subject) => together(said(subject));
+
+  const ofSample = (id) => together(saidOfSample(id));
 
   /** A record of an earlier analysis on nearly these members, as {record, overlap}: to be confirmed, not taken. */
   function inherited(subject) {
@@ -41,7 +110,7 @@ spray.verdicts = (() => {
       const [key, overlap] = report.overlaps[about(record)] ?? [];
       return record.subject === subject.kind && key === subject.key && overlap >= report.inherited_from;
     };
-    const record = latest(all().filter(close));
+    const record = together(lastWords(all().filter(close)));
     return record ? { record, overlap: report.overlaps[about(record)][1] } : null;
   }
 
@@ -77,53 +146,74 @@ spray.verdicts = (() => {
   function give(subject, key, ids, { verdict, note, annotator }) {
     const members = [...ids].sort(byCodePoint);
     const record = { subject, analysis: report.analysis, key, verdict, note, annotator, time: new Date().toISOString(), members, digest: digest(members) };
-    const judged = (entry) => entry.subject === subject && (subject === "sample" ? entry.key === key : entry.digest === record.digest);
+    const judged = (entry) => entry.annotator === annotator && entry.subject === subject && (subject === "sample" ? entry.key === key : entry.digest === record.digest);
     steps.push({ record, previous: latest(all().filter(judged)) });
-    mine.push(record);
-    changed();
+    change((records) => [...records, record]);
     return record;
   }
 
   const served = report.carrier.kind === "served";
+  let asked = 0; // requests made, and the newest of them whose answer is shown
+  let shown = 0;
 
-  /** What the server has; the page asks now and then, since others judge too. */
-  async function refresh(answer) {
-    const records = await (answer ?? (await fetch("verdicts"))).json();
-    if (records.length === report.verdicts.length && !answer) return;
+  /** The records of an answer, unless a later request was answered with more before it. */
+  async function accept(answer, turn) {
+    if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+    const records = await answer.json();
+    if (turn < shown && records.length < report.verdicts.length) return;
+    shown = Math.max(turn, shown);
+    if (records.length === report.verdicts.length && records.every((record, i) => same(record, report.verdicts[i]))) return;
     report.verdicts = records;
-    mine = mine.filter((record) => !records.some((known) => same(known, record)));
-    changed();
+    change((list) => without(list, records));
   }
+
+  /** What the server has; the page asks now and then, since others judge too, and sends what could not be saved before. */
+  async function refresh() {
+    const turn = (asked += 1);
+    await accept(await fetch("verdicts"), turn);
+    for (const record of unsent()) if (!refused.has(named(record))) await send(record);
+  }
+
+  const named = (record) => JSON.stringify(fields.map((name) => record[name]));
+
+  /** What waits in this browser to be saved in the store. */
+  const unsent = () => (served ? without(mine, report.verdicts).filter((record) => !underway.has(named(record))) : []);
 
   /** Put a record into the store; resolves to null, or to why it could not be: it stays in this browser then. */
   async function send(record) {
     if (!served) return null;
+    const name = named(record);
+    const turn = (asked += 1);
+    underway.add(name);
     try {
       const headers = { "Content-Type": "application/json", "X-Spray-Token": report.carrier.token };
       const answer = await fetch("verdicts", { method: "POST", headers, body: JSON.stringify(record) });
       if (!answer.ok) {
         const told = answer.headers.get("Content-Type")?.startsWith("application/json") ? (await answer.json()).error : answer.statusText;
+        refused.set(name, told);
         return `Not saved: ${told}`;
       }
-      await refresh(answer);
+      refused.delete(name);
+      await accept(answer, turn);
       return null;
     } catch (error) {
-      return `Not saved: the server does not answer (${error.message}). The verdict is kept in this browser.`;
+      return `Not saved: the server does not answer (${error.message}). The verdict is kept in this browser and is sent once the server is back.`;
+    } finally {
+      underway.delete(name);
     }
   }
 
-  /** Take back what was given last on this visit, as {record, again}. What a store has is never removed: there the
-      verdict before it is given anew (``again``, to be sent), or "unsure" where there was none. */
+  /** Take back what was given last on this visit, as {record, again}. What a store has is never removed: there what its
+      author had said before is given anew (``again``, to be sent), or that the word is withdrawn. */
   function undo() {
     const step = steps.pop();
     if (!step) return null;
     const { record, previous } = step;
-    if (mine.includes(record)) {
-      mine.splice(mine.indexOf(record), 1);
-      changed();
+    if (without([record], report.verdicts).length) {
+      change((records) => without(records, [record]));
       return { record, again: null };
     }
-    const { verdict, note } = previous ?? { verdict: "unsure", note: "taken back" };
+    const { verdict, note } = previous ?? { verdict: "withdrawn", note: "" };
     const again = give(record.subject, record.key, record.members, { verdict, note, annotator: record.annotator });
     steps.pop();
     return { record, again };
@@ -133,6 +223,8 @@ spray.verdicts = (() => {
     const content = { format: "spray-verdicts", version: 1, store: report.store, analysis: report.analysis, title: report.title, verdicts: all() };
     return JSON.stringify(content, null, 1);
   }
+
+  const iso = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)$/;
 
   /** Take the records of an exported file in, and give those that are new; throws an Error for people where it must not. */
   function take(content) {
@@ -147,16 +239,19 @@ spray.verdicts = (() => {
     if (file.store !== report.store) throw new Error("These verdicts belong to another store: nothing was imported. Open the report of that store to import them.");
     if (!Array.isArray(file.verdicts)) throw new Error("This file is damaged: its list of verdicts is missing.");
     for (const record of file.verdicts) {
-      const whole = fields.every((name) => typeof record?.[name] === "string") && Array.isArray(record.members) && record.members.every((id) => typeof id === "string");
-      if (!whole || !Object.hasOwn(symbols, record.verdict)) throw new Error("This file is damaged: a verdict lacks a field. Nothing was imported.");
+      if (!isRecord(record)) throw new Error("This file is damaged: a verdict lacks a field, or has one that is none. Nothing was imported.");
+      if (!iso.test(record.time) || moment(record) === -Infinity) throw new Error(`This file is damaged: the time of a verdict on ${record.key.slice(0, 200)} is none, or has not come yet. Nothing was imported.`);
+      for (const [name, most] of Object.entries(longest)) {
+        if (Array.from(record[name]).length > most) throw new Error(`This file is damaged: the ${name} of a verdict on ${record.key.slice(0, 200)} is longer than ${spray.count(most)} characters. Nothing was imported.`);
+      }
       if (digest([...record.members].sort(byCodePoint)) !== record.digest) {
         throw new Error(`The members of ${record.key} do not match their digest: the file was altered. Nothing was imported.`);
       }
     }
     const bare = (record) => Object.fromEntries([...fields, "members"].map((name) => [name, record[name]]));
-    const fresh = file.verdicts.map(bare).filter((record) => !all().some((known) => same(known, record)));
-    mine.push(...fresh);
-    changed();
+    const known = served ? report.verdicts : all(); // what only waits here is sent with the rest
+    const fresh = without(file.verdicts.map(bare), known);
+    change((records) => [...records, ...without(fresh, records)]);
     return fresh;
   }
 
@@ -176,7 +271,7 @@ spray.verdicts = (() => {
     return spray.sha256(sorted.map((id) => `${JSON.stringify(id).replace(/[^ -~]/g, escape)}\n`).join(""));
   }
 
-  return { symbols, all, current, ofSample, inherited, match, orphans, about, give, send, refresh, served, undo, isMine: (record) => steps.some((step) => same(step.record, record)) || mine.includes(record), text, take, digest, isKept: () => kept, canUndo: () => steps.length > 0 };
+  return { symbols, choices, all, said, saidOfSample, current, ofSample, inherited, match, orphans, about, give, send, refresh, served, unsent, undo, text, take, digest, isKept: () => kept, canUndo: () => steps.length > 0 };
 })();
 
 /** SHA-256 (FIPS 180-4) of a text in UTF-8, as hex. The browser's own is missing on plain http. */

@@ -1,0 +1,307 @@
+"""Verdicts in headless Chromium: several people, tabs and clocks, by keyboard, and a server that comes and goes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from browser import CHROMIUM, Visit, chromium
+
+import reports
+import stores
+import stores.synthetic
+from reports.model import store_identity
+from reports.serve import start
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return stores.synthetic.make(tmp_path_factory.mktemp("verdicts") / "run.zarr", samples=120)
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return reports.build(run.path, run.path.parent / "report.html")
+
+
+@pytest.fixture
+def visit(browser, report):
+    one = Visit(browser, report.as_uri())
+    yield one
+    one.close()
+
+
+def choose(v, word):
+    v.page.locator("#verdict-buttons").get_by_role("radio", name=word).click()
+
+
+def chosen(v):
+    return v.page.locator("#verdict-buttons [aria-checked=true]").all_inner_texts()
+
+
+def records(v):
+    """Verdict, note and annotator of all that the report knows."""
+    return [(it["verdict"], it["note"], it["annotator"]) for it in v.state("spray.verdicts.all()")]
+
+
+def show(v, finding):
+    v.state(f"spray.router.go({{group: {finding.group}, subject: {json.dumps(finding.name)}}})")
+    v.settled(f"spray.state.subject?.key === {json.dumps(finding.name)}")
+
+
+def record_of(run, number=0, **changes):
+    finding = run.analysis().findings()[number]
+    ids = tuple(sorted(str(name) for name in run.samples.read("id", finding.rows)))
+    fields = {"subject": "finding", "analysis": run.analysis().id, "key": finding.name, "verdict": "valid"}
+    fields |= {"note": "", "annotator": "A", "time": "2026-01-01T00:00:00Z", "members": ids}
+    changed = {**fields, **changes}
+    return {**changed, "digest": stores.members_digest(changed["members"])}
+
+
+def take(v, run, *given):
+    """Import verdicts; gives what the report says."""
+    file = {"format": "spray-verdicts", "version": 1, "store": store_identity(run), "verdicts": given}
+    v.state("(document.getElementById('verdict-status').textContent = '', null)")
+    content = json.dumps(file).encode()
+    v.page.set_input_files(
+        "#verdict-file", {"name": "v.json", "mimeType": "application/json", "buffer": content}
+    )
+    v.settled("document.getElementById('verdict-status').textContent !== ''")
+    return v.page.inner_text("#verdict-status")
+
+
+def test_nobody_is_made_to_say_what_another_said(visit):
+    v = visit
+    v.page.fill("#annotator", "Alice")
+    v.page.fill("#verdict-note", "the tag")
+    choose(v, "Clever Hans")
+    v.page.fill("#annotator", "Bob")
+    v.page.fill("#verdict-note", "only a note")
+    v.page.locator("#annotator").focus()
+    assert records(v) == [("clever_hans", "the tag", "Alice")]
+    v.page.fill("#verdict-note", "fine")
+    choose(v, "valid")
+    assert records(v) == [("clever_hans", "the tag", "Alice"), ("valid", "fine", "Bob")]
+
+
+def test_a_note_goes_with_the_verdict_that_follows_it_or_with_ones_own(visit):
+    v = visit
+    for note, word in (("one", "valid"), ("two", "unsure")):
+        v.page.fill("#verdict-note", note)
+        choose(v, word)
+    assert records(v) == [("valid", "one", ""), ("unsure", "two", "")]
+    v.page.fill("#verdict-note", "three")
+    v.page.locator("#annotator").focus()
+    assert records(v)[2:] == [("unsure", "three", "")]
+
+
+def test_the_note_of_another_is_not_taken_over(visit, run):
+    take(visit, run, record_of(run, note="of Alice", annotator="Alice"))
+    visit.page.fill("#annotator", "Bob")
+    choose(visit, "valid")
+    assert records(visit) == [("valid", "of Alice", "Alice"), ("valid", "", "Bob")]
+
+
+def test_a_note_that_was_begun_waits(visit, run):
+    first, second = run.analysis().findings()[:2]
+    visit.page.fill("#verdict-note", "begun")
+    show(visit, second)
+    assert visit.page.input_value("#verdict-note") == ""
+    show(visit, first)
+    assert visit.page.input_value("#verdict-note") == "begun"
+    assert records(visit) == []
+
+
+def test_arrows_move_and_space_chooses(visit):
+    visit.page.locator("#verdict-buttons [role=radio]").first.focus()
+    visit.page.keyboard.press("ArrowRight")
+    assert records(visit) == []
+    visit.page.keyboard.press("Space")
+    assert [word for word, _, _ in records(visit)] == ["valid"]
+
+
+def test_people_who_disagree_are_all_shown(visit, run):
+    v = visit
+    take(
+        v,
+        run,
+        record_of(run, verdict="clever_hans", annotator="Alice", note="a tag"),
+        record_of(run, annotator="Bob"),
+    )
+    assert chosen(v) == []
+    assert "disagreement" in v.page.inner_text("#clusters tr[aria-selected=true]")
+    v.page.fill("#annotator", "Alice")
+    v.page.locator("#verdict-note").focus()
+    assert chosen(v)[0].endswith("Clever Hans")
+    assert "Bob: valid" in v.page.inner_text("#verdict-status")
+    v.page.click("#pages a[data-page=summary]")
+    v.settled("spray.state.page === 'summary'")
+    page = v.page.inner_text("#page-summary")
+    for said in (
+        "1 disagreement",
+        "Clever Hans (Alice)",
+        "valid (Bob)",
+        "Alice: a tag",
+        "Alice, 2026-01-01; Bob, 2026-01-01",
+    ):
+        assert said in page, said
+
+
+def test_the_later_moment_holds_whatever_its_offset(visit, run):
+    early = record_of(run, verdict="clever_hans", time="2026-01-01T10:00:00+02:00")
+    take(visit, run, record_of(run, time="2026-01-01T09:00:00Z"), early)
+    assert chosen(visit)[0].endswith("valid")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"time": "zzzz not a time"},
+        {"time": "9031-01-01T00:00:00Z"},
+        {"time": 5},
+        {"note": {"x": 1}},
+        {"note": "x" * 10_001},
+        {"subject": "nonsense"},
+        {"verdict": "conflict"},
+        {"subject": ["finding"]},
+    ],
+)
+def test_hostile_fields_are_not_imported(visit, run, changes):
+    assert "Nothing was imported" in take(visit, run, record_of(run, 1), record_of(run) | changes)
+    assert records(visit) == []
+
+
+def test_an_imported_verdict_of_an_earlier_analysis_is_offered_at_once(visit, run):
+    given = record_of(run)
+    given["members"] = given["members"][1:]
+    given |= {"digest": stores.members_digest(given["members"]), "analysis": "0123456789ab"}
+    take(visit, run, given)
+    assert visit.state("spray.verdicts.inherited(spray.state.subject).record.annotator") == "A"
+
+
+def until(page, expression):
+    """Wait as ``Visit.settled`` does, in a tab that may lie behind another and so draws no frames."""
+    page.evaluate(
+        f"""() => new Promise((resolve, reject) => {{
+            const last = performance.now() + 15000;
+            const look = () => {{
+                if ({expression}) resolve(true);
+                else if (performance.now() > last) reject(new Error({json.dumps(expression)}));
+                else setTimeout(look, 20);
+            }};
+            look();
+        }})"""
+    )
+
+
+def test_two_tabs_keep_each_others_verdicts(browser, report, run):
+    one = Visit(browser, report.as_uri())
+    other = one.context.new_page()
+    other.goto(report.as_uri())
+    other.wait_for_selector("body.ready")
+    choose(one, "Clever Hans")
+    until(one.page, "spray.verdicts.all().length === 1")
+    until(other, "spray.verdicts.all().length === 1")
+    finding = run.analysis().findings()[1]
+    name = json.dumps(finding.name)
+    other.evaluate(f"spray.router.go({{group: {finding.group}, subject: {name}}})")
+    until(other, f"spray.state.subject?.key === {name}")
+    other.locator("#verdict-buttons").get_by_role("radio", name="valid").click()
+    until(one.page, "spray.verdicts.all().length === 2")
+    one.page.click("#verdict-undo")
+    until(other, "spray.verdicts.all().length === 1")
+    one.page.reload()
+    one.page.wait_for_selector("body.ready")
+    assert [word for word, _, _ in records(one)] == ["valid"]
+    one.close()
+
+
+@pytest.mark.parametrize("text", ["{}", "null", "no json {", '[{"time": 5}, null, 3]'])
+def test_damaged_storage_is_put_aside(visit, text):
+    place = "`spray:verdicts:${spray.report.store}`"
+    visit.state(f"localStorage.setItem({place}, {json.dumps(text)})")
+    visit.page.reload()
+    visit.page.wait_for_selector("body.ready")
+    choose(visit, "valid")
+    assert [word for word, _, _ in records(visit)] == ["valid"]
+    assert visit.state(f"localStorage.getItem({place} + ':damaged')") == text
+
+
+@pytest.fixture
+def served(browser, tmp_path):
+    """A store and a visit to its server, which runs in a thread of its own."""
+    import threading
+
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=90)
+    ready = threading.Event()
+    place = {}
+
+    def go():
+        import asyncio
+
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        place["server"] = start(run.path, port=0)
+        ready.set()
+        place["server"].io_loop.start()
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    assert ready.wait(30)
+    server = place["server"]
+    visit = Visit(browser, f"http://127.0.0.1:{server.port}/")
+    yield run, visit
+    visit.context.close()
+    server.io_loop.add_callback(server.io_loop.stop)
+    thread.join(20)
+    server.stop()
+
+
+STATUS = "document.getElementById('verdict-status').textContent"
+
+
+def test_what_could_not_be_saved_is_sent_once_the_server_is_back(served):
+    run, v = served
+    v.page.route("**/verdicts", lambda route: route.abort())
+    choose(v, "valid")
+    v.settled(f"{STATUS}.startsWith('Not saved')")
+    assert run.verdicts() == [] and v.state("spray.verdicts.unsent().length") == 1
+    v.page.unroute("**/verdicts")
+    v.state("spray.verdicts.refresh().then(() => null)")
+    assert [it.verdict for it in run.verdicts()] == ["valid"]
+    assert v.state("spray.verdicts.unsent().length") == 0
+
+
+def test_undo_at_the_server_withdraws(served):
+    run, v = served
+    choose(v, "valid")
+    v.settled(f"{STATUS} === 'Saved in the store.'")
+    v.page.click("#verdict-undo")
+    v.settled(f"{STATUS}.startsWith('Taken back')")
+    assert [it.verdict for it in run.verdicts()] == ["valid", "withdrawn"]
+    assert chosen(v) == [] and v.state("spray.verdicts.current(spray.state.subject)") is None
+
+
+def test_an_older_answer_does_not_replace_a_newer(served):
+    _, v = served
+    v.state(
+        """(() => { const fetched = window.fetch; window.fetch = async (...asked) => {
+            const answer = await fetched(...asked);
+            if (asked.length === 1 && !window.held) await new Promise((resolve) => (window.held = resolve));
+            return answer; }; window.polled = spray.verdicts.refresh(); })()"""
+    )
+    v.settled("window.held")
+    choose(v, "valid")
+    v.settled(f"{STATUS} === 'Saved in the store.'")
+    v.state("(window.held(), window.polled.then(() => null))")
+    assert v.state("spray.report.verdicts.length") == 1
