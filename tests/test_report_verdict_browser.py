@@ -182,11 +182,15 @@ def test_hostile_fields_are_not_imported(visit, run, changes):
     assert records(visit) == []
 
 
-def test_an_imported_verdict_of_an_earlier_analysis_is_offered_at_once(visit, run):
-    given = record_of(run)
-    given["members"] = given["members"][1:]
-    given |= {"digest": stores.members_digest(given["members"]), "analysis": "0123456789ab"}
-    take(visit, run, given)
+def test_an_imported_verdict_of_an_earlier_analysis_is_matched_in_classes_not_opened_yet(visit, run):
+    findings = run.analysis().findings()
+    number = next(i for i, finding in enumerate(findings) if finding.group != findings[0].group)
+    for place in (0, number):
+        given = record_of(run, place, key=f"c{findings[place].group}.f99", analysis="0123456789ab")
+        given["members"] = given["members"][1:]
+        take(visit, run, given | {"digest": stores.members_digest(given["members"])})
+    nearest = visit.state("Object.values(spray.report.overlaps).map(([key]) => key)")
+    assert nearest == [findings[0].name, findings[number].name]
     assert visit.state("spray.verdicts.inherited(spray.state.subject).record.annotator") == "A"
 
 

@@ -95,6 +95,7 @@ spray.panel({
     if (!file) return;
     try {
       const fresh = spray.verdicts.take(await file.text());
+      await spray.verdicts.seek(fresh);
       const refused = [];
       for (const record of fresh) if (await spray.verdicts.send(record)) refused.push(record);
       const told = fresh.length === 1 ? "1 verdict imported." : `${fresh.length} verdicts imported.`;

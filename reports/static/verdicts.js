@@ -137,6 +137,15 @@ spray.verdicts = (() => {
     }
   }
 
+  /** Look for what records of an earlier analysis mean in the classes that their keys name ("c6.f0"), opened or not. */
+  async function seek(records) {
+    const known = present();
+    const lost = records.filter((record) => record.subject !== "sample" && !known.has(about(record)));
+    const classes = new Set(lost.map(({ key }) => /^c(\d+)\./.exec(key)?.[1]));
+    for (const group of report.groups.filter(({ index }) => classes.has(String(index)))) match(group, await spray.chunk(group.index));
+    if (lost.length) tell();
+  }
+
   /** Records that hold for nothing in this analysis, with the nearest subject known: shown, never dropped. */
   function orphans() {
     const known = present();
@@ -271,7 +280,7 @@ spray.verdicts = (() => {
     return spray.sha256(sorted.map((id) => `${JSON.stringify(id).replace(/[^ -~]/g, escape)}\n`).join(""));
   }
 
-  return { symbols, choices, all, said, saidOfSample, current, ofSample, inherited, match, orphans, about, give, send, refresh, served, unsent, undo, text, take, digest, isKept: () => kept, canUndo: () => steps.length > 0 };
+  return { symbols, choices, all, said, saidOfSample, current, ofSample, inherited, match, seek, orphans, about, give, send, refresh, served, unsent, undo, text, take, digest, isKept: () => kept, canUndo: () => steps.length > 0 };
 })();
 
 /** SHA-256 (FIPS 180-4) of a text in UTF-8, as hex. The browser's own is missing on plain http. */
