@@ -40,11 +40,14 @@ class CAV:
         estimator: gives the filter w, which reads the artifact.
         pattern: v, along which it is written, is the "signal", or the same as the "filter".
         against: samples with the artifact against the rest of its "class", or "all" clean samples.
+        samples: at most so many clean ones, drawn by ``seed``.
     """
 
     estimator: Estimator = field(default_factory=Ridge)
     pattern: Literal["signal", "filter"] = "signal"
     against: Literal["class", "all"] = "class"
+    samples: int = 2000
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.pattern not in ("signal", "filter") or self.against not in ("class", "all"):
@@ -79,8 +82,8 @@ def vectors(
     model: nn.Module, sites: list[Site], shop: Workshop, step: CAV
 ) -> Iterator[Vector | CorrectionError]:
     """The direction at every site, in order, or why there is none; one pass over the samples serves all sites."""
-    split, most = shop.split, 2000
-    rng = np.random.default_rng(3)
+    split, most = shop.split, step.samples
+    rng = np.random.default_rng([step.seed, 3])
     parts = {
         "fit": split.artifact_fit,
         "held": split.artifact_held,

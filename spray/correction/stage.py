@@ -147,7 +147,7 @@ def step_of(
         if given and part is None:
             raise CorrectionError(f"'{method}' has no {', '.join(given)}: leave it out.")
         if part is not None:
-            changes[name] = replace(part, **given, **({"seed": seed} if name == "tuning" else {}))
+            changes[name] = replace(part, **given, seed=seed)
     return cast(Correction, replace(cast("Any", step), **changes))
 
 
