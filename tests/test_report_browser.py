@@ -541,7 +541,9 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_it(run, visit):
     first = v.page.locator("#verdict-buttons [role=radio]").first
     first.focus()
     v.page.keyboard.press("ArrowRight")
-    assert v.page.locator("#verdict-buttons [aria-checked=true]").count() == 0, "arrows move, and judge nothing"
+    assert v.page.locator("#verdict-buttons [aria-checked=true]").count() == 0, (
+        "arrows move, and judge nothing"
+    )
     v.page.keyboard.press("Enter")
     assert v.page.locator("#verdict-buttons [aria-checked=true]").inner_text().endswith("valid")
 
