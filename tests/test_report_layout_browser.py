@@ -228,3 +228,12 @@ def test_the_card_of_a_tile_opens_for_the_keyboard_too(visit):
     assert v.page.locator("#hover").is_visible()
     v.page.keyboard.press("Shift+Tab")
     assert not v.page.locator("#hover").is_visible()
+
+
+def test_a_verdict_in_the_table_is_not_cut_off(visit):
+    v = visit()
+    v.page.locator("#verdict-buttons [data-value=clever_hans]").click()
+    cell = v.page.locator("#clusters td.given").first.bounding_box()
+    table = v.page.locator("#panel-clusters .scroll").bounding_box()
+    assert cell["x"] + cell["width"] <= table["x"] + table["width"] + 1
+    assert v.page.get_attribute("#facts", "title") == v.page.inner_text("#facts")

@@ -124,7 +124,7 @@ spray.part = (name, value) => {
   return spray.element(
     "div",
     { title: measured ? `${spray.words(name)}: ${value}` : `${spray.words(name)}: not measured` },
-    spray.element("dt", {}, spray.words(name)),
+    spray.element("dt", { title: spray.words(name) }, spray.words(name)),
     spray.element("dd", {}, spray.element("span", { class: "meter" }, spray.element("i", { style: { width } })), spray.element("span", { class: "number" }, said)),
   );
 };

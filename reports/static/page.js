@@ -39,7 +39,10 @@ spray.panel({
       }
       document.getElementById("display").classList.toggle("idle", state.page === "about");
     }
-    if (changed.has("analysis")) document.getElementById("facts").textContent = spray.factLine();
+    if (changed.has("analysis")) {
+      const facts = document.getElementById("facts");
+      facts.textContent = facts.title = spray.factLine(); // the title has what a narrow window cuts
+    }
     if (changed.has("view")) spray.choose(document.getElementById("view"), state.view);
     if (changed.has("map") || changed.has("theme")) spray.tiles.bar(document.getElementById("bar"));
   },
