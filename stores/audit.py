@@ -77,16 +77,20 @@ class _Check:
             yield self._done(Problem(key, "litter", "left by a writer that died"))
 
     def _leases(self) -> Iterator[Problem]:
-        for unit, holder in self.ledger.leases().items():
-            if holder is not None and holder.here:
+        for lease in self.ledger.leases():
+            if lease.holder is not None and lease.holder.here:
                 continue  # being written right now
             if self.repair:
-                self.ledger.release(unit)
-            if holder is None:
-                yield self._done(Problem(unit, "lease", "claimed by a writer that died"))
+                self.floor.delete(lease.key)
+            if lease.holder is None:
+                yield self._done(Problem(lease.unit, "lease", "claimed by a writer that died"))
             else:
                 yield self._done(
-                    Problem(unit, "held", f"claimed by {holder}; if that is gone, --repair releases it")
+                    Problem(
+                        lease.unit,
+                        "held",
+                        f"claimed by {lease.holder}; if that is gone, --repair releases it",
+                    )
                 )
 
     def _tables(self) -> Iterator[Problem]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +84,16 @@ class Claim:
 
     unit: str
     token: str
-    generation: int
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What lies in the store for a claim. No other lease ever has the same key."""
+
+    key: str
+    unit: str
+    holder: Owner | None
+    """None where the owner is gone."""
 
 
 class Ledger:
@@ -99,23 +110,33 @@ class Ledger:
         Writing a committed unit again with the same bytes restores the files; with others it is refused.
 
         Raises:
-            StoreBusy: another owner is writing the unit.
-            StoreError: the unit was committed before with other bytes.
+            StoreBusy: another owner is writing the unit, or the claim was released by somebody else.
+            StoreError: the unit was committed before with other bytes, or the claim is on another unit.
         """
+        if claim is not None and claim.unit != unit:
+            raise StoreError(
+                f"{self.floor.url}: the claim is on {claim.unit}, so {unit} is not written under it."
+            )
         records = {key: fingerprint(data) for key, data in sorted(files.items())}
         commit = Commit(unit, records, content)
-        with contextlib.nullcontext(claim) if claim else self.claim(unit):
+        with contextlib.nullcontext(claim) if claim else self.claim(unit) as held:
+            self._refuse_if_lost(held)
             before = self.commit(unit)
-            if before is not None and before.to_bytes() != commit.to_bytes():
-                raise StoreError(
-                    f"{self.floor.url}: {unit} is committed already, with other content. What is committed "
-                    "stays: write to another table or analysis, or to a new store."
-                )
+            self._refuse_if_other(before, commit)
             for key, data in files.items():
                 if before is None or not self._intact(key, records[key]):
                     self.floor.put(key, data)
             if before is None:
-                self.floor.create(self._key(unit), commit.to_bytes())
+                self._refuse_if_lost(held)
+                if not self.floor.create(self._key(unit), commit.to_bytes()):
+                    self._refuse_if_other(self.commit(unit), commit)
+
+    def _refuse_if_other(self, before: Commit | None, commit: Commit) -> None:
+        if before is not None and before.to_bytes() != commit.to_bytes():
+            raise StoreError(
+                f"{self.floor.url}: {commit.unit} is committed already, with other content. What is committed "
+                "stays: write to another table or analysis, or to a new store."
+            )
 
     def commit(self, unit: str) -> Commit | None:
         """The commit record of a unit, None where there is none yet.
@@ -170,8 +191,9 @@ class Ledger:
     def claim(self, unit: str) -> Iterator[Claim]:
         """Hold the right to write a unit.
 
-        Leases are numbered: a lease left by an owner that died is never removed but outnumbered, by creating
-        the next number, which only one successor can.
+        Whoever wants a unit lays down a lease of his own, under a key that nobody uses again, and only then
+        looks who else has one: of two, the later sees the earlier (Dekker's flags). One who sees another living
+        one takes his own back. So whoever removes a lease that he found dead can never hit its successor.
 
         Raises:
             StoreBusy: a living owner, or one on another machine, holds it.
@@ -181,83 +203,86 @@ class Ledger:
             yield claim
         finally:
             _held.discard(claim.token)
-            self._release(unit, claim.generation)
+            self.floor.delete(_lease(unit, claim.token))
 
-    def release(self, unit: str) -> None:
-        """Remove every lease of a unit, whoever holds it: only for an owner that is known to be gone."""
-        self._release(unit, max(self._generations(unit), default=-1))
+    def release(self, unit: str, owner: Owner | None = None) -> None:
+        """Remove the leases of a unit (of one owner only, if given): only for one that is known to be gone.
 
-    def leases(self) -> dict[str, Owner | None]:
-        """Units with a lease, and who holds each; None where the owner is gone."""
-        holders = {}
-        for name in self.floor.names(LEASES):
-            unit = self._lease_record(f"{LEASES}/{name}").get("unit")
-            if isinstance(unit, str):
-                holders[unit] = self._holder(unit, max(self._generations(unit), default=0))
-        return holders
+        Should he live all the same, his claim is lost and his next write refused.
+        """
+        for lease in self._leases_of(unit):
+            if owner is None or (lease.holder is not None and lease.holder.mark == owner.mark):
+                self.floor.delete(lease.key)
+
+    def leases(self) -> list[Lease]:
+        """Every lease, and who holds it."""
+        return self._leases(self.floor.names(LEASES))
 
     def sweep(self) -> None:
         """Remove what dead writers left: temporary files and leases."""
         for key in self.floor.litter():
             self.floor.delete(key)
-        for unit, holder in self.leases().items():
-            if holder is None:
-                self.release(unit)
+        for lease in self.leases():
+            if lease.holder is None:
+                self.floor.delete(lease.key)
 
     def _acquire(self, unit: str) -> Claim:
-        me, token = Owner.me(), secrets.token_hex(8)
-        _held.add(token)
+        me, claim = Owner.me(), Claim(unit, secrets.token_hex(8))
+        record: dict[str, Json] = {
+            "unit": unit,
+            "machine": me.machine,
+            "pid": me.pid,
+            "start": me.start,
+            "host": me.host,
+            "token": claim.token,
+        }
+        mine = _lease(unit, claim.token)
+        _held.add(claim.token)
         try:
-            while True:
-                generation = max(self._generations(unit), default=-1)
-                holder = None if generation < 0 else self._holder(unit, generation)
-                if holder is not None:
-                    raise StoreBusy(
-                        f"{self.floor.url}: {unit} is being written by {holder}. Wait for it; if it is gone "
-                        "for good, `spray check --repair` releases it."
-                    )
-                lease: dict[str, Json] = {
-                    "unit": unit,
-                    "machine": me.machine,
-                    "pid": me.pid,
-                    "start": me.start,
-                    "host": me.host,
-                    "token": token,
-                }
-                if self.floor.create(_lease(unit, generation + 1), canonical_json(lease).encode()):
-                    return Claim(unit, token, generation + 1)
+            for attempt in itertools.count(1):
+                self._refuse_if_held(unit)
+                self.floor.put(mine, canonical_json(record).encode())
+                others = [lease for lease in self._leases_of(unit) if lease.key != mine]
+                if all(lease.holder is None for lease in others):
+                    for lease in others:
+                        self.floor.delete(lease.key)
+                    return claim
+                # Two came at once and may both give way; who comes again after an uneven pause finds it free.
+                self.floor.delete(mine)
+                time.sleep(secrets.randbelow(1 + min(attempt, 20)) / 1000)
         except BaseException:
-            _held.discard(token)
+            _held.discard(claim.token)
+            self.floor.delete(mine)
             raise
+        raise AssertionError  # the count does not end
 
-    def _generations(self, unit: str) -> list[int]:
-        prefix = f"{safe_key(unit)}-"
-        numbers = (name.removeprefix(prefix) for name in self.floor.names(LEASES) if name.startswith(prefix))
-        return sorted(int(number) for number in numbers if number.isdecimal())
+    def _refuse_if_held(self, unit: str) -> None:
+        for lease in self._leases_of(unit):
+            if lease.holder is not None:
+                raise StoreBusy(
+                    f"{self.floor.url}: {unit} is being written by {lease.holder}. Wait for it; if it is gone "
+                    "for good, `spray check --repair` releases it."
+                )
 
-    def _holder(self, unit: str, generation: int) -> Owner | None:
-        """Who holds a lease; None where the owner is gone, or the lease is."""
-        lease = self._lease_record(_lease(unit, generation))
-        try:
-            owner = Owner(lease["machine"], lease["pid"], lease["start"], lease["host"])
-            token = lease["token"]
-        except KeyError:
-            return None
-        if owner.mark == Owner.me().mark:
-            return owner if token in _held else None
-        return owner if owner.alive else None
+    def _refuse_if_lost(self, claim: Claim) -> None:
+        if self.floor.size(_lease(claim.unit, claim.token)) is None:
+            raise StoreBusy(
+                f"{self.floor.url}: the claim on {claim.unit} is not held any more, so another process may be writing "
+                "it; `spray check --repair` while a stage runs would release it. Nothing was committed: run the "
+                "stage again."
+            )
 
-    def _lease_record(self, key: str) -> dict[str, Any]:
-        try:
-            record = json.loads(self.floor.read(key) or b"")
-        except ValueError:
-            return {}
-        return record if isinstance(record, dict) else {}
+    def _leases_of(self, unit: str) -> list[Lease]:
+        key = safe_key(unit)
+        return self._leases(name for name in self.floor.names(LEASES) if name.rpartition("-")[0] == key)
 
-    def _release(self, unit: str, generation: int) -> None:
-        for older in self._generations(unit):
-            if older <= generation:
-                self.floor.delete(_lease(unit, older))
+    def _leases(self, names: Iterable[str]) -> list[Lease]:
+        found = []
+        for name in names:
+            data = self.floor.read(f"{LEASES}/{name}")
+            if data is not None:  # else it was released since it was listed
+                found.append(_judged(f"{LEASES}/{name}", data))
+        return found
 
     def _intact(self, key: str, expected: tuple[int, str]) -> bool:
         data = self.floor.read(key)
@@ -268,5 +293,17 @@ class Ledger:
         return f"{COMMITS}/{unit}{_COMMIT}"
 
 
-def _lease(unit: str, generation: int) -> str:
-    return f"{LEASES}/{safe_key(unit)}-{generation}"
+def _lease(unit: str, token: str) -> str:
+    return f"{LEASES}/{safe_key(unit)}-{token}"
+
+
+def _judged(key: str, data: bytes) -> Lease:
+    """A lease as it stands now. It is written whole, so one that cannot be read is nobody's."""
+    try:
+        record = json.loads(data)
+        unit, token = str(record["unit"]), record["token"]
+        owner = Owner(str(record["machine"]), int(record["pid"]), int(record["start"]), str(record["host"]))
+    except (ValueError, KeyError, TypeError):
+        return Lease(key, key, None)
+    alive = token in _held if owner.mark == Owner.me().mark else owner.alive
+    return Lease(key, unit, owner if alive else None)

@@ -17,6 +17,7 @@ from stores.errors import Damaged, StoreError, Uncommitted
 from stores.floor import Floor
 from stores.ledger import Claim, Commit, Ledger
 from stores.names import safe_key
+from stores.owners import Owner
 from stores.provenance import Json, Provenance, to_json
 from stores.schema import Column
 from stores.values import clean
@@ -126,10 +127,10 @@ class Table:
         self._check_writable()
         return self._ledger.claim(self._unit(shard))
 
-    def release(self, shard: int) -> None:
-        """Remove the claim on a shard of an owner that is known to be gone, such as a killed worker."""
+    def release(self, shard: int, owner: Owner | None = None) -> None:
+        """Remove the claim on a shard (of one owner only, if given) of one known to be gone, as a killed worker."""
         self._check_writable()
-        self._ledger.release(self._unit(shard))
+        self._ledger.release(self._unit(shard), owner)
 
     def write(
         self,

@@ -1,12 +1,15 @@
 """The ledger and the floors below it: one writer per unit, written once, and nothing read that is not committed."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,7 +73,7 @@ def test_a_unit_counts_once_committed(floor: Floor) -> None:
     ledger.write("t/0", {"t/0": b"data"}, {"rows": [0, 4]})
     commit, files = ledger.read("t/0")
     assert (commit.content, files, ledger.units("t")) == ({"rows": [0, 4]}, {"t/0": b"data"}, ["0"])
-    assert ledger.leases() == {}
+    assert ledger.leases() == []
 
 
 def test_the_same_again_heals_and_other_bytes_are_refused(floor: Floor) -> None:
@@ -93,7 +96,7 @@ def test_a_claim_keeps_others_out(floor: Floor) -> None:
         other.write("t/1", {}, {})
         ledger.write("t/0", {"t/0": b"x"}, {}, claim)
     other.write("t/0", {"t/0": b"x"}, {})
-    assert ledger.leases() == {}
+    assert ledger.leases() == []
 
 
 def test_the_claim_of_a_dead_process_is_taken_over(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,11 +105,10 @@ def test_the_claim_of_a_dead_process_is_taken_over(floor: Floor, monkeypatch: py
     abandoned.__enter__()
     be_reborn(monkeypatch)
     ledger = Ledger(floor)
-    assert ledger.leases() == {"t/0": None}
-    with ledger.claim("t/0") as claim, pytest.raises(stores.StoreBusy):
-        assert claim.generation == 1
+    assert [(lease.unit, lease.holder) for lease in ledger.leases()] == [("t/0", None)]
+    with ledger.claim("t/0"), pytest.raises(stores.StoreBusy):
         ledger.write("t/0", {}, {})
-    assert ledger.leases() == {}
+    assert ledger.leases() == []
 
 
 def test_the_claim_of_another_machine_is_respected(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,3 +213,189 @@ def test_leases_name_their_owner_and_nothing_secret(tmp_path: Path) -> None:
     with Ledger(floor).claim("a/b"):
         [lease] = [json.loads(data) for key, data in contents(tmp_path).items() if "leases" in key]
     assert set(lease) == {"unit", "machine", "pid", "start", "host", "token"} and lease["pid"] == os.getpid()
+
+
+class Turns:
+    """Actors, each a thread, of which one at a time does one operation on the floor, in an order that is given."""
+
+    def __init__(self, order: random.Random) -> None:
+        self.order = order
+        self.changed = threading.Condition()
+        self.waiting: set[str] = set()
+        self.turn: str | None = None
+
+    def wait(self) -> None:
+        """Called by an actor before each operation."""
+        me = threading.current_thread().name
+        with self.changed:
+            self.waiting.add(me)
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.turn == me)
+            self.turn = None
+            self.waiting.remove(me)
+
+    def play(self, *actors: Callable[[], object]) -> None:
+        threads = {f"actor {number}": actor for number, actor in enumerate(actors)}
+        errors: list[BaseException] = []
+
+        def run(name: str, actor: Callable[[], object]) -> None:
+            try:
+                actor()
+            except BaseException as error:  # told by the main thread
+                errors.append(error)
+            with self.changed:
+                del threads[name]
+                self.changed.notify_all()
+
+        started = [threading.Thread(target=run, args=item, name=item[0]) for item in threads.items()]
+        for thread in started:
+            thread.start()
+        with self.changed:
+            while threads:
+                self.changed.wait_for(lambda: self.turn is None and self.waiting == set(threads))
+                if threads:
+                    self.turn = self.order.choice(sorted(self.waiting))
+                    self.changed.notify_all()
+        for thread in started:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+
+class Stepped(LocalFloor):
+    """A floor on which every operation waits for its turn."""
+
+    def __init__(self, root: Path, turns: Turns) -> None:
+        super().__init__(root)
+        self.turns = turns
+
+    def read(self, key: str) -> bytes | None:
+        self.turns.wait()
+        return super().read(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.turns.wait()
+        super().put(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        self.turns.wait()
+        return super().create(key, data)
+
+    def delete(self, key: str) -> None:
+        self.turns.wait()
+        super().delete(key)
+
+    def names(self, prefix: str) -> list[str]:
+        self.turns.wait()
+        return super().names(prefix)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_one_holder_in_whatever_order_the_steps_of_several_come(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    be_reborn(monkeypatch)
+    Ledger(LocalFloor(tmp_path)).claim("t/0").__enter__()
+    be_reborn(monkeypatch)  # a dead one's lease is in the way as well
+    turns = Turns(random.Random(seed))
+    holders, overlaps, held = [0], [0], [0]
+
+    def work() -> None:
+        ledger = Ledger(Stepped(tmp_path, turns))
+        for _ in range(3):
+            with contextlib.suppress(stores.StoreBusy), ledger.claim("t/0"):
+                overlaps[0] += holders[0]
+                holders[0] += 1
+                ledger.floor.read("anything")  # others have their turns meanwhile
+                ledger.floor.read("anything")
+                holders[0] -= 1
+                held[0] += 1
+
+    turns.play(work, work, work, Ledger(Stepped(tmp_path, turns)).sweep)
+    assert overlaps == [0] and held[0] > 0
+    assert Ledger(LocalFloor(tmp_path)).leases() == []
+
+
+def test_of_two_that_come_at_once_one_gets_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    for seed in range(20):
+        turns = Turns(random.Random(seed))
+        won: list[str] = []
+
+        def attempt(turns: Turns = turns, won: list[str] = won) -> None:
+            with contextlib.suppress(stores.StoreBusy):
+                won.append(Ledger(Stepped(tmp_path, turns))._acquire("t/0").token)
+
+        turns.play(attempt, attempt)
+        assert len(won) == 1
+        Ledger(LocalFloor(tmp_path)).release("t/0")
+
+
+def test_a_writer_that_starts_between_another_s_look_and_its_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ends between the second's listing and its look at the lease; a third starts right then."""
+    first, second, third = (Ledger(LocalFloor(tmp_path)) for _ in range(3))
+    ending, starting = first.claim("t/0"), third.claim("t/0")
+    ending.__enter__()
+    listed = LocalFloor.names
+
+    def names(floor: LocalFloor, prefix: str) -> list[str]:
+        found = listed(floor, prefix)
+        if floor is second.floor:
+            monkeypatch.setattr(LocalFloor, "names", listed)
+            ending.__exit__(None, None, None)
+            starting.__enter__()
+        return found
+
+    monkeypatch.setattr(LocalFloor, "names", names)
+    with pytest.raises(stores.StoreBusy), second.claim("t/0"):
+        pass
+    assert [lease.holder for lease in second.leases()] == [Owner.me()]
+
+
+def test_a_sweep_spares_the_successor_of_the_dead_one_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_reborn(monkeypatch)
+    Ledger(LocalFloor(tmp_path)).claim("t/0").__enter__()
+    be_reborn(monkeypatch)
+    sweeper, successor = Ledger(LocalFloor(tmp_path)), Ledger(LocalFloor(tmp_path))
+    found = sweeper.leases()
+    with successor.claim("t/0"):
+        monkeypatch.setattr(sweeper, "leases", lambda: found)
+        sweeper.sweep()
+        with pytest.raises(stores.StoreBusy):
+            sweeper.write("t/0", {}, {})
+
+
+def test_who_lost_his_claim_writes_nothing_more(floor: Floor) -> None:
+    ledger, other = Ledger(floor), Ledger(floor)
+    with ledger.claim("t/0") as claim:
+        other.release("t/0", dataclasses.replace(Owner.me(), pid=1))
+        ledger.write("t/0", {"t/0": b"mine"}, {}, claim)
+    with ledger.claim("t/1") as claim:
+        with pytest.raises(stores.StoreError, match="claim is on t/1"):
+            ledger.write("t/2", {}, {}, claim)
+        other.release("t/1")
+        other.write("t/1", {"t/1": b"other"}, {})
+        with pytest.raises(stores.StoreBusy, match="not held any more"):
+            ledger.write("t/1", {"t/1": b"mine"}, {}, claim)
+    assert ledger.read("t/1")[1] == {"t/1": b"other"}
+
+
+def test_a_commit_that_came_first_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, other = Ledger(LocalFloor(tmp_path)), Ledger(LocalFloor(tmp_path))
+    create = LocalFloor.create
+
+    def late(floor: LocalFloor, key: str, data: bytes) -> bool:
+        monkeypatch.setattr(LocalFloor, "create", create)
+        ledger.release("t/0")
+        other.write("t/0", {"t/0": b"other"}, {})
+        return create(floor, key, data)
+
+    monkeypatch.setattr(LocalFloor, "create", late)
+    with pytest.raises(stores.StoreError, match="committed already, with other content"):
+        ledger.write("t/0", {"t/0": b"mine!"}, {})
+    assert ledger.read("t/0")[1] == {"t/0": b"other"}
