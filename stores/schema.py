@@ -182,7 +182,7 @@ def content_of(attributes: Any, kind: str, where: str) -> dict[str, Any] | None:
     if not isinstance(record, Mapping) or record.get("type") != kind:
         return None
     version = record.get("version")
-    if version not in READABLE:
+    if type(version) is not int or version not in READABLE:  # True and 1.0 equal 1
         raise UnknownVersion(
             f"{where}: the {kind} has format version {version!r}; this reader knows "
             f"{', '.join(map(str, sorted(READABLE)))}. It was left untouched: upgrade spray-audit to read it."

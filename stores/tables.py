@@ -317,6 +317,11 @@ class Table:
             commit = self._ledger.commit(self._unit(shard))
             if commit is None:
                 raise Uncommitted(f"{self._floor.url}: shard {shard} of {self.name!r} is not written yet.")
+            if commit.unit != self._unit(shard):
+                raise Damaged(
+                    f"{self._floor.url}: the commit record of shard {shard} of {self.name!r} is that of "
+                    f"{commit.unit}. `spray check --repair` sets it aside, and running the stage again redoes it."
+                )
             if commit.content["provenance"] != self.provenance.id:
                 raise Damaged(
                     f"{self._floor.url}: shard {shard} of {self.name!r} was committed for another "

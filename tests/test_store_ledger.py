@@ -20,6 +20,7 @@ from stores.floor import Floor, LocalFloor
 from stores.ledger import Ledger
 from stores.owners import Owner
 from stores.remote import ObjectFloor, remote_floor
+from stores.schema import content_of
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -399,3 +400,20 @@ def test_a_commit_that_came_first_is_compared(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(stores.StoreError, match="committed already, with other content"):
         ledger.write("t/0", {"t/0": b"mine!"}, {})
     assert ledger.read("t/0")[1] == {"t/0": b"other"}
+
+
+def test_a_commit_record_of_another_shard_is_not_read(tmp_path: Path) -> None:
+    table = new_table(new_run(tmp_path / "run.zarr"))
+    for shard in (0, 1):
+        table.write(shard, values(table.shards[shard]))
+    commits = tmp_path / "run.zarr/ledger/commits/relevance/test"
+    (commits / "1.json").write_bytes((commits / "0.json").read_bytes())
+    with pytest.raises(stores.Damaged, match="is that of relevance/test/0"):
+        stores.open(tmp_path / "run.zarr").table("relevance/test").read("score", rows=[5])
+
+
+@pytest.mark.parametrize("version", [[1], {}, True, 1.0, "1", None])
+def test_a_version_that_is_no_number_known_is_refused(version: object) -> None:
+    record = {"spray": {"type": "run", "version": version}}
+    with pytest.raises(stores.UnknownVersion):
+        content_of(record, "run", "here")
