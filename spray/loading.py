@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ def _load_file(path: Path, spec: str) -> object:
         raise SpecError(f"'{spec}': {path} cannot be imported as Python.")
     module = importlib.util.module_from_spec(module_spec)
     # Registered, so that classes in the file can be found again by DataLoader workers.
+    before = frozenset(sys.modules)
     sys.modules[name] = module
     sys.path.insert(0, str(path.resolve().parent))
     try:
@@ -76,7 +77,20 @@ def _load_file(path: Path, spec: str) -> object:
         raise
     finally:
         sys.path.remove(str(path.resolve().parent))
+    _carry_whole(path.resolve().parent, sys.modules.keys() - before)
     return module
+
+
+def _carry_whole(folder: Path, names: Collection[str]) -> None:
+    """Have workers of a cluster, who cannot import these modules of a folder, be sent their classes with objects."""
+    try:
+        cloudpickle = importlib.import_module("cloudpickle")
+    except ImportError:  # then there is no cluster either
+        return
+    for module in (sys.modules[name] for name in names):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).resolve().parent == folder:
+            cloudpickle.register_pickle_by_value(module)
 
 
 def _load_module(name: str, spec: str) -> object:

@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 from audit_tools import Images, contents, tiny_model
+from click.testing import CliRunner
 from store_tools import s3_server
 
 import stores
 from spray.attribution import Attribution, attribute_dataset, attribute_share
 from spray.attribution.cluster import POISON, attribute_on
 from spray.attribution.launch import cluster, slurm
+from spray.cli import main
 from spray.engine.errors import AttributionError
+from stores import owners
 
 STEP = Attribution(block=4, grid=5, thumbnails=8)
 TABLE = "relevance/epsilon_plus_flat"
@@ -90,6 +93,45 @@ def test_a_worker_killed_half_way_loses_nothing(client: Any, alone: Path, tmp_pa
     assert sorted(it["shard"] for it in told(tmp_path / "run.zarr", "shard")) == [0, 1, 2, 3, 4]
 
 
+class Elsewhere(Deadly):
+    """The worker that reads a sample is on a machine of its own, of which others cannot tell what lives there."""
+
+    def __getitem__(self, row: int) -> object:
+        if multiprocessing.parent_process() is not None:
+            on_its_own_machine()
+        return super().__getitem__(row)
+
+
+def on_its_own_machine() -> None:
+    name = f"node{os.getpid()}"
+    owners._machine = lambda: name  # type: ignore[assignment]
+    owners._me.cache_clear()
+
+
+@pytest.mark.parametrize("failures", [0, 3], ids=["told", "tried again by the scheduler"])
+def test_a_worker_killed_on_another_machine_loses_nothing(alone: Path, tmp_path: Path, failures: int) -> None:
+    pytest.importorskip("distributed", reason="dask's distributed is not installed")
+    with cluster("local:2") as client:
+        client.run(on_its_own_machine)
+        client.run_on_scheduler(allow, failures=failures)
+        attribute_on(
+            client, tiny_model(), Elsewhere((13,), once=tmp_path / "died"), tmp_path / "run.zarr", STEP
+        )
+    assert contents(tmp_path / "run.zarr") == contents(alone)
+    assert (tmp_path / "died").exists()
+
+
+def allow(dask_scheduler: Any, failures: int) -> None:
+    dask_scheduler.allowed_failures = failures
+
+
+def test_what_somebody_else_writes_is_not_taken_from_him(client: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run.zarr"
+    run = attribute_share(tiny_model(), Images(), out, STEP, share=0, of=2)
+    with run.table(TABLE).claim(3), pytest.raises(stores.StoreBusy, match="is being written by"):
+        attribute_on(client, tiny_model(), Images(), out, STEP)
+
+
 def told(store: Path | str, event: str) -> list[dict[str, Any]]:
     """The log's lines of one event."""
     lines = [line for path in Path(f"{store}.log").iterdir() for line in path.read_text().splitlines()]
@@ -126,6 +168,47 @@ def test_workers_write_to_a_remote_store(alone: Path, monkeypatch: pytest.Monkey
     with s3_server(monkeypatch) as bucket, cluster("local:2") as workers:
         run = attribute_on(workers, tiny_model(), Images(), f"{bucket}/run.zarr", STEP)
         assert {key: run.floor.read(key) for key in run.floor.sizes("")} == contents(alone)
+
+
+SPEC = """
+import torch
+from torch import nn
+from beside import Noise
+
+class Net(nn.Sequential):
+    pass
+
+def model():
+    torch.manual_seed(0)
+    return Net(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2)).eval()
+
+def load():
+    return Noise()
+"""
+BESIDE = """
+import torch
+
+class Noise:
+    classes = ["cat", "dog"]
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, row):
+        return torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(row)), row % 2
+"""
+
+
+def test_classes_of_a_spec_file_and_of_its_neighbour_reach_the_workers(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="dask's distributed is not installed")
+    (tmp_path / "spec.py").write_text(SPEC)
+    (tmp_path / "beside.py").write_text(BESIDE)
+    options = ["--model", f"{tmp_path}/spec.py:model", "--data", f"{tmp_path}/spec.py:load", "--block", "4"]
+    for name, more in (("one", []), ("two", ["--cluster", "local:1"])):
+        command = ["attribute", *options, "--device", "cpu", "--quiet", "--out", str(tmp_path / name), *more]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 def test_errors_of_workers_reach_the_caller(client: Any, alone: Path) -> None:

@@ -1,7 +1,8 @@
 """Attribution on the workers of Dask distributed.
 
 The store's ledger is the only truth: a task writes one shard and returns its number. A worker that dies loses the
-shard in flight, which is done again; a shard that kills two workers is searched for the rows that do it, and these
+shard in flight, which is done again once its claim, whose owner may be on a machine that tells nothing, is released; a
+shard that kills two workers is searched for the rows that do it, and these
 become failed rows, by number, without being read again.
 """
 
@@ -29,7 +30,8 @@ from spray.data import AuditData, Sample, as_audit_data, known_label
 from spray.engine.errors import AttributionError
 from spray.journal import Journal, journal
 from spray.progress import Report, silent
-from stores import Run
+from stores import Run, StoreBusy
+from stores.owners import Owner
 
 POISON = "every process that worked on it died"
 _PATIENCE = 2
@@ -236,12 +238,30 @@ class _Driver:
                     completed.add(future)
                 future = next(completed)
                 shard, error = running.pop(future), future.exception()
-                if error is not None and not self._killed(error):
-                    raise error
+                if error is not None:
+                    # A scheduler that tries again by itself lets the next worker find the claim of the dead one.
+                    if not self._killed(error) and not isinstance(error, StoreBusy):
+                        raise error
+                    self._release(shard)
                 yield shard, future.result() if error is None else None, error is not None
         finally:
             for future in running:
                 future.cancel()
+
+    def _release(self, shard: int) -> None:
+        """Remove what workers of this job claim of a shard whose task has ended: none that lives holds it any more.
+
+        Raises:
+            stores.StoreBusy: somebody else is writing it.
+        """
+        run = stores.open(self.job.out, "r+")
+        owners = {Owner.from_mark(mark) for _, mark in self.client.get_events(_topic(self.job.key))}
+        for table in (run.table(name) for name in run.tables()):
+            if shard in table.missing():
+                for owner in owners:
+                    table.release(shard, owner)
+                with table.claim(shard):
+                    pass
 
     def _submit(self, task: Callable[..., Any], *arguments: Any) -> Any:
         return self.client.submit(task, self.job.key, self.poison, *arguments, pure=False, retries=0)
@@ -256,6 +276,11 @@ class _Driver:
         )
 
 
+def _topic(key: str) -> str:
+    """Name of a job's plugin, and of the scheduler's list of its workers."""
+    return f"spray-{key}"
+
+
 _jobs: dict[str, Job] = {}
 _stages: dict[tuple[str, frozenset[int]], tuple[Stage, Tables]] = {}
 """What this worker process knows: a model is loaded once, and again only for another quarantine."""
@@ -266,13 +291,15 @@ def _carried(client: Any, job: Job) -> Iterator[None]:
     """The job is known to every worker, those that come later (or come back) included."""
 
     class Carry(import_module("distributed").WorkerPlugin):  # type: ignore[misc]
-        name = f"spray-{job.key}"
+        name = _topic(job.key)
 
         def __init__(self, carried: Job) -> None:
             self.job = carried
 
-        def setup(self, worker: Any) -> None:
+        async def setup(self, worker: Any) -> None:
             import_module("spray.attribution.cluster")._jobs[self.job.key] = self.job
+            # The scheduler remembers who the worker is: after its death nobody can ask it.
+            await worker.scheduler.log_event(topic=self.name, msg=Owner.me().mark)
 
         def teardown(self, worker: Any) -> None:
             import_module("spray.attribution.cluster")._jobs.pop(self.job.key, None)

@@ -45,7 +45,11 @@ def cluster(spec: str) -> Iterator[Any]:
         if kind == "local" and rest.isdecimal() and int(rest) > 0:
             made = stack.enter_context(
                 distributed.LocalCluster(
-                    n_workers=int(rest), threads_per_worker=1, processes=True, dashboard_address=None
+                    n_workers=int(rest),
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    scheduler_kwargs=DEFAULTS["scheduler_options"],
                 )
             )
             yield stack.enter_context(distributed.Client(made))
