@@ -269,8 +269,10 @@ def _checks(table: Table) -> dict[str, float]:
         "outliers": int((spread > OUTLYING * np.median(spread)).sum()),
     }
     if "absorbed" in table.columns:
-        share = table.read("absorbed", rows) / np.where(start == 0, np.nan, start)
-        checks["median_absorbed"] = float(np.nanmedian(share))
+        started = start != 0
+        if started.any():
+            share = table.read("absorbed", rows)[started] / start[started]
+            checks["median_absorbed"] = float(np.median(share))
     return checks
 
 
