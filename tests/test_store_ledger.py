@@ -297,7 +297,8 @@ def test_one_holder_in_whatever_order_the_steps_of_several_come(
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     be_reborn(monkeypatch)
-    Ledger(LocalFloor(tmp_path)).claim("t/0").__enter__()
+    abandoned = Ledger(LocalFloor(tmp_path)).claim("t/0")
+    abandoned.__enter__()
     be_reborn(monkeypatch)  # a dead one's lease is in the way as well
     turns = Turns(random.Random(seed))
     holders, overlaps, held = [0], [0], [0]
@@ -360,7 +361,8 @@ def test_a_sweep_spares_the_successor_of_the_dead_one_it_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     be_reborn(monkeypatch)
-    Ledger(LocalFloor(tmp_path)).claim("t/0").__enter__()
+    abandoned = Ledger(LocalFloor(tmp_path)).claim("t/0")
+    abandoned.__enter__()
     be_reborn(monkeypatch)
     sweeper, successor = Ledger(LocalFloor(tmp_path)), Ledger(LocalFloor(tmp_path))
     found = sweeper.leases()
