@@ -61,7 +61,6 @@ def merge(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
       spray verdicts merge ada.json grace.json > all.json
     """
     import reports
-    from reports.verdicts import file_text
 
     merged, disagreements = reports.merge([reports.read_file(file) for file in files])
     if out is not None:
@@ -71,7 +70,7 @@ def merge(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
         click.echo(json.dumps({"verdicts": len(merged.verdicts), "conflicts": conflicts}))
         return
     if out is None:
-        click.echo(file_text(merged), nl=False)
+        click.echo(reports.file_text(merged), nl=False)
     for conflict in disagreements:
         click.echo(printable(f"conflict: {conflict}"), err=out is None)
     told = f"{out or 'merged'}: {len(merged.verdicts)} verdicts, {len(disagreements)} conflicts"
