@@ -14,7 +14,15 @@ from reports.build import Written, build, write
 from reports.compare import write_comparison
 from reports.model import ReportModel
 from reports.notebook import Inline, plot_cluster, plot_embedding, plot_spectrum
-from reports.verdicts import VerdictFile, VerdictFileError, add_to_store, file_text, merge, read_file, write_file
+from reports.verdicts import (
+    VerdictFile,
+    VerdictFileError,
+    add_to_store,
+    file_text,
+    merge,
+    read_file,
+    write_file,
+)
 
 __all__ = [
     "Inline",
