@@ -175,6 +175,8 @@ class _Driver:
         queue = deque(todo)
         for shard, written, died in self._each(queue):
             if not died:
+                if written is None:  # by a worker that died before it could say so, or by somebody else
+                    log("shard", shard=shard, rows=len(todo[shard]), committed="before")
                 tell(log, written)
                 done += len(todo[shard])
                 failed += written.failed if written else 0

@@ -64,6 +64,8 @@ class Group(click.Group):
             message = error.args[0] if isinstance(error, KeyError) else error
             click.echo(f"Error: {printable(message)}", err=True)
             sys.exit(FAILED)
+        finally:
+            COMMAND.set(None)
 
 
 class Terminated(KeyboardInterrupt):
