@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 
 from spray.correction.errors import CorrectionError
 from spray.correction.stage import Corrected
+from stores.files import whole
 
 FORMAT = "spray-correction"
 VERSION = 1
@@ -37,9 +36,11 @@ def save(corrected: Corrected, path: str | Path, *, force: bool = False) -> tupl
         **corrected.record,
     }
     state = {name: tensor.detach().cpu() for name, tensor in corrected.model.state_dict().items()}
-    _whole(weights, lambda partial: torch.save(state, partial))
+    with whole(weights) as partial:
+        torch.save(state, partial)
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    _whole(record, lambda partial: partial.write_text(text, encoding="utf-8", errors="surrogatepass"))
+    with whole(record) as partial:
+        partial.write_text(text, encoding="utf-8", errors="surrogatepass")
     return weights, record
 
 
@@ -57,12 +58,3 @@ def check_free(path: str | Path, force: bool) -> tuple[Path, Path]:
     if there and not force:
         raise CorrectionError(f"{' and '.join(there)} is there already: choose another name, or --force.")
     return weights, record
-
-
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from spray.demo import fashion, network
 from spray.demo.plant import CornerTag
 from spray.progress import Report, silent
 from spray.workflow import Audit, audit
+from stores.files import whole
 from stores.provenance import Json, canonical_json, to_json
 
 T = TypeVar("T")
@@ -94,9 +95,8 @@ class Demo:
         network.train(
             model, images[rows], case.labels[rows], epochs=self.epochs, seed=self.seed, report=report
         )
-        partial = weights.with_suffix(".partial")
-        torch.save(model.state_dict(), partial)
-        partial.replace(weights)
+        with whole(weights) as partial:
+            torch.save(model.state_dict(), partial)
         return model, time.perf_counter() - started
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from importlib import import_module
@@ -15,6 +14,7 @@ import numpy as np
 
 from stores.analyses import AnalysisHandle
 from stores.errors import StoreError, Uncommitted
+from stores.files import whole
 from stores.run import Run
 from stores.verdicts import Verdict
 
@@ -61,12 +61,8 @@ def write_sheet(path: Path, columns: Columns, to: str) -> Path:
     """
     if to not in SHEETS:
         raise StoreError(f"cannot write {to!r}; choose one of {', '.join(SHEETS)}.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         SHEETS[to](partial, columns)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
