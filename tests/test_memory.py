@@ -9,9 +9,10 @@ from audit_tools import Images, contents, tiny_model
 from torch import nn
 
 import stores
-from spray.attribution import Attribution, attribute_dataset, memory
-from spray.attribution.memory import block_size, peak_bytes, ran_out
+from spray import memory
+from spray.attribution import Attribution, attribute_dataset
 from spray.engine.errors import AttributionError
+from spray.memory import block_size, peak_bytes, ran_out
 
 STEP = Attribution("epsilon_plus", block=8, grid=5, thumbnails=8, layers=("inner.3",))
 CPU = torch.device("cpu")

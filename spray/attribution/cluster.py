@@ -22,13 +22,13 @@ from torch import nn
 
 import stores
 from spray.attribution.dataset import WHAT, tell
-from spray.attribution.memory import LARGEST_ELSEWHERE
 from spray.attribution.stage import Stage, Written, prepared
 from spray.attribution.step import Attribution
 from spray.attribution.tables import Tables
 from spray.data import AuditData, Sample, as_audit_data, known_label
 from spray.engine.errors import AttributionError
 from spray.journal import Journal, journal
+from spray.memory import LARGEST_ELSEWHERE
 from spray.progress import Report, silent
 from stores import Run, StoreBusy
 from stores.owners import Owner

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from spray.attribution.memory import ran_out, release
 from spray.attribution.step import Attribution
 from spray.attribution.targets import Goal, Target
 from spray.data import UNKNOWN_LABEL
 from spray.engine import Explainer, Explanation
 from spray.engine.errors import AttributionError, BadInput
+from spray.memory import ran_out, release
 
 
 class Passes:

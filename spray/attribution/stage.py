@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 import stores
 from spray.attribution.display import Display
-from spray.attribution.memory import block_size
 from spray.attribution.passes import Passes
 from spray.attribution.records import Columns, Layer, RelevanceRecord, SampleRecord
 from spray.attribution.step import Attribution
@@ -26,6 +25,7 @@ from spray.blocks import Block, BlockReader, first_inputs, pixel_digests, repeat
 from spray.data import AuditData, data_digest
 from spray.engine import Explanation
 from spray.engine.errors import AttributionError, BadInput
+from spray.memory import block_size
 from spray.models import model_digest
 from stores import Column, Provenance, Table, describe
 from stores.provenance import Json

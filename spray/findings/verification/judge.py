@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spray.blocks import channels_last
+from spray.memory import ran_out, release
 
 MEASURES = ("probability", "logit", "flip")
 """P(class); log P(class) − log P(any other), which does not saturate; whether the class is predicted (1 or 0)."""
@@ -42,7 +43,7 @@ class Judge:
         """``forward`` over slices of 0…count. A batch that does not fit into memory is halved, and so are later ones.
 
         Raises:
-            RuntimeError: even one image does not fit.
+            RuntimeError, MemoryError: even one image does not fit.
         """
         found: list[Tensor] = []
         start = 0
@@ -50,12 +51,11 @@ class Judge:
             stop = min(start + self.batch, count)
             try:
                 found.append(forward(slice(start, stop)))
-            except RuntimeError as error:
-                if not _out_of_memory(error) or self.batch == 1:
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error) or self.batch == 1:
                     raise
                 self.batch = max(1, min(self.batch, stop - start) // 2)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                release(self.device)
             else:
                 start = stop
         return found
@@ -66,9 +66,3 @@ def _measured(logits: Float[Tensor, "n classes"], target: int) -> Readings:
     others[:, target] = -torch.inf
     columns = (logits.softmax(1)[:, target], own - others.logsumexp(1), (logits.argmax(1) == target).double())
     return torch.stack(columns, dim=1).numpy()
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has a class of its own for it; the CPU and MPS only say so."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "not enough memory" in said

@@ -25,8 +25,8 @@ _MESSAGES = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
+    "cudnn_status_alloc_failed",
+    "cublas_status_alloc_failed",
 )
 
 
@@ -34,7 +34,8 @@ def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory ran out, in the words of any device's allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MESSAGES)
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in said for words in _MESSAGES)
 
 
 def release(device: torch.device) -> None:
