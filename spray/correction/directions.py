@@ -16,6 +16,7 @@ from spray.correction.errors import CorrectionError
 from spray.correction.material import Artifact, Pixels, Rows, Split
 from spray.correction.sites import Activations, Site, collect
 from spray.correction.vectors import Direction, Estimator, Ridge, auc, fit
+from spray.findings.verification.pairs import some
 from spray.progress import Report
 
 
@@ -87,11 +88,11 @@ def vectors(
     parts = {
         "fit": split.artifact_fit,
         "held": split.artifact_held,
-        "clean": _some(split.clean_fit, most, rng),
-        "clean held": _some(split.clean_held, most, rng),
+        "clean": some(split.clean_fit, most, rng),
+        "clean held": some(split.clean_held, most, rng),
     }
     if len(shop.rest) >= 2:
-        parts["rest"] = _some(shop.rest, most, rng)
+        parts["rest"] = some(shop.rest, most, rng)
     whole = step.against == "all" or "rest" not in parts
     found: dict[str, dict[Site, Activations]] = {}
     for done, (name, rows) in enumerate(parts.items()):
@@ -131,10 +132,6 @@ def _two(
     ones: Float[np.ndarray, "a c"], zeros: Float[np.ndarray, "b c"]
 ) -> tuple[Float[np.ndarray, "n c"], Bool[np.ndarray, " n"]]:
     return np.concatenate([ones, zeros]), np.arange(len(ones) + len(zeros)) < len(ones)
-
-
-def _some(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
-    return np.sort(rng.choice(rows, most, replace=False)) if len(rows) > most else rows
 
 
 def written_in(
