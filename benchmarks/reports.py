@@ -190,7 +190,7 @@ def measured(browser: Any, url: str, repeats: int) -> dict[str, float]:
 def served(store: Path) -> Iterator[str]:
     """Address of a server for the store, in a process of its own."""
     script = (
-        "import sys; from reports.serve import serve; "
+        "import sys; from reports.server import serve; "
         "serve(sys.argv[1], port=0, ready=lambda url: print(url, flush=True))"
     )
     with subprocess.Popen(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports.build import Written, build, write
+from reports.carriers import Written, build, write
 from reports.compare import write_comparison
 from reports.model import ReportModel
 from reports.notebook import Inline, plot_cluster, plot_embedding, plot_spectrum
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def serve(run_path: Any, **options: Any) -> None:
-    """Serve the report of a store until interrupted; options as of ``reports.serve.start``."""
-    from reports.serve import serve as run_server
+    """Serve the report of a store until interrupted; options as of ``reports.server.start``."""
+    from reports.server import serve as run_server
 
     run_server(run_path, **options)

@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 import stores
-from reports.build import style
+from reports.carriers import style
 from reports.images import quantise
 from reports.theme import COLOUR_MAPS, LEVELS, style_variables
 from stores.comparison import ClassSide, Comparison, Pair, Strategy
+from stores.files import whole
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 CARDS = 40
@@ -49,12 +50,8 @@ def write_comparison(
     )
     out = Path(out_path)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
+    with whole(out) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
     return out
 
 

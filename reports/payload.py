@@ -16,8 +16,9 @@ from jaxtyping import Float, Int8
 from reports.images import packed, quantise
 from reports.model import Group, ReportModel, Subject, spectral_unit
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS
-from reports.verdicts import INHERITED_FROM, overlaps
+from reports.verdicts import overlaps
 from stores import Verdict
+from stores.judgements import INHERITED_FROM
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 EIGENVALUES = 30

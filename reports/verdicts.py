@@ -16,8 +16,6 @@ from stores.verdicts import check_new
 
 FORMAT = "spray-verdicts"
 VERSION = 1
-INHERITED_FROM = 0.8
-"""Least Jaccard overlap at which a verdict of an earlier analysis is offered for confirmation; 1 attaches it."""
 
 
 class VerdictFileError(Exception):

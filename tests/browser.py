@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -24,6 +25,18 @@ FLAGS = (
     "--proxy-bypass-list=<-loopback>;127.0.0.1",
 )
 READY = "body.ready"
+IN_BROWSER = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium"),
+]
+"""Marks of what drives it."""
+
+
+def in_browser(test: Any) -> Any:
+    """Mark one test."""
+    for mark in IN_BROWSER:
+        test = mark(test)
+    return test
 
 
 @contextmanager

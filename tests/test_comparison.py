@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audit_tools import Images, tiny_model
-from browser import chromium
+from browser import chromium, in_browser
 from click.testing import CliRunner
 
 import reports
@@ -230,7 +230,7 @@ def test_the_command_prints_writes_and_does_not_overwrite(pair: tuple[Run, Run],
     assert len(rows) == 4 and not list(tmp_path.glob(".*partial"))
 
 
-@pytest.mark.browser
+@in_browser
 def test_the_page_shows_both_sides_offline_and_hostile_names_do_nothing(tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)>"
     classes = (f"{hostile}</h3>", "square")

@@ -1,7 +1,9 @@
 """The frame: who may import whom, who owns the packages, and that nothing is ever unpickled."""
 
 import ast
+import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 from importlib.metadata import distribution
@@ -71,6 +73,15 @@ def test_the_public_names_exist():
         assert getattr(spray, name).__module__.startswith("spray.")
     with pytest.raises(AttributeError, match="has no attribute 'atribute'; it has"):
         spray.atribute
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_takes_the_place_of_a_public_name(package):
+    """An import of ``reports.server`` sets that name in ``reports``: a function of the same name would be gone."""
+    module = importlib.import_module(package)
+    inner = {found.name for found in pkgutil.iter_modules(module.__path__)}
+    for name in inner & set(module.__all__):
+        assert getattr(module, name) is importlib.import_module(f"{package}.{name}")
 
 
 def test_one_distribution_owns_the_three_packages():

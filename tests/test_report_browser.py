@@ -11,25 +11,16 @@ import re
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Visit, chromium, near
+from browser import IN_BROWSER, Visit, near
 from PIL import Image
 
 import reports
 import stores
 import stores.synthetic
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium"),
-]
+pytestmark = IN_BROWSER
 
 HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script> $$x$$ {{7*7}} <%= 1 %> ]]>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -5,22 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from browser import CHROMIUM, Visit, chromium
+from browser import IN_BROWSER, Visit
 
 import reports
 import stores
 import stores.synthetic
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from PIL import Image
 import stores
 import stores.synthetic
 from reports.blocks import blocks
-from reports.build import read_models
+from reports.carriers import read_models
 from reports.images import ATLAS_SIDE, atlas, packed, quantise
 from reports.model import ReportModel, top_probability
 from reports.payload import column_payload, finite, page_payload, script_json
@@ -284,7 +284,7 @@ def test_a_large_report_becomes_a_folder_and_says_why(tmp_path, run, monkeypatch
     small = reports.write(run.path, tmp_path / "r.html")
     assert small.carrier == "file" and small.path == tmp_path / "r.html"
     assert "one file may hold 25" in small.reason
-    monkeypatch.setattr(sys.modules["reports.build"], "FILE_BYTES", 1000)
+    monkeypatch.setattr(reports.carriers, "FILE_BYTES", 1000)
     large = reports.write(run.path, tmp_path / "r.html")
     assert large.carrier == "folder" and large.path == tmp_path / "r" / "index.html"
     assert "more than" in large.reason

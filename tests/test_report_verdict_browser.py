@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
-from browser import CHROMIUM, Visit, chromium
+from browser import IN_BROWSER, Visit
 
 import reports
 import stores
 import stores.synthetic
 from reports.model import store_identity
-from reports.serve import start
+from reports.server import start
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")

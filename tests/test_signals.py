@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, Visit, chromium, near
+from browser import Visit, chromium, in_browser, near
 from torch import nn
 
 import spray
@@ -83,8 +83,7 @@ def test_the_planted_glitch_is_found_proven_and_shown(audit):
     assert best.score > 3 * max(finding.score for finding in others)
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium")
+@in_browser
 def test_the_report_shows_curves_with_their_relevance(audit):
     _, found = audit
     with chromium() as browser:

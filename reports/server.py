@@ -31,7 +31,7 @@ from reports.blocks import (
     proof_payload,
     relevance_codes,
 )
-from reports.build import page, policy_of, read_models
+from reports.carriers import page, policy_of, read_models
 from reports.model import Group, ReportModel, Subject
 from reports.payload import Pictures, chunk_payload, finite, relevance_title, script_json
 

@@ -14,20 +14,20 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Visit, chromium, near
+from browser import Visit, chromium, in_browser, near
 from store_tools import s3_server
 
 import stores
 import stores.synthetic
 from reports.blocks import blocks
-from reports.build import read_models
+from reports.carriers import read_models
 from reports.images import quantise
 from reports.model import ReportModel, store_identity
-from reports.serve import Source
+from reports.server import Source
 
 SCRIPT = """
 import sys
-from reports.serve import serve
+from reports.server import serve
 serve(sys.argv[1], port=0, ready=lambda url: print(url, flush=True))
 """
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -192,8 +192,7 @@ def test_many_at_once_lose_nothing(run, url):
     assert {v.note for v in run.verdicts()[before:]} == {f"note {i}" for i in range(24)}
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium")
+@in_browser
 def test_two_browsers_see_each_others_verdicts_and_full_resolution(run, url):
     finding = run.analysis().findings()[0]
     with chromium() as browser:
@@ -242,8 +241,7 @@ def test_a_served_class_has_the_mean_maps_of_a_written_one_and_pictures_at_full_
         assert page["maps"]["shape"][1:] == list(full[1:])
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium at /usr/bin/chromium")
+@in_browser
 def test_a_remote_store_is_served_read_as_it_is_looked_at_and_judged(monkeypatch):
     with s3_server(monkeypatch) as bucket:
         run = stores.synthetic.make(f"{bucket}/run.zarr", samples=90)
