@@ -46,10 +46,11 @@ def words(name: str = "shirt", flagged: bool = False, **changes: Any) -> str:
 
 def test_a_confirmed_finding() -> None:
     assert words(flagged=True, jittered={"mean": 0.5}) == (
-        "120 of 600 'shirt' samples. Their shared relevance lies at the top left: 83% of it in 4.0% of the area. "
+        "120 of 600 'shirt' samples. Their shared relevance lies at the top left: 83 % of it in 4.0 % of the area. "
         "Removing it lowers P(shirt) by 0.41 (matched regions of other samples: 0.05), net of the strongest control "
         "0.36 [0.30, 0.42]. Pasting it on 200 samples of other classes raises P(shirt) by 0.60, net 0.55 [0.50, 0.60], "
-        "and turns 61% of them into 'shirt' (matched patches: 4%). A few pixels beside its place it still works (83%). "
+        "and turns 61 % of them into 'shirt' (matched patches: 4 %). A few pixels beside its place it "
+        "still works (83 %). "
         "Confirmed (q = 0.0013): the model uses this region by itself; whether it may is for you to judge."
     )
 
@@ -83,7 +84,7 @@ def test_effects_the_other_way_are_told_as_such() -> None:
     assert (
         "Removing it raises P(cat) by 0.05, net of the strongest control −0.10 [−0.20, 0.00]. Pasting" in said
     )
-    assert "raises P(cat) by 0.00, net −0.08 [−0.10, 0.00], and turns 0% of them into 'cat'." in said
+    assert "raises P(cat) by 0.00, net −0.08 [−0.10, 0.00], and turns 0 % of them into 'cat'." in said
     assert "beside" not in said
 
 

@@ -52,8 +52,8 @@ def _shared(finding: Finding) -> str:
     if finding.evidence.get("where") == MOVING:
         return "What they share has no fixed place: each is tested by its own most relevant region."
     return (
-        f"Their shared relevance lies at the {describe_place(region)}: {concentration:.0%} of it in "
-        f"{region.mean():.1%} of the area."
+        f"Their shared relevance lies at the {describe_place(region)}: {_percent(concentration)} of it in "
+        f"{_percent(float(region.mean()), 1)} of the area."
     )
 
 
@@ -85,12 +85,12 @@ class _Words:
         rates, matched = self.evidence.get("flip_rates"), ""
         if isinstance(rates, Mapping) and "matched" in rates:
             kind = "channels" if self.channels else "patches"
-            matched = f" (matched {kind}: {_number(rates['matched']):.0%})"
+            matched = f" (matched {kind}: {_percent(_number(rates['matched']))})"
         hosts = _number(self.evidence.get("pasted_on", self.pasted["images"]))
         doing = "Injecting them into" if self.channels else "Pasting it on"
         return (
             f"{doing} {hosts:.0f} samples of other classes {_moves(self.pasted, self.scale, 'raises', 'lowers')}, "
-            f"net {_net(self.pasted)}, and turns {_number(self.evidence['flip_rate']):.0%} of them into "
+            f"net {_net(self.pasted)}, and turns {_percent(_number(self.evidence['flip_rate']))} of them into "
             f"'{self.class_name}'{matched}."
         )
 
@@ -101,7 +101,8 @@ class _Words:
         if not isinstance(moved, Mapping) or mean <= 0:
             return ""
         kept = _number(moved["mean"]) / mean
-        return f"A few pixels beside its place it {'still works' if kept >= ENOUGH else 'works less'} ({kept:.0%})."
+        works = "still works" if kept >= ENOUGH else "works less"
+        return f"A few pixels beside its place it {works} ({_percent(kept)})."
 
     def verdict(self, confirmed: bool) -> str:
         """What follows, and no more."""
@@ -131,6 +132,10 @@ def _net(effect: Mapping[str, Json]) -> str:
 def _number(value: Json) -> float:
     assert isinstance(value, int | float)
     return float(value)
+
+
+def _percent(value: float, digits: int = 0) -> str:
+    return f"{100 * value:.{digits}f} %"
 
 
 def _signed(value: float) -> str:
