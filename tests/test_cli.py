@@ -11,23 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from audit_tools import contents
+from audit_tools import MODEL, TOML, contents, draw_pictures
 from click.testing import CliRunner
-from PIL import Image
 
 import stores
 from spray.cli import main
 
-MODEL = """
-import torch
-from torch import nn
-
-def load():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 2)
-    ).eval()
-"""
 DATA = """
 import os, signal, torch
 from pathlib import Path
@@ -53,27 +42,6 @@ def load():
 def stream():
     return iter([])
 """
-TOML = """
-device = "cpu"
-[model]
-spec = "model.py:load"
-[data]
-spec = "images"
-resize = 8
-crop = 8
-mean = [0.5]
-std = [0.25]
-[attribution]
-composite = "epsilon_plus"
-layers = ["0"]
-block = 8
-thumbnails = 8
-[analysis]
-neighbours = 3
-picture = "none"
-[verify]
-members = 10
-"""
 
 
 def spray(*arguments):
@@ -96,11 +64,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     for name, text in (("model.py", MODEL), ("data.py", DATA), ("audit.toml", TOML)):
         (folder / name).write_text(text)
-    rng = np.random.default_rng(0)
-    for number in range(32):
-        path = folder / "images" / ("cat", "[bold]dog")[number % 2] / f"{number:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(256, size=(8, 8), dtype=np.uint8)).save(path)
+    draw_pictures(folder / "images", ("cat", "[bold]dog"), 32)
     (folder / "images" / "cat" / "04.png").write_bytes(b"torn")
     return folder
 

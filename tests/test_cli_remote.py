@@ -5,32 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from audit_tools import contents
-from click.testing import CliRunner
-from PIL import Image
+from audit_tools import MODEL, contents, draw_pictures, spray
 from store_tools import s3_server
 
 import reports
 import stores
 from reports.verdicts import store_identity
-from spray.cli import main
-
-MODEL = """
-import torch
-from torch import nn
-
-def load():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 2)
-    ).eval()
-"""
-
-
-def spray(*arguments: object) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def everything(url: str) -> dict[str, bytes]:
@@ -42,11 +22,7 @@ def everything(url: str) -> dict[str, bytes]:
 def options(tmp_path: Path) -> list[str]:
     """A model and 2 × 16 pictures."""
     (tmp_path / "model.py").write_text(MODEL)
-    rng = np.random.default_rng(0)
-    for number in range(32):
-        path = tmp_path / "images" / ("cat", "dog")[number % 2] / f"{number:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(256, size=(8, 8), dtype=np.uint8)).save(path)
+    draw_pictures(tmp_path / "images", ("cat", "dog"), 32)
     folder = [
         "--data",
         str(tmp_path / "images"),

@@ -5,51 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from audit_tools import contents
-from click.testing import CliRunner
-from PIL import Image
+from audit_tools import MODEL, TOML, contents, draw_pictures, spray
 
 import stores
-from spray.cli import main
-
-MODEL = """
-import torch
-from torch import nn
-
-def load():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 2)
-    ).eval()
-"""
-TOML = """
-device = "cpu"
-[model]
-spec = "model.py:load"
-[data]
-spec = "images"
-resize = 8
-crop = 8
-mean = [0.5]
-std = [0.25]
-[attribution]
-composite = "epsilon_plus"
-block = 8
-[analysis]
-neighbours = 3
-picture = "none"
-[verify]
-members = 10
-budget = 60
-"""
-
-
-def spray(*arguments: object) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +17,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "model.py").write_text(MODEL)
     (folder / "audit.toml").write_text(TOML)
-    rng = np.random.default_rng(0)
-    for number in range(24):
-        path = folder / "images" / ("cat", "dog")[number % 2] / f"{number:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(256, size=(8, 8), dtype=np.uint8)).save(path)
+    draw_pictures(folder / "images", ("cat", "dog"), 24)
     spray("audit", folder / "audit.toml", "--quiet")
     return folder / "audit.toml"
 
