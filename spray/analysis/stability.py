@@ -16,8 +16,8 @@ Labels = Int[np.ndarray, " m"]
 
 STABLE, DISSOLVED = 0.75, 0.5
 """Jaccard indices from which on a cluster is stable, and below which it has dissolved (Hennig 2007)."""
-_AT_LEAST = 3
-"""Draws before the first stop."""
+_FAR, _ENOUGH = 0.15, 3
+"""Two draws end it if every figure's mean lies so far beyond those limits; so many, if it lies beyond them."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Stability:
 
     Repeated samples would be each other's neighbours at distance zero, so a bootstrap with repetition says
     more about the resampling than about the data. ``rows``: at most so many samples per resample; 0 draws:
-    none. Three will do where they say of every cluster whether it is found again: on average stable, or dissolved.
+    none. Three will do where they say of every cluster whether it is found again: on average stable, or dissolved;
+    and two, where they say so by far.
     """
 
     draws: int = 5
@@ -69,7 +70,8 @@ class Stability:
             again = analyse(chosen)
             for name, labels in found.items():
                 drawn[name].append(_figures(labels, labels[chosen], again[name]))
-            if draw >= _AT_LEAST and all(_settled(figures) for figures in drawn.values()):
+            margin = 0.0 if draw >= _ENOUGH else _FAR
+            if draw > 1 and all(_settled(figures, margin) for figures in drawn.values()):
                 break
         means = {name: np.mean(figures, axis=0) for name, figures in drawn.items()}
         return {
@@ -87,7 +89,7 @@ def _figures(labels: Labels, before: Labels, after: Labels) -> Float[np.ndarray,
     return np.concatenate([[adjusted_rand(table)], each.max(axis=1, initial=0.0)])
 
 
-def _settled(figures: list[Float[np.ndarray, " f"]]) -> bool:
-    """Whether every figure says on average stable or dissolved, and none lies between."""
+def _settled(figures: list[Float[np.ndarray, " f"]], margin: float) -> bool:
+    """Whether every figure says on average stable or dissolved, by this margin, and none lies between."""
     mean = np.mean(figures, axis=0)
-    return bool(((mean >= STABLE) | (mean < DISSOLVED)).all())
+    return bool(((mean >= STABLE + margin) | (mean < DISSOLVED - margin)).all())
