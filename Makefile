@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   ?= demo
+# Test files run side by side in so many processes, each with one thread.
+JOBS   ?= 2
 
 .PHONY: help demo test test-all lint format browser screenshots notebooks wheel-smoke clean
 
 help:
 	@echo "make demo         find a planted shortcut and open-able report in $(DEMO)/report.html"
-	@echo "make test         the tests (about ten minutes on two cores)"
+	@echo "make test         the tests (about eight minutes on two cores)"
 	@echo "make test-all     the slow ones, too"
 	@echo "make lint         ruff, mypy (strict), import-linter"
 	@echo "make format       let ruff lay out the code"
@@ -20,10 +22,10 @@ demo: $(VENV)/.installed
 	$(BIN)/spray demo --out $(DEMO)
 
 test: $(VENV)/.installed-test browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-all: $(VENV)/.installed-test browser
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not gpu"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
