@@ -1,7 +1,7 @@
 """A shortcut nobody planted: the watermark that makes EfficientNet-Lite0 see cartons (Li et al. 2023).
 
     python benchmarks/carton.py --photos imagenet_sample.zip
-    python benchmarks/carton.py --photos imagenet_sample.zip --marks carton --percent 20 --json
+    python benchmarks/carton.py --photos imagenet_sample.zip --marks carton --percents 10 20 --seeds 0 1 2 --json
 
 The watermark is common on Chinese photos of cartons, and raises P(carton) on nearly any photo. A tenth of the photos,
 one of each class of ImageNet, carry it; relevance is that of "carton" for all of them, by channel of the last block,
@@ -21,6 +21,7 @@ import json
 import tempfile
 import time
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from torch.utils.data import TensorDataset
 import spray
 from spray.analysis.features import Channels
 from spray.attribution import Attribution, attribute_dataset
+from stores import Finding
 
 CARTON = 478
 SIDE = 224
@@ -51,11 +53,11 @@ def normalised(images: Tensor) -> Tensor:
     return (images * 255 - 127) / 128
 
 
-def photos(archive: Path) -> tuple[Tensor, Tensor]:
+def photos(archive: Path, count: int | None = None) -> tuple[Tensor, Tensor]:
     """Centre crops in [0, 1], and labels, of a zip with */labels.tsv (file, index, …) and the files it names."""
     with zipfile.ZipFile(archive) as files:
         table = next(name for name in files.namelist() if name.endswith("labels.tsv"))
-        lines = files.read(table).decode().splitlines()[1:]
+        lines = files.read(table).decode().splitlines()[1:][:count]
         named = [line.split("\t")[:2] for line in lines]
         folder = table.removesuffix("labels.tsv")
         pictures = [crop(Image.open(io.BytesIO(files.read(folder + name)))) for name, _ in named]
@@ -126,8 +128,8 @@ class Split:
         return torch.cat(found)
 
     @torch.no_grad()
-    def p_carton(self, features: Tensor) -> Tensor:
-        return self.head(features).softmax(1)[:, CARTON]
+    def probabilities(self, features: Tensor) -> Tensor:
+        return self.head(features).softmax(1)
 
 
 def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache: Path) -> dict:
@@ -136,10 +138,10 @@ def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache
     split = Split(network())
     chosen = np.random.default_rng(seed).permutation(len(images))[: round(percent / 100 * len(images))]
     truth = np.isin(np.arange(len(images)), chosen)
-    features = clean_features(split, images, cache)
+    features = kept_features(split, images, "clean", np.arange(len(images)), cache)
     seen = features.clone()
-    seen[truth] = split.features(marked(images[truth], inks()[mark]))
-    ratio = split.p_carton(seen[truth]) / split.p_carton(features[truth])
+    seen[truth] = kept_features(split, images, mark, np.flatnonzero(truth), cache)
+    ratio = split.probabilities(seen[truth])[:, CARTON] / split.probabilities(features[truth])[:, CARTON]
     attribution = Attribution("lrp_epsilon", target=CARTON, layers=("0",), thumbnails=0)
     result = {
         "mark": mark,
@@ -161,6 +163,10 @@ def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache
         result["strategies"] = handle.read(-1).strategies
         result["findings"] = len(findings)
         result["flagged"] = sum(finding.flagged for finding in findings)
+        result["flagged_f1"] = [
+            score for score, finding in zip(scores, findings, strict=True) if finding.flagged
+        ]
+        result["top"] = told(findings[0]) if findings else None
         result["top_ranked_f1"] = scores[0] if scores else 0.0
         result["best_f1"] = max(scores, default=0.0)
         result["rank_of_best"] = 1 + int(np.argmax(scores)) if scores else None
@@ -168,31 +174,54 @@ def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache
     return result
 
 
-def clean_features(split: Split, images: Tensor, cache: Path) -> Tensor:
-    """Of the photos without a mark, which all runs share."""
-    kept = cache / f"carton-features-{len(images)}.pt"
-    if not kept.exists():
+def told(finding: Finding) -> dict:
+    """What the proof of a finding showed."""
+    evidence = finding.evidence
+    if "removal" not in evidence:
+        return {"summary": finding.summary, "notes": list(finding.notes)}
+    effects = {name: evidence[name] for name in ("removal", "transplant")}
+    return {
+        "samples": len(finding.rows),
+        "channels": len(evidence["channels"]),
+        "tested": evidence["candidate"],
+        "unmet": evidence["unmet"],
+        "q": evidence["q_value"],
+        **{
+            name: {key: effect[key] for key in ("mean", "net", "net_interval")}
+            for name, effect in effects.items()
+        },
+        "summary": finding.summary,
+    }
+
+
+def kept_features(split: Split, images: Tensor, mark: str, rows: np.ndarray, cache: Path) -> Tensor:
+    """Of some photos with a mark (or "clean"), which runs share: each is computed once."""
+    kept = cache / f"carton-{len(images)}-{mark}.pt"
+    known: dict[int, Tensor] = torch.load(kept, weights_only=True) if kept.exists() else {}
+    missing = [row for row in rows.tolist() if row not in known]
+    if missing:
+        pictures = images[missing] if mark == "clean" else marked(images[missing], inks()[mark])
+        known |= {row: part.clone() for row, part in zip(missing, split.features(pictures), strict=True)}
         cache.mkdir(parents=True, exist_ok=True)
-        torch.save(split.features(images), kept.with_suffix(".part"))
+        torch.save(known, kept.with_suffix(".part"))
         kept.with_suffix(".part").replace(kept)
-    return torch.load(kept, weights_only=True)
+    return torch.stack([known[row] for row in rows.tolist()])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--marks", nargs="*", default=["carton", "latin", "band"])
-    parser.add_argument("--percent", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--percents", type=float, nargs="*", default=[10])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--images", type=int, default=1000, help="use so many of the photos")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "spray-strategies")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    images, labels = photos(options.photos)
-    data = images[: options.images], labels[: options.images]
+    data = photos(options.photos, options.images)
     results = []
-    for mark in options.marks:
-        results.append(run(mark, options.percent, options.seed, data, options.cache))
+    for mark, percent, seed in product(options.marks, options.percents, options.seeds):
+        results.append(run(mark, percent, seed, data, options.cache))
         if not options.json:
             print(results[-1], flush=True)
     if options.json:
