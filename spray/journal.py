@@ -24,7 +24,7 @@ from spray.invocation import COMMAND
 from stores.errors import StoreError
 from stores.floor import Floor
 from stores.provenance import to_json
-from stores.run import Location, floor_at
+from stores.run import Location, floor_at, refuse_place
 
 SUFFIX = ".log"
 SECONDS_BETWEEN_UPLOADS = 5.0
@@ -49,9 +49,12 @@ def place_of(store: Location) -> str:
 def journal(store: Location, stage: str, **facts: object) -> Iterator[Journal]:
     """The log of a stage: a line at its start and its end, however it ends, and what the stage tells between.
 
+    A place where no store can lie is refused, before anything is written (``stores.StoreError``).
+
     Every line has ``time`` (UTC), ``stage``, ``event`` and ``seconds`` since the start. Events: "start" (process, host,
     version, the command if there is one, and ``facts``), those of the stage, and "end", "interrupted" or "failed".
     """
+    refuse_place(store)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{stage}-{secrets.token_hex(4)}.jsonl"
     lines = _lines(place_of(store), name)
     began = time.monotonic()

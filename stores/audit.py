@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from stores.analyses import ROOT as ANALYSES
 from stores.errors import Damaged, StoreError
@@ -14,6 +15,15 @@ from stores.schema import content_of
 from stores.tables import Table
 from stores.verdicts import ROOT as VERDICTS
 from stores.verdicts import read_verdict
+from stores.versions import refuse_newer
+
+TOLD = 8
+"""So many runs of missing shards are named."""
+NO_GROUPS = ("zarr.json", "findings", "tested")
+"""What else lies in an analysis."""
+UNCOMMITTED = (
+    "is not written: its files are there, but no commit record (a writer stopped before it, or it was lost)"
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,8 @@ class Problem:
 
     ``kind`` is "bytes" (a file is missing or altered), "commit" (a commit record is), "metadata" (a document
     of a table, analysis or array is), "verdict", "lease" (of an owner that died), "held" (by an owner on
-    another machine) or "litter" (temporary files of a writer that died).
+    another machine), "litter" (temporary files of a writer that died) or "incomplete" (nothing is wrong, but the stage
+    that writes it has not come so far, or its commit was lost).
     """
 
     unit: str
@@ -31,16 +42,18 @@ class Problem:
     rows: tuple[int, int] | None = None
     """First row and one past the last, of a table's shard."""
     repaired: bool = False
+    """Whether something was done about it: set right, or where ``redo`` says so, taken back."""
     redo: bool = False
     """Whether the stage that wrote the unit has to write it again, once it is repaired; it redoes just that."""
 
     def __str__(self) -> str:
         rows = f", rows {self.rows[0]} to {self.rows[1] - 1}" if self.rows else ""
-        return f"{self.unit}{rows}: {self.detail}{' (repaired)' if self.repaired else ''}"
+        done = (" (taken back)" if self.redo else " (repaired)") if self.repaired else ""
+        return f"{self.unit}{rows}: {self.detail}{done}"
 
 
 def check(path: Location, repair: bool = False) -> list[Problem]:
-    """Verify a whole store, every committed byte of it.
+    """Verify a whole store, every committed byte of it, and name what is not committed.
 
     With ``repair``, the commits of damaged units are removed, so that running the stage again redoes just
     those; lost metadata is written again, a verdict that cannot be read is set aside, and what dead writers
@@ -48,9 +61,21 @@ def check(path: Location, repair: bool = False) -> list[Problem]:
     repair while another machine writes.
 
     Raises:
-        NotAStore, UnknownVersion, Damaged: the root itself cannot be read; nothing was changed.
+        NotAStore, Damaged: the root itself cannot be read; nothing was changed.
+        UnknownVersion: the root, or anything in the store, is of a later release; nothing was changed.
     """
-    return list(_Check(opened(path, writable=repair), repair).problems())
+    run = opened(path, writable=repair)
+    refuse_newer(run.floor, everything=True)
+    walk = _Check(run, repair)
+    return [*walk.damages(), *walk.gaps()]
+
+
+def _numbers(shards: list[int]) -> str:
+    """Ascending numbers in words: "0, 2 to 5, 9"."""
+    cuts = [at for at in range(1, len(shards)) if shards[at] != shards[at - 1] + 1]
+    runs = [(shards[low], shards[high - 1]) for low, high in pairwise([0, *cuts, len(shards)])]
+    told = [str(first) if first == last else f"{first} to {last}" for first, last in runs[:TOLD]]
+    return ", ".join([*told, *(["…"] if len(runs) > TOLD else [])])
 
 
 class _Check:
@@ -58,8 +83,11 @@ class _Check:
         self.run, self.repair = run, repair
         self.floor = run.floor
         self.ledger = Ledger(self.floor)
+        self.told: set[str] = set()
+        """Units that are damaged: what repair takes back of them is no news."""
 
-    def problems(self) -> Iterator[Problem]:
+    def damages(self) -> Iterator[Problem]:
+        """What is not as it was committed."""
         yield from self._litter()
         yield from self._leases()
         yield from self._tables()
@@ -67,7 +95,13 @@ class _Check:
         yield from self._commits()
         yield from self._verdicts()
 
+    def gaps(self) -> Iterator[Problem]:
+        """What is not committed."""
+        yield from self._unwritten_shards()
+        yield from self._uncommitted_groups()
+
     def _done(self, problem: Problem) -> Problem:
+        self.told.add(problem.unit)
         return replace(problem, repaired=self.repair)
 
     def _litter(self) -> Iterator[Problem]:
@@ -150,14 +184,12 @@ class _Check:
             unit.removesuffix("/findings").removesuffix("/tested")
             for unit in (u.rpartition("/")[0] for u in units)
         ):
-            if self.floor.size(f"{owner}/zarr.json") is None:
-                yield self._done(
-                    Problem(
-                        owner,
-                        "metadata",
-                        "its zarr.json is missing. Running the stage again restores it.",
-                        redo=True,
-                    )
+            if owner not in self.told and self.floor.size(f"{owner}/zarr.json") is None:
+                yield Problem(
+                    owner,
+                    "metadata",
+                    "its zarr.json is missing. Running the stage again restores it.",
+                    redo=True,
                 )
 
     def _commit(self, unit: str) -> Problem | None:
@@ -184,6 +216,53 @@ class _Check:
             elif fingerprint(data) != (size, digest):
                 bad.append(f"{key} has other bytes than were committed")
         return bad
+
+    def _unwritten_shards(self) -> Iterator[Problem]:
+        for table in self._sound_tables():
+            if not (missing := table.missing()):
+                continue
+            folders = {
+                key.rpartition("/c/")[2].partition("/")[0]
+                for key in self.floor.sizes(table.key)
+                if "/c/" in key
+            }
+            missing = [shard for shard in missing if f"{table.key}/{shard}" not in self.told]
+            for shard in missing:
+                if str(shard) in folders:
+                    rows = table.shards[shard]
+                    yield Problem(f"{table.key}/{shard}", "incomplete", UNCOMMITTED, (rows.start, rows.stop))
+            absent = [shard for shard in missing if str(shard) not in folders]
+            if absent:
+                first, last = table.shards[absent[0]], table.shards[absent[-1]]
+                yield Problem(
+                    table.key,
+                    "incomplete",
+                    f"{len(absent)} of {len(table.shards)} shards are not written yet ({_numbers(absent)})",
+                    (first.start, last.stop),
+                )
+
+    def _sound_tables(self) -> Iterator[Table]:
+        for key in self.run.table_keys():
+            try:
+                table = self.run.table_at(key)
+            except Damaged:
+                continue
+            if table is not None:
+                yield table
+
+    def _uncommitted_groups(self) -> Iterator[Problem]:
+        """Groups and the newest findings whose files are there without a commit; nobody waits for earlier ones."""
+        for name in self.floor.names(ANALYSES):
+            committed = self.ledger.units(f"{ANALYSES}/{name}")
+            groups = {key for key in self.floor.names(f"{ANALYSES}/{name}") if key not in NO_GROUPS}
+            units = [f"{ANALYSES}/{name}/{key}" for key in sorted(groups.difference(committed))]
+            lists = f"{ANALYSES}/{name}/findings"
+            newest = max(map(int, self.floor.names(lists)), default=0)
+            if newest > max(map(int, self.ledger.units(lists)), default=0):
+                units.append(f"{lists}/{newest}")
+            for unit in units:
+                if unit not in self.told:
+                    yield Problem(unit, "incomplete", UNCOMMITTED)
 
     def _verdicts(self) -> Iterator[Problem]:
         names = [name for name in self.floor.names(VERDICTS) if name.endswith(".json")]

@@ -7,6 +7,8 @@ uint64 with a CRC-32C, all little-endian.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import google_crc32c
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -16,6 +18,9 @@ from stores.errors import Damaged
 from stores.floor import Floor, Parts
 from stores.schema import Column
 
+NOT_THIS_ONE = (
+    "it is sound in itself, but not what was committed: the file of another shard, or of another store"
+)
 _CRC = 4
 _RESIDUE = 0x48674BC7
 """CRC-32C of any bytes that are followed by their CRC-32C."""
@@ -26,21 +31,51 @@ def readable(column: Column) -> bool:
     return is_raw(column)
 
 
+def seal(column: Column, rows_per_shard: int, data: bytes) -> str:
+    """What a commit says of a shard's file so that no other is taken for it, though it be as long and sound in itself.
+
+    The CRC-32C that each chunk ends in, as hex digits; the last alone where Zarr reads the file.
+    """
+    if not is_raw(column):
+        return data[-_CRC:].hex()
+    chunks = _index(_Bytes(data), "", rows_per_shard // rows_per_chunk(column, rows_per_shard))
+    return b"".join(data[offset + length - _CRC : offset + length] for offset, length in chunks).hex()
+
+
+def ends_in(parts: Parts, sealed: str) -> bool:
+    """Whether a file ends in a seal's last chunk; of what Zarr reads that is the whole seal."""
+    return parts.read(parts.size - _CRC, _CRC).tobytes().hex() == sealed
+
+
+class _Bytes:
+    """A file that is in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.size = data, len(data)
+
+    def read(self, offset: int, length: int) -> UInt8[np.ndarray, " n"]:
+        return np.frombuffer(self.data, np.uint8)[offset : offset + length]
+
+
 def read_rows(
     floor: Floor,
     key: str,
     column: Column,
     rows: Int[np.ndarray, " m"],
     rows_per_shard: int,
+    seals: Mapping[str, str],
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Values of ascending rows of one shard (in ``out`` if given), every chunk that holds one checked as a whole.
 
+    ``seals`` are those of the commit, by file, as far as it has them.
+
     Raises:
-        Damaged: a chunk is missing, or its checksum does not match.
+        Damaged: a chunk is missing, its checksum does not match, or it is not the one that was committed.
     """
     shard = int(rows[0]) // rows_per_shard
     file = "/".join([key, "c", str(shard), *("0" for _ in column.shape)])
+    sealed = bytes.fromhex(seals.get(file, ""))
     size = rows_per_chunk(column, rows_per_shard)
     local = rows - shard * rows_per_shard
     values = np.empty((len(rows), *column.shape), column.dtype) if out is None else out
@@ -52,7 +87,9 @@ def read_rows(
         for number, first, last in zip(chunks.tolist(), starts, [*starts[1:], len(rows)], strict=True):
             offset, length = index[number]
             data = _checked(parts, offset, length, file)
-            chunk = data.view(column.dtype).reshape(size, *column.shape)
+            if sealed and sealed[_CRC * number :][:_CRC] != data[-_CRC:].tobytes():
+                raise Damaged(f"{file}: {NOT_THIS_ONE}")
+            chunk = data[:-_CRC].view(column.dtype).reshape(size, *column.shape)
             # In range as they are; "clip" spares the copy that "raise" makes.
             np.take(chunk, local[first:last] - number * size, axis=0, out=values[first:last], mode="clip")
     return values
@@ -63,15 +100,15 @@ def _index(parts: Parts, file: str, chunks: int) -> list[list[int]]:
     if chunks == 1:
         return [[0, parts.size]]
     length = 16 * chunks + _CRC
-    data = _checked(parts, parts.size - length, length, file)
+    data = _checked(parts, parts.size - length, length, file)[:-_CRC]
     found: list[list[int]] = data.view("<u8").reshape(chunks, 2).tolist()
     return found
 
 
 def _checked(parts: Parts, offset: int, length: int, file: str) -> UInt8[np.ndarray, " n"]:
-    """Bytes of the file, without the CRC-32C that they end in."""
+    """Bytes of the file, with the CRC-32C that they end in."""
     inside = offset >= 0 and _CRC <= length <= parts.size - offset
     data = parts.read(offset, length) if inside else np.empty(0, np.uint8)
     if len(data) != length or google_crc32c.value(data) != _RESIDUE:
         raise Damaged(f"{file}: a chunk is missing or its checksum does not match")
-    return data[:-_CRC]
+    return data

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from stores.analyses import AnalysisHandle, create_analysis, list_analyses
 from stores.analysis import GroupAnalysis
+from stores.differences import difference
 from stores.encoding import group_document
 from stores.errors import Damaged, NotAStore, StoreError, Uncommitted
 from stores.floor import Floor, LocalFloor
-from stores.ledger import Ledger
+from stores.ledger import COMMITS, Ledger
 from stores.provenance import Json, Provenance, to_json
 from stores.remote import remote_floor
 from stores.schema import VERSION, Column, content_of, element
 from stores.tables import Table, table_key
-from stores.verdicts import Verdict, add_verdict, read_verdicts
+from stores.verdicts import Verdict, VerdictList, add_verdict, read_verdicts
+from stores.versions import refuse_newer
 
 Location = str | Path
 _ROOT = "zarr.json"
-_TOLD = 4
-"""At most so many differences are told."""
 _SCHEMES = frozenset(
     {"s3:", "s3a:", "gs:", "gcs:", "az:", "azure:", "abfs:", "abfss:", "http:", "https:", "file:"}
 )
@@ -97,7 +97,7 @@ class Run:
         if stored != json.loads(json.dumps(content)):
             raise StoreError(
                 f"{self.path}: there is a table {name!r} already, and it differs in "
-                f"{_difference(stored, content)}. A table is never changed: give the new one another name, "
+                f"{difference(stored, content)}. A table is never changed: give the new one another name, "
                 "or write to a new store."
             )
         table = Table(self.floor, key, content, self.n, self.writable)
@@ -175,9 +175,9 @@ class Run:
         self._check_writable()
         add_verdict(self.floor, verdict)
 
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> VerdictList:
         """Every verdict in the order they were given; a later one on the same subject supersedes."""
-        return read_verdicts(self.floor)
+        return VerdictList(read_verdicts(self.floor))
 
     def _table_key(self, name: str) -> str:
         if name != "samples" and not name.startswith("relevance/"):
@@ -213,13 +213,14 @@ def create(path: Location, *, classes: Sequence[str], samples: int, provenance: 
     }
     floor = floor_at(path)
     if floor.read(_ROOT) is None:
-        _check_free(floor, path)
+        if not _lost_root(floor, content):
+            _check_free(floor, path)
         floor.create(_ROOT, group_document(element("run", content)))
     run = open(path, mode="r+")
     stored = {"classes": list(run.classes), "samples": run.n, "provenance": run.provenance}
     if stored != json.loads(json.dumps(content)):
         raise StoreError(
-            f"{path} holds another run: it differs in {_difference(stored, content)}. Nothing was changed: "
+            f"{path} holds another run: it differs in {difference(stored, content)}. Nothing was changed: "
             "choose another path, or remove the folder if you no longer need it."
         )
     return run
@@ -232,13 +233,15 @@ def open(path: Location, mode: Literal["r", "r+"] = "r") -> Run:
 
     Raises:
         NotAStore: there is nothing, a file, or something else at the path.
-        UnknownVersion: the store is of a version that this one does not know.
+        UnknownVersion: the store is of a version that this one does not know; for writing, also if any table or
+            analysis of it is. Nothing was changed.
         Damaged: its root document cannot be read.
     """
     if mode not in ("r", "r+"):
         raise StoreError(f"mode is 'r' or 'r+', got {mode!r}; use stores.create for a new store.")
     run = opened(path, writable=mode == "r+")
     if run.writable:
+        refuse_newer(run.floor)
         Ledger(run.floor).sweep()
     return run
 
@@ -247,10 +250,22 @@ def opened(path: Location, *, writable: bool) -> Run:
     """Open a store as it is, without removing what dead writers left; raises as ``open``."""
     floor = floor_at(path)
     document = floor.read(_ROOT)
-    content = None if document is None else _content(document, "run", str(path))
+    try:
+        content = None if document is None else _content(document, "run", str(path))
+    except Damaged as error:
+        raise Damaged(
+            f"{error} Nothing was changed. Remove this one file, {floor.url}/{_ROOT}, and run the command that made "
+            "the store again: it writes the file anew and goes on from there."
+        ) from error
     if content is None:
         raise NotAStore(
-            f"{path} is no run store: {_what_is_there(floor, path)} Expected a folder made by `spray`."
+            f"{path} is no run store: {_what_is_there(floor, path)} "
+            + (
+                f"It was one, and lost its {_ROOT}: run the command that made it again, which writes it anew and "
+                "goes on from there."
+                if document is None and floor.names(COMMITS)
+                else "Expected a folder made by `spray`."
+            )
         )
     where = floor.root if isinstance(floor, LocalFloor) else str(path)
     return Run(floor, where, content, writable=writable)
@@ -258,6 +273,8 @@ def opened(path: Location, *, writable: bool) -> Run:
 
 def floor_at(path: Location) -> Floor:
     """The floor of a path, or of a URL such as "s3://bucket/run.zarr"."""
+    if "\0" in str(path):
+        raise StoreError(f"{str(path)!r} is no path: it holds a character of code 0.")
     if isinstance(path, Path):
         if len(path.parts) > 1 and path.parts[0] in _SCHEMES:
             raise StoreError(
@@ -269,6 +286,28 @@ def floor_at(path: Location) -> Floor:
     return remote_floor(path.rstrip("/")) if "://" in path else LocalFloor(Path(path))
 
 
+def refuse_place(path: Location) -> None:
+    """Refuse a path where no store can lie, whatever is done about it.
+
+    Raises:
+        NotAStore: it is a file or a device, or one of the folders above it is.
+        StoreError: it is no path.
+    """
+    floor = floor_at(path)
+    if not isinstance(floor, LocalFloor):
+        return
+    there = floor.root.absolute()
+    if there.exists() and not there.is_dir():
+        raise NotAStore(
+            f"{path} is no run store: it is a file. A new store needs a path that is free or empty."
+        )
+    above = next(folder for folder in there.parents if folder.exists())
+    if not above.is_dir():
+        raise NotAStore(
+            f"{path} is no run store: {above} is a file, so nothing can lie below it. Name a path in a folder."
+        )
+
+
 def _content(document: bytes, kind: str, where: str) -> dict[str, Any] | None:
     try:
         attributes = json.loads(document)["attributes"]
@@ -277,9 +316,27 @@ def _content(document: bytes, kind: str, where: str) -> dict[str, Any] | None:
     return content_of(attributes, kind, where)
 
 
+def _lost_root(floor: Floor, content: Mapping[str, Any]) -> bool:
+    """Whether this is a store of the same run whose root document is gone: its samples say what they were made from."""
+    document = floor.read(f"samples/{_ROOT}")
+    try:
+        samples = None if document is None else _content(document, "table", f"{floor.url}/samples")
+    except Damaged:
+        return False
+    if samples is None or samples["rows"] != content["samples"]:
+        return False
+    nested = [value for value in content["provenance"].values() if isinstance(value, Mapping)]
+    plain = {key: value for key, value in content["provenance"].items() if not isinstance(value, Mapping)}
+    made = {key: value for record in (plain, *nested) for key, value in record.items()}
+    same = any(made.items() <= step.items() for step in samples["provenance"]["steps"])
+    lengths = [column["shape"] for column in samples["columns"] if column["name"] == "logits"]
+    return bool(made) and same and lengths in ([], [[len(content["classes"])]])
+
+
 def _check_free(floor: Floor, path: Location) -> None:
+    refuse_place(path)
     begun = floor.names("") == ["ledger"] and floor.names("ledger") in ([], ["tmp"])  # a creation crashed
-    if (floor.names("") and not begun) or (isinstance(floor, LocalFloor) and floor.root.is_file()):
+    if floor.names("") and not begun:
         raise NotAStore(
             f"{path} is no run store: {_what_is_there(floor, path)} A new store needs a path that is free "
             "or empty."
@@ -294,39 +351,3 @@ def _what_is_there(floor: Floor, path: Location) -> str:
             return "it is a file."
     names = floor.names("")
     return f"it holds {', '.join(names[:5])}{', …' if len(names) > 5 else ''}." if names else "it is empty."
-
-
-def _difference(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:
-    """The first entries that differ, each by its way through the record, such as provenance.steps.Attribution.grid."""
-    found = list(_differences(stored or {}, json.loads(json.dumps(wanted)), "")) or ["order"]
-    found.sort(key=lambda text: not text.startswith("provenance"))  # how it was made explains the rest
-    more = f"; and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
-    return "; ".join(found[:_TOLD]) + more
-
-
-def _differences(stored: Any, wanted: Any, where: str) -> Iterator[str]:
-    old, new = _by_name(stored), _by_name(wanted)
-    if old is None or new is None:
-        if stored != wanted:
-            yield f"{where} (stored {_short(stored)}, now {_short(wanted)})"
-        return
-    for key in {**new, **old}:
-        if not (
-            key == "id" and isinstance(new.get(key), str)
-        ):  # the digest of the rest tells nobody anything
-            yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
-
-
-def _by_name(value: Any) -> Mapping[str, Any] | None:
-    """A record's entries; also those of a list of records that have names, all different."""
-    if isinstance(value, Mapping):
-        return value
-    if isinstance(value, list) and value and all(isinstance(e, Mapping) and "name" in e for e in value):
-        named = {str(entry["name"]): entry for entry in value}
-        return named if len(named) == len(value) else None
-    return None
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}…"

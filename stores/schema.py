@@ -181,16 +181,25 @@ def content_of(attributes: Any, kind: str, where: str) -> dict[str, Any] | None:
     record = attributes.get("spray") if isinstance(attributes, Mapping) else None
     if not isinstance(record, Mapping) or record.get("type") != kind:
         return None
-    version = record.get("version")
-    if type(version) is not int or version not in READABLE:  # True and 1.0 equal 1
-        raise UnknownVersion(
-            f"{where}: the {kind} has format version {version!r}; this reader knows "
-            f"{', '.join(map(str, sorted(READABLE)))}. It was left untouched: upgrade spray-audit to read it."
-        )
+    refuse_unknown(record, where)
     stated = {key: value for key, value in record.items() if key != "crc32c"}
     if record.get("crc32c") != _record_crc(stated):
         raise Damaged(f"{where}: the {kind} is not what was written (its checksum does not match).")
     return {key: value for key, value in stated.items() if key not in ("type", "version")}
+
+
+def refuse_unknown(record: Mapping[str, Any], where: str) -> None:
+    """Refuse an element, of whatever type, that is not of a version known here.
+
+    Raises:
+        UnknownVersion: so it is.
+    """
+    version = record.get("version")
+    if type(version) is not int or version not in READABLE:  # True and 1.0 equal 1
+        raise UnknownVersion(
+            f"{where}: the {record.get('type')} has format version {version!r}; this reader knows "
+            f"{', '.join(map(str, sorted(READABLE)))}. The store was left untouched: upgrade spray-audit to read it."
+        )
 
 
 def _record_crc(record: Mapping[str, Json]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,7 @@ class Table:
         """
         return dict(self._commit(shard).content["facts"])
 
-    def claim(self, shard: int) -> contextlib.AbstractContextManager[Claim]:
+    def claim(self, shard: int) -> AbstractContextManager[Claim]:
         """Hold the right to write a shard while its values are computed; pass the claim on to ``write``.
 
         Raises:
@@ -162,11 +162,13 @@ class Table:
         self._check_writable()
         unit, rows = self._unit(shard), self.shards[shard]
         values, reasons = clean(list(self.columns.values()), rows, columns, dict(failed or {}), self.name)
-        files = {}
+        files, seals = {}, {}
         for name, column in self.columns.items():
             folder = f"{self._key}/{safe_key(name)}"
             chunks = encode_shard(column, self.n, self.rows_per_shard, rows, values[name])
-            files.update({f"{folder}{key}": data for key, data in chunks.items()})
+            for key, data in chunks.items():
+                files[folder + key] = data
+                seals[folder + key] = raw.seal(column, self.rows_per_shard, data)
         if not self._documented:
             self.ensure_documents()
         content: dict[str, Json] = {
@@ -174,6 +176,7 @@ class Table:
             "failed": {str(row): reason for row, reason in reasons.items()},
             "provenance": self.provenance.id,
             "facts": to_json(dict(facts or {})),
+            "seals": to_json(seals),
         }
         self._ledger.write(unit, files, content, claim)
         return reasons
@@ -223,8 +226,8 @@ class Table:
         key = f"{self._key}/{safe_key(column.name)}"
         parts = {}
         for suffix in column_arrays(column):
-            self._check_sizes(shard, commit, key + suffix)
-            parts[suffix] = self._decoded(column, shard, key + suffix, rows, out)
+            self._check_files(shard, commit, key + suffix, column)
+            parts[suffix] = self._decoded(column, commit, key + suffix, rows, out)
         values = decode(column, parts)
         if out is not None and values is not out:
             out[...] = values
@@ -241,17 +244,18 @@ class Table:
         return values
 
     def _decoded(
-        self, column: Column, shard: int, key: str, rows: Int[np.ndarray, " m"], out: np.ndarray | None
+        self, column: Column, commit: Commit, key: str, rows: Int[np.ndarray, " m"], out: np.ndarray | None
     ) -> np.ndarray:
         try:
             if raw.readable(column):
-                return raw.read_rows(self._floor, key, column, rows, self.rows_per_shard, out)
+                seals = commit.content.get("seals", {})
+                return raw.read_rows(self._floor, key, column, rows, self.rows_per_shard, seals, out)
             return self._read_rows(key, rows)
         except Exception as error:  # whatever zarr and its codecs make of broken bytes
             if not _says_that_bytes_are_broken(error):
                 raise
             raise Damaged(
-                f"{self._floor.url}: shard {shard} of {self.name!r}, column {column.name!r}, cannot be decoded "
+                f"{self._floor.url}: {commit.unit}, column {column.name!r}, cannot be decoded "
                 f"({error}). `spray check --repair` sets it aside, and running the stage again redoes it."
             ) from error
 
@@ -271,13 +275,18 @@ class Table:
             pieces.append(block if len(run) == high - low else block[run - low])
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def _check_sizes(self, shard: int, commit: Commit, key: str) -> None:
-        """A missing or shortened file reads as fill values without a word; so look first."""
+    def _check_files(self, shard: int, commit: Commit, key: str, column: Column) -> None:
+        """A missing, shortened or strange file reads as fill values, or as others', without a word; so look first."""
         if (shard, key) in self._sound:
             return
+        seals = {} if raw.readable(column) else commit.content.get("seals", {})
         for file, (expected, _) in commit.files.items():
-            if file.startswith(f"{key}/") and self._floor.size(file) != expected:
-                raise Damaged(self._ledger.damage(commit.unit, file, self._floor.size(file), expected))
+            if not file.startswith(f"{key}/"):
+                continue
+            with self._floor.parts(file) if file in seals else nullcontext() as parts:
+                size = parts.size if parts else self._floor.size(file)
+                if size != expected or (parts and not raw.ends_in(parts, seals[file])):
+                    raise Damaged(self._ledger.damage(commit.unit, file, size, expected))
         self._sound.add((shard, key))
 
     def _row_numbers(self, rows: Rows) -> Int[np.ndarray, " m"]:

@@ -13,6 +13,7 @@ import stores
 from spray import journal as module
 from spray.analysis import Analysis
 from spray.attribution import Attribution, attribute_dataset, attribute_share
+from spray.engine.errors import AttributionError
 from spray.invocation import COMMAND
 from spray.journal import journal, last_command, place_of
 
@@ -31,15 +32,16 @@ def test_an_audit_tells_what_every_stage_did(tmp_path):
     data = Images(24, items={5: ValueError("torn")})
     out = tmp_path / "a.zarr"
     spray.audit(tiny_model(), data, out, attribution=STEP, analysis=Analysis(picture="none"))
-    first, *shards, last = events(out, "attribute")
-    assert (first["event"], last["event"]) == ("start", "end")
-    assert (first["rows"], first["shards"], first["resumed"]) == (24, 6, False)
-    assert (first["device"], first["block"], first["tables"]) == ("cpu", 4, ["relevance/epsilon_plus"])
+    first, plan, *shards, last = events(out, "attribute")
+    assert (first["event"], plan["event"], last["event"]) == ("start", "plan", "end")
+    assert (plan["rows"], plan["shards"], plan["resumed"]) == (24, 6, False)
+    assert (first["device"], plan["block"], plan["tables"]) == ("cpu", 4, ["relevance/epsilon_plus"])
     assert (
         first["store"] == str(out) and first["pid"] and first["version"] and first["time"].endswith("+00:00")
     )
     assert [shard["shard"] for shard in shards] == list(range(6))
     assert [shard["failed"] for shard in shards] == [0, 1, 0, 0, 0, 0]
+    assert [shard["failures"] for shard in shards] == [{}, {"ValueError: torn": [5]}, {}, {}, {}, {}]
     assert {(it["rows"], it["batch"], it["halved"], it["device"]) for it in shards} == {(4, 4, False, "cpu")}
     assert all(0 <= it["took"] <= it["seconds"] for it in shards)
     assert [it["event"] for it in events(out, "analyze")] == ["start", "group", "group", "group", "end"]
@@ -63,8 +65,8 @@ def test_interruptions_failures_and_going_on_are_told(tmp_path):
         assert events(out)[-1]["event"] == event
     assert [it["error"] for it in events(out) if it["event"] == "failed"] == ["OSError: lost"]
     attribute_dataset(tiny_model(), Images(), out, STEP)
-    starts = [it for it in events(out) if it["event"] == "start"]
-    assert sorted(it["resumed"] for it in starts) == [False, True, True]
+    plans = [it for it in events(out) if it["event"] == "plan"]
+    assert sorted(it["resumed"] for it in plans) == [False, True, True]
     done = [it["shard"] for it in events(out) if it["event"] == "shard"]
     assert sorted(done) == list(range(5))  # each once, over three sessions
 
@@ -92,10 +94,27 @@ def test_a_halved_batch_is_told(tmp_path):
     }
 
 
-def test_refused_work_leaves_no_log(tmp_path):
-    with pytest.raises(ValueError):
-        attribute_dataset(tiny_model(), Images(), tmp_path / "a.zarr", Attribution("lrp"))
-    assert list(tmp_path.iterdir()) == []
+def test_what_fails_before_the_work_begins_is_told(tmp_path):
+    out = tmp_path / "a.zarr"
+    for data, words in (
+        (Images(3, items=dict.fromkeys(range(3), ValueError("torn"))), "no readable sample .*torn"),
+        (Images(channels=3), "samples, which are of shape 3 × 8 × 8"),
+    ):
+        with pytest.raises(AttributionError, match=words):
+            attribute_dataset(tiny_model(), data, out, STEP)
+    with pytest.raises(ValueError, match="no composite 'lrp'"):
+        attribute_dataset(tiny_model(), Images(), out, Attribution("lrp"))
+    told = [it["error"].partition(": ")[0] for it in events(out) if it["event"] == "failed"]
+    assert sorted(told) == ["AttributionError", "AttributionError", "ValueError"]
+    assert not out.exists()
+
+
+def test_where_no_store_can_lie_no_log_does(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below" / "a.zarr", Path("/dev/null"), "a\0b"):
+        with pytest.raises(stores.StoreError, match=r"is no run store: .*file|is no path"):
+            attribute_dataset(tiny_model(), Images(), place, STEP)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_log_that_cannot_be_written_costs_only_itself(tmp_path):
@@ -125,7 +144,7 @@ def test_logs_of_remote_stores_are_remote_and_hold_nothing_secret(monkeypatch):
     with s3_server(monkeypatch) as bucket:
         url = f"{bucket}/audits/run.zarr"
         run = attribute_dataset(tiny_model(), Images(), url, STEP)
-        assert [it["event"] for it in events(url)] == ["start", *["shard"] * 5, "end"]
+        assert [it["event"] for it in events(url)] == ["start", "plan", *["shard"] * 5, "end"]
         assert not [key for key in run.floor.sizes("") if "jsonl" in key]
         floor = stores.run.floor_at(place_of(url))
         written = b"".join(floor.read(name) for name in floor.names(""))

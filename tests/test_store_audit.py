@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_tools import be_reborn, contents
+from store_tools import be_reborn, contents, new_run, new_table, values
 
 import stores
 from stores.owners import Owner
@@ -72,6 +72,11 @@ def flip_a_bit(path: Path) -> None:
 
 
 DAMAGES = [delete, empty, truncate, lengthen, zero_a_page, flip_a_bit]
+ALL_DAMAGES = [
+    damage if damage in (delete, flip_a_bit) else pytest.param(damage, marks=pytest.mark.slow)
+    for damage in DAMAGES
+]
+"""The slow ones are told by length, or by the same checksum."""
 
 
 def test_a_sound_store_has_no_problems(path: Path) -> None:
@@ -81,7 +86,7 @@ def test_a_sound_store_has_no_problems(path: Path) -> None:
     assert contents(path) == before
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", ALL_DAMAGES)
 def test_every_damaged_file_is_found(path: Path, damage: Callable[[Path], None]) -> None:
     for key, sound in contents(path).items():
         if key in EXEMPT or (damage is delete and (key.startswith("ledger/") or key == LAST_VERDICT)):
@@ -117,7 +122,7 @@ def test_all_that_was_damaged_is_repaired_and_redone(path: Path, damage: Callabl
     problems = stores.check(path)
     assert len(problems) >= 5
     repaired = stores.check(path, repair=True)
-    assert all(problem.repaired for problem in repaired)
+    assert all(problem.repaired or problem.redo or problem.kind == "incomplete" for problem in repaired)
     assert {problem.unit for problem in repaired} == {problem.unit for problem in problems}
     redo(path)
     assert contents(path) == expected
@@ -227,3 +232,95 @@ def test_altered_metadata_is_told_on_reading(path: Path) -> None:
     document.write_text(document.read_text().replace("prediction", "predictiom"))
     with pytest.raises(stores.Damaged, match="not what was written"):
         stores.open(path).samples.read("label")
+
+
+RELEVANCE = "relevance/epsilon_plus_flat"
+
+
+def with_version_2(path: Path) -> None:
+    text = path.read_text()
+    assert text.count('"version":1') + text.count('"version": 1') == 1
+    path.write_text(text.replace('"version":1', '"version":2').replace('"version": 1', '"version": 2'))
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [
+        f"ledger/commits/{RELEVANCE}/0.json",
+        f"{RELEVANCE}/zarr.json",
+        "analyses/{analysis}/zarr.json",
+        "analyses/{analysis}/c1/zarr.json",
+        "analyses/{analysis}/findings/1/zarr.json",
+        LAST_VERDICT,
+    ],
+)
+def test_a_store_with_anything_newer_in_it_is_left_untouched(path: Path, newer: str) -> None:
+    (path / "samples/label/zarr.json").unlink()
+    truncate(path / "samples/label/c/0")
+    (path / "ledger/tmp").mkdir(exist_ok=True)
+    (path / "ledger/tmp/dead-1-1-0").write_bytes(b"half")
+    with_version_2(path / newer.format(analysis=stores.open(path).analysis().id))
+    before = contents(path)
+    with pytest.raises(stores.UnknownVersion, match="left untouched"):
+        stores.check(path, repair=True)
+    if newer.count("/") == 2 and newer.endswith("zarr.json"):
+        with pytest.raises(stores.UnknownVersion, match="left untouched"):
+            stores.open(path, "r+")
+    assert contents(path) == before
+
+
+def test_what_is_not_written_is_named(tmp_path: Path) -> None:
+    table = new_table(new_run(tmp_path / "run.zarr"))
+    for shard in (0, 1):
+        table.write(shard, values(table.shards[shard]))
+    (tmp_path / "run.zarr/ledger/commits/relevance/test/0.json").unlink()
+    lost, absent = stores.check(tmp_path / "run.zarr", repair=True)
+    assert str(lost) == (
+        "relevance/test/0, rows 0 to 3: is not written: its files are there, but no commit record (a writer stopped "
+        "before it, or it was lost)"
+    )
+    assert str(absent) == "relevance/test, rows 8 to 9: 1 of 3 shards are not written yet (2)"
+    assert {problem.kind for problem in (lost, absent)} == {"incomplete"}
+    shutil.rmtree(tmp_path / "run.zarr/ledger/commits")
+    assert [problem.rows for problem in stores.check(tmp_path / "run.zarr")] == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_lost_commits_of_groups_and_findings_are_named(path: Path) -> None:
+    id = stores.open(path).analysis().id
+    for unit in ("c1", "findings/1"):
+        (path / f"ledger/commits/analyses/{id}/{unit}.json").unlink()
+    found = [(problem.unit, problem.kind) for problem in stores.check(path)]
+    assert found == [(f"analyses/{id}/{unit}", "incomplete") for unit in ("c1", "findings/1")]
+
+
+def test_what_was_taken_back_is_told_once(path: Path) -> None:
+    truncate(path / f"{RELEVANCE}/start/c/0")
+    assert [problem.kind for problem in stores.check(path, repair=True)] == ["bytes"]
+    assert [problem.kind for problem in stores.check(path)] == ["incomplete"]
+
+
+@pytest.mark.parametrize("lost", [delete, empty, truncate])
+def test_a_lost_root_is_written_anew_by_the_command_that_made_it(
+    path: Path, lost: Callable[[Path], None]
+) -> None:
+    sound = contents(path)
+    lost(path / "zarr.json")
+    if lost is not delete:
+        with pytest.raises(stores.Damaged, match=r"Remove this one file, .*run\.zarr/zarr\.json, and run"):
+            redo(path)
+        (path / "zarr.json").unlink()
+    with pytest.raises(stores.NotAStore, match=r"lost its zarr\.json: run the command that made it again"):
+        stores.check(path, repair=True)
+    redo(path)
+    assert contents(path) == sound
+
+
+def test_a_lost_root_is_not_replaced_by_another_run_s(path: Path) -> None:
+    run = stores.open(path)
+    (path / "zarr.json").unlink()
+    before = contents(path)
+    for change in ({"samples": 31}, {"classes": ["one"]}, {"provenance": {"model": "another"}}):
+        right = {"classes": run.classes, "samples": run.n, "provenance": run.provenance}
+        with pytest.raises(stores.NotAStore, match="a path that is free"):
+            stores.create(path, **{**right, **change})
+    assert contents(path) == before

@@ -160,12 +160,12 @@ class _Driver:
 
     def run(self) -> None:
         """Until every shard is committed."""
-        plan = self._prepared()
-        todo = {shard: range(low, high) for shard, (low, high) in plan.missing.items()}
         workers = len(self.client.nthreads())
-        facts = {"device": self.job.device, "workers": workers, "shards": len(todo), "resumed": False}
-        facts |= {"rows": sum(map(len, todo.values()))}
-        with journal(self.job.out, WHAT, **facts | {"resumed": facts["rows"] != plan.samples}) as log:
+        with journal(self.job.out, WHAT, device=self.job.device, workers=workers) as log:
+            plan = self._prepared(log)
+            todo = {shard: range(low, high) for shard, (low, high) in plan.missing.items()}
+            rows = sum(map(len, todo.values()))
+            log("plan", shards=len(todo), rows=rows, resumed=rows < plan.samples)
             self._shards(plan, todo, log)
 
     def _shards(self, plan: _Plan, todo: Mapping[int, range], log: Journal) -> None:
@@ -192,7 +192,7 @@ class _Driver:
                 log("quarantine", shard=shard, rows=sorted(poison))
             queue.append(shard)
 
-    def _prepared(self) -> _Plan:
+    def _prepared(self, log: Journal) -> _Plan:
         """What there is to do. A worker reads the first samples."""
         for _ in range(2 * _PATIENCE):
             plan, died = self._one(_prepare)
@@ -200,7 +200,9 @@ class _Driver:
                 assert isinstance(plan, _Plan)
                 return plan
             first = min(len(self.job.data.ids), max(self.job.step.block or LARGEST_ELSEWHERE, 8))
-            self.poison |= self._culprits(list(range(first)), _read_rows)
+            poison = self._culprits(list(range(first)), _read_rows)
+            self.poison |= poison
+            log("worker died", quarantine=sorted(poison))
         raise AttributionError(self._hopeless(range(first)))
 
     def _culprits(

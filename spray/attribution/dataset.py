@@ -56,9 +56,10 @@ def attribute_dataset(
 
         return attribute_on(client, model, dataset, out, step, device=str(device), report=report)
     where = torch.device(device)
-    stage, tables = prepared(model.to(where), as_audit_data(dataset), step, where, out)
-    todo = tables.missing()
-    with journal(out, WHAT, **_facts(stage, tables, todo)) as log:
+    with journal(out, WHAT, device=str(where)) as log:
+        stage, tables = prepared(model.to(where), as_audit_data(dataset), step, where, out)
+        todo = tables.missing()
+        log("plan", **_facts(stage, tables, todo))
         tally = Tally(tables, todo, report)
         for shard, blocks in stage.shards(todo):
             tell(log, stage.write(shard, blocks, tables, tally.add))
@@ -87,10 +88,11 @@ def attribute_share(
     if not 0 <= share < of:
         raise AttributionError(f"share {share} of {of}: shares go from 0 to {of - 1}.")
     where, step = torch.device(device), attribution or Attribution()
-    stage, tables = prepared(model.to(where), as_audit_data(dataset), step, where, out, sharing=of)
-    mine = range(share, len(tables.samples.shards), of)
-    todo = {shard: rows for shard, rows in tables.missing().items() if shard in mine}
-    with journal(out, WHAT, **_facts(stage, tables, todo), share=f"{share}::{of}") as log:
+    with journal(out, WHAT, device=str(where), share=f"{share}::{of}") as log:
+        stage, tables = prepared(model.to(where), as_audit_data(dataset), step, where, out, sharing=of)
+        mine = range(share, len(tables.samples.shards), of)
+        todo = {shard: rows for shard, rows in tables.missing().items() if shard in mine}
+        log("plan", **_facts(stage, tables, todo))
         tally = Tally(tables, todo, report, total=sum(len(tables.samples.shards[shard]) for shard in mine))
         for shard, rows in todo.items():
             with contextlib.suppress(StoreBusy):
@@ -125,10 +127,9 @@ def tell(log: Journal, written: Written | None) -> None:
 
 
 def _facts(stage: Stage, tables: Tables, todo: dict[int, range]) -> dict[str, Any]:
-    """What the log says at the start."""
+    """What there is to do, for the log."""
     rows = sum(map(len, todo.values()))
     return {
-        "device": str(stage.device),
         "block": stage.step.block,
         "tables": [table.name for table in tables.relevance.values()],
         "shards": len(todo),

@@ -25,7 +25,7 @@ from spray.blocks import Block, BlockReader, first_inputs, pixel_digests, repeat
 from spray.data import AuditData, data_digest
 from spray.engine import Explanation
 from spray.engine.errors import AttributionError, BadInput
-from spray.memory import block_size
+from spray.memory import block_size, ran_out
 from spray.models import model_digest
 from stores import Column, Provenance, Table, describe
 from stores.provenance import Json
@@ -55,6 +55,22 @@ def deterministic(device: torch.device) -> Iterator[None]:
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
+@contextmanager
+def _taken_by_the_model(sample: Float[Tensor, ...]) -> Iterator[None]:
+    """What the model's own layers say of inputs that they cannot take, with the next move."""
+    try:
+        yield
+    except RuntimeError as error:
+        if ran_out(error):
+            raise
+        shape = " × ".join(map(str, sample.shape))
+        raise AttributionError(
+            f"The model cannot take the data set's samples, which are of shape {shape}: {error}. Prepare them as the "
+            "model expects them. Of a folder of images, --mean and --std with one number give grey pictures and with "
+            "three coloured ones, and --crop their size."
+        ) from error
+
+
 @dataclass(frozen=True)
 class Result:
     """One computed block: the columns of all tables, and the rows that failed."""
@@ -72,6 +88,8 @@ class Written:
     shard: int
     rows: int
     failed: int
+    failures: Mapping[str, Sequence[int]]
+    """Rows that failed in any table, by reason."""
     took: float
     """Seconds."""
     device: str
@@ -108,7 +126,8 @@ class Stage:
         inputs = self._first_inputs(self.step.block)
         self._check_steady()
         # One probing block decides shapes, and any refusal comes before anything is written.
-        self.filler, self.probe = self._probe(inputs)
+        with _taken_by_the_model(inputs[0]):
+            self.filler, self.probe = self._probe(inputs)
         self.classes = next(iter(self.probe.values())).logits.shape[1]
         if data.classes and len(data.classes) != self.classes:
             raise AttributionError(
@@ -128,7 +147,8 @@ class Stage:
             self.passes.batch = count
             self.passes.explain(repeated(sample, count))
 
-        return block_size(pass_over, self.device, 4 * sample.numel(), len(self.data.ids), sharing)
+        with _taken_by_the_model(sample):
+            return block_size(pass_over, self.device, 4 * sample.numel(), len(self.data.ids), sharing)
 
     def _first_inputs(self, count: int) -> Float[Tensor, "n ..."]:
         try:
@@ -257,6 +277,7 @@ class Stage:
             shard,
             len(tables.samples.shards[shard]),
             len(_failed(results)),
+            _by_reason(results),
             round(time.monotonic() - started, 3),
             str(self.device),
             batch,
@@ -344,6 +365,16 @@ def _failed(results: Sequence[Result]) -> set[int]:
     return {
         row for result in results for rows in (result.unreadable, *result.refused.values()) for row in rows
     }
+
+
+def _by_reason(results: Sequence[Result]) -> dict[str, list[int]]:
+    """Rows that failed in any table, ascending, by reason."""
+    found: dict[str, set[int]] = {}
+    for result in results:
+        for refused in (result.unreadable, *result.refused.values()):
+            for row, reason in refused.items():
+                found.setdefault(reason, set()).add(row)
+    return {reason: sorted(rows) for reason, rows in found.items()}
 
 
 def _merged(parts: Sequence[Mapping[int, str]]) -> dict[int, str]:

@@ -117,7 +117,7 @@ def main() -> None:
       spray info run.zarr                          what a store holds
 
     Every stage goes on where it was interrupted. Exit codes: 0 done; 1 refused or failed, with one message that says
-    what to change; 2 no such command or option; 130 interrupted.
+    what to change; 2 no such command or option; 3 (check) incomplete; 130 interrupted.
     """
 
 
@@ -355,7 +355,9 @@ def info(store: str, as_json: bool) -> None:
 @quiet_option
 @json_option
 def check(store: str, repair: bool, config: Path | None, quiet: bool, as_json: bool, **flags: Any) -> None:
-    """Compare every committed byte of a store with its checksum. Exit code 1 if anything is wrong.
+    """Compare every committed byte of a store with its checksum, and name what is not written.
+
+    Exit codes: 0 sound and complete; 1 something is damaged; 3 nothing is (any more), but parts are to be written.
 
     --repair takes back the shards, groups and findings that are damaged; everything else stays as it is. The command
     that wrote them redoes just those; so does --repair itself where it is told the model, the data and the settings.
@@ -370,11 +372,9 @@ def check(store: str, repair: bool, config: Path | None, quiet: bool, as_json: b
     chosen = settings(config, flags)
     problems = stores.check(store, repair=repair)
     left: list[str] | None = None
-    if any(it.repaired and it.redo for it in problems) and chosen.model.spec and chosen.data.spec:
+    if repair and any(it.redo for it in problems) and chosen.model.spec and chosen.data.spec:
         from spray.repair import redo
 
         with reporting(quiet) as report:
             left = redo(store, chosen, problems, report)
-    show_problems(store, problems, left, as_json)
-    if any(not problem.repaired for problem in problems):
-        sys.exit(FAILED)
+    sys.exit(show_problems(store, problems, repair, left, as_json))

@@ -121,29 +121,62 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def show_problems(store: str, problems: Sequence[Problem], left: Sequence[str] | None, as_json: bool) -> None:
-    """What a check found, and what is to be done next; ``left`` could not be redone (None: nothing was tried)."""
+SOUND, DAMAGED, INCOMPLETE = 0, 1, 3
+"""Exit codes of a check: all is there and as it was written; something is damaged; nothing is, but parts are to be
+written, or to be written again."""
+
+
+def show_problems(
+    store: str, problems: Sequence[Problem], repair: bool, left: Sequence[str] | None, as_json: bool
+) -> int:
+    """What a check found, and what is to be done next; returns the exit code.
+
+    ``left`` could not be redone (None: nothing was tried).
+    """
+    damages = [problem for problem in problems if problem.kind != "incomplete"]
+    gaps = [problem.unit for problem in problems if problem.kind == "incomplete"]
+    lost = list(dict.fromkeys(problem.unit for problem in damages if problem.redo))
+    to_redo = lost if left is None else list(left)
     if as_json:
-        click.echo(json.dumps([vars(problem) for problem in problems]))
-        return
-    for problem in problems:
-        click.echo(printable(problem))
-    taken_back = [it.unit for it in problems if it.repaired and it.redo]
-    if not problems:
-        click.echo("Sound: every committed byte is as it was written.")
-    elif not any(problem.repaired for problem in problems):
-        click.echo(f"Nothing was changed. Take back what is damaged: spray check {printable(store)} --repair")
-    elif taken_back and left == []:
-        click.echo(f"{len(taken_back)} units were taken back and done again.")
-    elif taken_back:
-        of_others = (
-            ""
-            if left is None
-            else f"; {len(left)} were made with other settings than these, or are superseded"
+        told = [{**vars(it), "redone": repair and it.redo and it.unit not in to_redo} for it in problems]
+        click.echo(json.dumps(told))
+    else:
+        for problem in problems:
+            click.echo(printable(problem))
+        for line in _conclusion(store, bool(damages), gaps, repair, lost, left):
+            click.echo(printable(line))
+    if any(not (it.repaired or (repair and it.redo)) for it in damages):
+        return DAMAGED
+    return INCOMPLETE if gaps or (repair and to_redo) else SOUND
+
+
+def _conclusion(
+    store: str,
+    damaged: bool,
+    gaps: Sequence[str],
+    repair: bool,
+    lost: Sequence[str],
+    left: Sequence[str] | None,
+) -> Iterator[str]:
+    """The sentences after the list."""
+    to_redo = lost if left is None else left
+    if not damaged:
+        yield "Sound: every committed byte is as it was written."
+    elif not repair:
+        yield f"Nothing was changed. Take back what is damaged: spray check {store} --repair"
+    elif lost and not to_redo:
+        yield f"{len(lost)} units were taken back and done again."
+    elif lost:
+        of_others = f"; {len(to_redo)} were made with other settings than these, or are superseded"
+        yield (
+            f"{len(lost)} units are to be written again, all else stays as it is{'' if left is None else of_others}."
         )
-        click.echo(f"{len(taken_back)} units were taken back, all else stays as it is{of_others}.")
-        for command in _commands(store, left or taken_back):
-            click.echo(printable(f"Redo just these: {command}"))
+        for command in _commands(store, to_redo):
+            yield f"Redo just these: {command}"
+    if gaps:
+        yield "Incomplete: what is named above as not written is missing, and nothing reads it as anything else."
+        for command in _commands(store, gaps):
+            yield f"Go on: {command}"
 
 
 def _commands(store: str, units: Sequence[str]) -> list[str]:
