@@ -2,7 +2,7 @@
 
 ``build`` writes the report of a store as HTML (``write`` also says in which form, and why), ``serve`` shows
 it from the store itself, ``plot_embedding``, ``plot_spectrum`` and ``plot_cluster`` are figures for
-notebooks, ``Inline`` is the whole report in one. ``write_comparison`` puts two audits side by side.
+notebooks, where the path that ``build`` returns is the whole report. ``write_comparison`` puts two audits side by side.
 ``ReportModel`` is what reports tell, as pure data; ``merge`` and its kind handle verdicts.
 """
 
@@ -12,8 +12,9 @@ from typing import Any
 
 from reports.carriers import Written, build, write
 from reports.compare import write_comparison
+from reports.inline import Inline, ReportPath
 from reports.model import ReportModel
-from reports.notebook import Inline, plot_cluster, plot_embedding, plot_spectrum
+from reports.notebook import plot_cluster, plot_embedding, plot_spectrum
 from reports.verdicts import (
     VerdictFile,
     VerdictFileError,
@@ -27,6 +28,7 @@ from reports.verdicts import (
 __all__ = [
     "Inline",
     "ReportModel",
+    "ReportPath",
     "VerdictFile",
     "VerdictFileError",
     "Written",

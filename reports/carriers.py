@@ -17,13 +17,14 @@ from typing import Any, Literal, get_args
 
 import stores
 from reports.blocks import blocks
+from reports.inline import ReportPath
 from reports.model import ReportModel
 from reports.panels import PANELS
 from reports.payload import page_payload, script_json
 from reports.theme import style_variables
 
 HERE = Path(__file__).parent
-SCRIPTS = ("core", "data", "tiles", "evidence", "verdicts", "router", "page")
+SCRIPTS = ("core", "data", "tiles", "strips", "evidence", "verdicts", "router", "page")
 STYLES = ("base", "layout", "panels")
 
 Carrier = Literal["auto", "file", "folder"]
@@ -35,7 +36,7 @@ FILE_BYTES = 25_000_000
 class Written:
     """What was written, and why in this form."""
 
-    path: Path
+    path: ReportPath
     """The page to open."""
     carrier: str
     """"file" or "folder"."""
@@ -50,8 +51,8 @@ def build(
     analysis: str | None = None,
     title: str | None = None,
     carrier: Carrier = "auto",
-) -> Path:
-    """Write the report of a store; returns the page to open. Parameters as of ``write``."""
+) -> ReportPath:
+    """Write the report of a store; returns the page to open, which a notebook shows. Parameters as of ``write``."""
     return write(run_path, out_path, analysis=analysis, title=title, carrier=carrier).path
 
 
@@ -96,13 +97,13 @@ def write(
             whole = partial / "report.html"
             whole.write_text(page(models, run.verdicts(), inside=inside), encoding="utf-8")
             whole.replace(out)
-            return Written(out, chosen, out.stat().st_size, reason)
+            return Written(ReportPath(out), chosen, out.stat().st_size, reason)
         (partial / "index.html").write_text(page(models, run.verdicts(), folder="blocks"), encoding="utf-8")
         folder = out.with_suffix("")
         shutil.rmtree(folder, ignore_errors=True)
         partial.replace(folder)
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        return Written(folder / "index.html", chosen, total, reason)
+        return Written(ReportPath(folder / "index.html"), chosen, total, reason)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,11 +1,7 @@
-"""Figures and the whole report for notebooks: plain Bokeh figures, and one HTML frame. No extension is needed."""
+"""Figures for notebooks: plain Bokeh figures that show themselves. No extension is needed."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +9,7 @@ from jaxtyping import Bool, Int8, UInt8
 
 from reports.blocks import MAPS
 from reports.images import quantise
+from reports.inline import framed
 from reports.model import FINDINGS, Group, ReportModel, Subject
 from reports.payload import pictures_of
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, FLAGGED, LEVELS, LIGHT
@@ -20,25 +17,6 @@ from stores import Run
 
 TILE = 96
 """Pixels a side of a picture in ``plot_cluster``."""
-
-
-@dataclass(frozen=True)
-class Inline:
-    """A report file, shown whole where a notebook shows a value."""
-
-    path: str | os.PathLike[str]
-    height: int = 900
-
-    def _repr_html_(self) -> str:
-        return framed(Path(self.path).read_text(encoding="utf-8"), self.height)
-
-
-def framed(html: str, height: int) -> str:
-    """A page in a frame of its own, from which scripts reach nothing of the notebook."""
-    return (
-        f'<iframe srcdoc="{escape(html, quote=True)}" sandbox="allow-scripts allow-downloads" '
-        f'style="width:100%;height:{height}px;border:0"></iframe>'
-    )
 
 
 def shown(plot: Any, height: int) -> Any:
@@ -108,6 +86,7 @@ def plot_embedding(
         "y": middles[:, 1],
         "text": [entry.name for entry in named],
         "colour": [LIGHT["alarm"] if entry.flagged else LIGHT["ink"] for entry in named],
+        "lift": [-22 if len(entry.members) < 4 else 0 for entry in named],
     }
     for axis, values in ((plot.x_range, xy[:, 0]), (plot.y_range, xy[:, 1])):
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)

@@ -43,9 +43,10 @@ from spray.loading import SpecError, call
 from spray.models import load_model
 from spray.progress import Report, silent
 from stores import AnalysisHandle, Finding, Run
+from stores.analysis import FindingList
 
 if TYPE_CHECKING:
-    from reports import Inline
+    from reports import Inline, ReportPath
 
 
 @dataclass(frozen=True)
@@ -58,24 +59,27 @@ class Audit:
     """Wall time of each stage that ran in this process."""
 
     @property
-    def findings(self) -> list[Finding]:
-        """All findings of all classes, the most suspicious first."""
-        return list(self.analysis.findings())
+    def findings(self) -> FindingList:
+        """All findings of all classes, the most suspicious first; a notebook shows them as a table."""
+        return self.analysis.findings()
 
     @property
-    def flagged(self) -> list[Finding]:
+    def flagged(self) -> FindingList:
         """Findings whose region the model was shown to use, by itself and strongly."""
-        return [finding for finding in self.findings if finding.flagged]
+        return FindingList(finding for finding in self.findings if finding.flagged)
 
-    def report(self, out: str | Path | None = None, *, title: str | None = None) -> Path:
-        """Write the report, one offline HTML file, beside the store unless ``out`` says where."""
+    def report(self, out: str | Path | None = None, *, title: str | None = None) -> ReportPath:
+        """Write the report, one offline HTML file, beside the store unless ``out`` says where.
+
+        The path it returns is the report itself where a notebook shows a value.
+        """
         import reports
 
         place = out or report_beside(self.run.path)
         return reports.build(self.run.path, place, analysis=self.analysis.id, title=title)
 
     def inline(self, height: int = 900) -> Inline:
-        """The whole report in a notebook's output, written beside the store first."""
+        """``report()`` in a notebook, with a height of one's own in pixels."""
         import reports
 
         return reports.Inline(self.report(), height)

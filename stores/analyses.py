@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stores.analysis import Finding, GroupAnalysis
+from stores.analysis import Finding, FindingList, GroupAnalysis
 from stores.encoding import group_document
 from stores.errors import Damaged, StoreError, Uncommitted
 from stores.findings import decode_findings, encode_findings
@@ -115,14 +115,14 @@ class AnalysisHandle:
             return None
         return decode_findings(self._files(unit), f"{self._floor.url}: {unit}")[0]
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> FindingList:
         """The newest list of findings, as ranked; empty if there is none.
 
         Raises:
             Damaged: its bytes are not those that were committed.
         """
         newest = self._newest_findings()
-        return [] if newest is None else newest[0]
+        return FindingList([] if newest is None else newest[0])
 
     @property
     def findings_provenance(self) -> Provenance | None:

@@ -55,6 +55,11 @@ class GroupAnalysis:
     facts: Mapping[str, Json] = field(default_factory=dict)
     """Further numbers worth telling (neighbour recall, stability, seconds are not among them)."""
 
+    def _repr_html_(self) -> str:
+        from stores.shown import group_html
+
+        return group_html(self)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -90,3 +95,12 @@ class Finding:
         from stores.shown import finding_html
 
         return finding_html(self)
+
+
+class FindingList(list[Finding]):
+    """Findings in their order; shows itself in a notebook as a table."""
+
+    def _repr_html_(self) -> str:
+        from stores.shown import findings_html
+
+        return findings_html(self)

@@ -13,10 +13,19 @@ from jaxtyping import Float, UInt8
 
 if TYPE_CHECKING:
     from stores.analyses import AnalysisHandle
-    from stores.analysis import Finding
+    from stores.analysis import Finding, GroupAnalysis
     from stores.run import Run
     from stores.tables import Table
+    from stores.verdicts import Verdict
 
+MOST = 50
+"""Rows of a list that are shown."""
+JUDGEMENTS = {
+    "clever_hans": "⚠ Clever Hans",
+    "valid": "✓ valid",
+    "unsure": "? unsure",
+    "withdrawn": "↶ withdrawn",
+}
 PAIRS = (("members", "removed"), ("hosts", "pasted"))
 """Pictures before and after each intervention."""
 
@@ -45,14 +54,48 @@ def table_html(table: Table) -> str:
 
 def analysis_html(handle: AnalysisHandle) -> str:
     """The findings of an analysis, the most suspicious first."""
-    findings = [
-        ("⚑" if finding.flagged else "", finding.name, f"{len(finding.rows):,}", f"{finding.score:.2f}",
-         finding.summary)
-        for finding in handle.findings()[:10]
-    ]  # fmt: skip
+    findings = handle.findings()[:10]
     facts = ", ".join(f"{name} {value}" for name, value in handle.facts.items())
     head = f"<p><b>Analysis {escape(handle.id)}</b>: {len(handle.groups)} groups; {escape(facts)}</p>"
-    return head + (_table(("", "finding", "samples", "suspicion", "in words"), findings) if findings else "")
+    return head + (findings_html(findings) if findings else "")
+
+
+def findings_html(findings: Sequence[Finding]) -> str:
+    """Findings as a table, in their order."""
+    rows = [
+        ("⚑" if finding.flagged else "", finding.name, f"{len(finding.rows):,}", f"{finding.score:.2f}",
+         finding.summary)
+        for finding in findings[:MOST]
+    ]  # fmt: skip
+    return _table(("", "finding", "samples", "suspicion", "in words"), rows) + _rest(findings)
+
+
+def verdicts_html(verdicts: Sequence[Verdict]) -> str:
+    """Verdicts as a table, in the order they were given."""
+    rows = [
+        (verdict.subject, verdict.key, JUDGEMENTS[verdict.verdict], verdict.note, verdict.annotator or "unnamed",
+         verdict.time[:10], f"{len(verdict.members):,}")
+        for verdict in verdicts[:MOST]
+    ]  # fmt: skip
+    return _table(("on", "", "verdict", "note", "by", "on the day", "samples"), rows) + _rest(verdicts)
+
+
+def group_html(group: GroupAnalysis) -> str:
+    """The analysis of one class: how many samples, strategies and clusters."""
+    left_out = len(group.zero_rows) + len(group.invalid_rows)
+    facts = [
+        ("state", group.status),
+        ("samples", f"{len(group.rows):,}" + (f", {left_out:,} left out" if left_out else "")),
+        ("strategies", group.strategies),
+        ("pieces of the graph", group.components),
+        ("smallest eigenvalues", ", ".join(f"{value:.3f}" for value in group.eigenvalues[:8])),
+        *(
+            (name, f"{len(np.unique(found.labels[found.labels >= 0]))} clusters")
+            for name, found in group.clusterings.items()
+        ),
+        ("pictures", ", ".join(group.pictures) or "none"),
+    ]
+    return f"<p><b>Analysis of class {group.group}</b></p>{_table(('', ''), facts)}"
 
 
 def finding_html(finding: Finding) -> str:
@@ -114,6 +157,10 @@ def _image(pictures: UInt8[np.ndarray, "n y x c"], side: int) -> str:
     framed = np.pad(rgb, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
     data = base64.b64encode(bitmap(np.concatenate(framed, axis=1))).decode("ascii")
     return f"<img src='data:image/bmp;base64,{data}' style='height:{side}px;max-width:none;image-rendering:pixelated'>"
+
+
+def _rest(entries: Sequence[object]) -> str:
+    return f"<p>and {len(entries) - MOST:,} more</p>" if len(entries) > MOST else ""
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

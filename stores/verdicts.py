@@ -75,6 +75,11 @@ class Verdict:
             )
         object.__setattr__(self, "digest", digest)
 
+    def _repr_html_(self) -> str:
+        from stores.shown import verdicts_html
+
+        return verdicts_html([self])
+
     @property
     def moment(self) -> datetime:
         """When it was given. The earliest of all where ``time`` tells nothing or has not come yet: a verdict of which
@@ -85,6 +90,15 @@ class Verdict:
         except (ValueError, OverflowError):
             return EARLIEST
         return moment if moment <= datetime.now(UTC) + AHEAD else EARLIEST
+
+
+class VerdictList(list[Verdict]):
+    """Verdicts in their order; shows itself in a notebook as a table."""
+
+    def _repr_html_(self) -> str:
+        from stores.shown import verdicts_html
+
+        return verdicts_html(self)
 
 
 def check_new(verdict: Verdict) -> Verdict:

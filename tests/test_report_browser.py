@@ -33,8 +33,23 @@ def report(run):
     return reports.build(run.path, run.path.parent / "report.html", title="Audit of shapes")
 
 
+@pytest.fixture(scope="module")
+def shared(browser, report):
+    one = Visit(browser, report.as_uri())
+    yield one
+    one.close()
+
+
 @pytest.fixture
-def visit(browser, report):
+def visit(shared):
+    """The report as it opens, in a window that all tests share which leave no verdicts."""
+    yield shared.again
+    shared.check()
+
+
+@pytest.fixture
+def fresh(browser, report):
+    """The report in a window of its own."""
     visits = []
 
     def open_report(address="", **options):
@@ -213,9 +228,9 @@ def test_the_gallery_sorts_and_filters_by_labels_metadata_and_distance(visit):
     assert sum(map(len, kept)) == len(whole), "every sample is in one quarter"
 
 
-def test_the_overview_leads_from_the_flagged_finding_to_its_pictures_and_page(run, visit):
+def test_the_overview_leads_from_the_flagged_finding_to_its_pictures_and_page(run, fresh):
     finding = run.analysis().findings()[0]
-    v = visit("#overview")
+    v = fresh("#overview")
     case = v.page.locator("#overview-flagged article")
     assert case.count() == 1 and case.get_attribute("data-key") == finding.name
     assert finding.summary in case.inner_text() and "no verdict yet" in case.inner_text()
@@ -263,13 +278,15 @@ def test_a_click_on_a_dot_shows_its_sample_and_one_beside_keeps_what_is_shown(vi
     v.page.mouse.click(*place_of(v, left))
     v.settled(f"spray.state.sample === {left}")
     assert v.page.locator(".tile").count() == 1
+    row = v.state(f"spray.state.chunk.rows[{left}]")
+    assert v.state("location.hash") == f"#class={v.state('spray.state.group.index')}&sample={row}"
     box = v.page.locator("#figure-embedding").bounding_box()
     v.page.mouse.click(box["x"] + 12, box["y"] + 12)
     assert v.state("spray.state.selection.length") == 1
 
 
-def test_a_box_selects(visit):
-    v = visit()
+def test_a_box_selects(fresh):
+    v = fresh()
     v.state(
         """(() => {
             const { toolbar } = spray.figures.embedding.model;
@@ -288,8 +305,8 @@ def test_a_box_selects(visit):
     assert x[inside].max() < x[~inside].min(), "a box over the left half took others than the dots there"
 
 
-def test_the_summary_prints_dark_on_white_without_the_frame(visit):
-    v = visit("#summary", color_scheme="dark")
+def test_the_summary_prints_dark_on_white_without_the_frame(fresh):
+    v = fresh("#summary", color_scheme="dark")
     v.page.emulate_media(media="print")
     assert v.page.locator("header.bar").is_hidden()
     page = v.pixels("#summary-table")
@@ -297,8 +314,8 @@ def test_the_summary_prints_dark_on_white_without_the_frame(visit):
     assert page.min() < 80, "no ink"
 
 
-def test_the_pointer_shows_image_heatmap_and_overlay(visit):
-    v = visit()
+def test_the_pointer_shows_image_heatmap_and_overlay(fresh):
+    v = fresh()
     place = place_of(v, "spray.state.selection[0]")
     v.page.mouse.move(place[0] - 30, place[1] - 30)
     v.page.mouse.move(*place, steps=4)
@@ -323,8 +340,8 @@ def exported(v):
     return json.loads(waiting.value.path().read_text(encoding="utf-8"))
 
 
-def test_a_verdict_is_kept_exported_and_is_one_of_the_store(run, visit):
-    v = visit()
+def test_a_verdict_is_kept_exported_and_is_one_of_the_store(run, fresh):
+    v = fresh()
     judge(v)
     file = exported(v)
     (record,) = file["verdicts"]
@@ -342,8 +359,8 @@ def test_a_verdict_is_kept_exported_and_is_one_of_the_store(run, visit):
     assert v.page.locator("#verdict-buttons [aria-checked=true]").inner_text().endswith("Clever Hans")
 
 
-def test_a_verdict_can_be_taken_back(visit):
-    v = visit()
+def test_a_verdict_can_be_taken_back(fresh):
+    v = fresh()
     judge(v, "valid")
     judge(v, "unsure")
     v.page.click("#verdict-undo")
@@ -360,11 +377,11 @@ def import_file(v, content):
     )
 
 
-def test_exported_verdicts_can_be_imported_elsewhere(visit):
-    one = visit()
+def test_exported_verdicts_can_be_imported_elsewhere(fresh):
+    one = fresh()
     judge(one, note="ümläut 🐎 <b>")
     file = exported(one)
-    other = visit()
+    other = fresh()
     import_file(other, json.dumps(file))
     other.settled("document.getElementById('verdict-status').textContent.includes('1 verdict imported')")
     assert exported(other)["verdicts"] == file["verdicts"]
@@ -386,8 +403,8 @@ def spoil(file, what):
 
 
 @pytest.mark.parametrize("what", ["another store", "altered", "newer", "lacks a field", "holds no verdicts"])
-def test_an_import_that_must_not_be_is_refused_and_changes_nothing(visit, what):
-    v = visit()
+def test_an_import_that_must_not_be_is_refused_and_changes_nothing(fresh, what):
+    v = fresh()
     judge(v, "valid", note="mine")
     file = exported(v)
     file["verdicts"][0]["note"] = "foreign"
@@ -400,8 +417,8 @@ def test_an_import_that_must_not_be_is_refused_and_changes_nothing(visit, what):
     assert [record["note"] for record in exported(v)["verdicts"]] == ["mine"]
 
 
-def test_ids_of_all_alphabets_are_signed_as_the_store_signs_them(visit):
-    v = visit()
+def test_ids_of_all_alphabets_are_signed_as_the_store_signs_them(fresh):
+    v = fresh()
     ids = ["z", "é", "\U0001f40e", "\uffee", 'quote"back\\slash', "tab\t\x7f", "a", "A", ""]
     signed = v.state(
         f"spray.verdicts.give('sample', 'x', {json.dumps(ids)}, {{verdict: 'unsure', note: '', annotator: ''}})"
@@ -410,9 +427,9 @@ def test_ids_of_all_alphabets_are_signed_as_the_store_signs_them(visit):
     assert signed["digest"] == stores.members_digest(ids)
 
 
-def test_pages_and_deep_links_go_back_and_forward(run, visit):
+def test_pages_and_deep_links_go_back_and_forward(run, fresh):
     finding = run.analysis().findings()[1]
-    v = visit(f"#class={finding.group}&subject={finding.name}")
+    v = fresh(f"#class={finding.group}&subject={finding.name}")
     assert v.state("spray.state.subject.key") == finding.name
     for page in ("Overview", "Summary", "About"):
         v.page.click(f"#pages a:has-text('{page}')")
@@ -442,8 +459,8 @@ def test_an_address_of_nothing_opens_the_report_anyway(visit):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_light_and_dark_restyle_canvases_too(visit, scheme):
-    v = visit(color_scheme=scheme)
+def test_light_and_dark_restyle_canvases_too(fresh, scheme):
+    v = fresh(color_scheme=scheme)
     expected = {"light": (255, 255, 255), "dark": (0x16, 0x1D, 0x26)}
     other = {"light": "dark", "dark": "light"}[scheme]
     assert near(v.pixels("#figure-embedding"), expected[scheme], 4) > 50_000
@@ -494,9 +511,9 @@ FAINT_TEXT = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_of_every_page_stands_out_five_to_one(run, visit, scheme):
+def test_all_text_of_every_page_stands_out_five_to_one(run, fresh, scheme):
     finding = run.analysis().findings()[0]
-    v = visit(color_scheme=scheme)
+    v = fresh(color_scheme=scheme)
     judge(v, "valid")
     subject = {"group": finding.group, "subject": finding.name}
     for page in ({}, {"page": "overview"}, {"page": "summary"}, {"page": "about"}, {"page": "cluster"}):
@@ -507,8 +524,8 @@ def test_all_text_of_every_page_stands_out_five_to_one(run, visit, scheme):
         assert faint == [], page
 
 
-def test_every_control_has_a_name_and_the_keyboard_reaches_it(run, visit):
-    v = visit()
+def test_every_control_has_a_name_and_the_keyboard_reaches_it(run, fresh):
+    v = fresh()
     names = v.state(
         """[...document.querySelectorAll("button, select, input, textarea, a[href]")]
             .filter((control) => control.checkVisibility() && control.tabIndex >= 0 && !control.disabled)
@@ -663,8 +680,8 @@ def test_every_name_in_a_store_may_be_hostile(browser, tmp_path):
     v.close()
 
 
-def test_a_verdict_file_may_be_hostile(visit):
-    v = visit()
+def test_a_verdict_file_may_be_hostile(fresh):
+    v = fresh()
     judge(v, "valid", note="mine")
     file = exported(v)
     file["verdicts"][0] |= {
@@ -832,8 +849,8 @@ def test_verdicts_of_an_earlier_analysis_are_attached_offered_or_listed(browser,
     v.close()
 
 
-def test_a_sample_can_be_judged(visit):
-    v = visit()
+def test_a_sample_can_be_judged(fresh):
+    v = fresh()
     v.page.locator(".tile").nth(1).click()
     identity = v.state("spray.state.chunk.ids[spray.state.sample]")
     assert identity in v.page.inner_text("#verdict-on")
@@ -845,9 +862,9 @@ def test_a_sample_can_be_judged(visit):
     assert v.page.locator("#verdict-buttons [aria-checked=true]").count() == 0
 
 
-def test_two_findings_stand_side_by_side_with_maps_members_and_metadata(run, visit):
+def test_two_findings_stand_side_by_side_with_maps_members_and_metadata(run, fresh):
     findings = [f for f in run.analysis().findings() if f.group == run.analysis().findings()[0].group]
-    v = visit()
+    v = fresh()
     v.page.click("#case-more")
     v.settled("spray.state.page === 'cluster'")
     v.page.select_option("#cluster-with", findings[1].name)
@@ -870,13 +887,13 @@ def test_two_findings_stand_side_by_side_with_maps_members_and_metadata(run, vis
 def test_a_finding_shows_effects_with_intervals_and_pictures_before_and_after(run, visit):
     finding = run.analysis().findings()[0]
     v = visit(f"#class={finding.group}&subject={finding.name}&page=cluster")
-    v.settled("document.querySelectorAll('.pair-pictures canvas').length > 0")
-    figures = v.page.locator(".proof figure")
+    v.settled("document.querySelectorAll('#cluster-columns .pair-pictures canvas').length > 0")
+    figures = v.page.locator("#cluster-columns .proof figure")
     assert figures.count() == 2
     for figure, kinds in zip(figures.all(), (("members", "removed"), ("hosts", "pasted")), strict=True):
         assert figure.locator(".pair-pictures").count() == len(finding.pictures[kinds[0]])
         for row, kind in enumerate(kinds):
-            shown = v.page.locator(".proof canvas").nth(
+            shown = v.page.locator("#cluster-columns .proof canvas").nth(
                 row + (0 if kind in ("members", "removed") else 2 * len(finding.pictures["members"]))
             )
             seen = np.asarray(Image.open(io.BytesIO(shown.screenshot())).convert("RGB")).mean(axis=-1)
@@ -949,7 +966,8 @@ def test_the_selection_and_the_picture_are_saved_as_files(run, visit):
     ids = [str(name) for name in run.samples.read("id", finding.rows)]
     v = visit()
     assert sorted(saved(v, "ids").decode().splitlines()) == sorted(ids)
-    header, *lines = list(csv.reader(io.StringIO(saved(v, "csv").decode())))
+    assert saved(v, "csv").startswith(b"\xef\xbb\xbf"), "spreadsheets take it for UTF-8 by its mark"
+    header, *lines = list(csv.reader(io.StringIO(saved(v, "csv").decode("utf-8-sig"))))
     assert header[:5] == ["row", "id", "label", "prediction", "confidence"]
     assert sorted(int(line[0]) for line in lines) == finding.rows.tolist()
     assert sorted(line[1] for line in lines) == sorted(ids)
@@ -1021,8 +1039,8 @@ def lasso_all(v):
     v.settled("spray.state.origin === 'brush'")
 
 
-def test_many_dots_are_thinned_and_lasso_and_box_take_those_that_are_not_drawn_too(visit):
-    v = visit()
+def test_many_dots_are_thinned_and_lasso_and_box_take_those_that_are_not_drawn_too(fresh):
+    v = fresh()
     lasso_all(v)
     whole = v.state("Array.from(spray.state.selection)")
     v.state(

@@ -24,8 +24,23 @@ def report(run):
     return reports.build(run.path, run.path.parent / "report.html", title="Audit of shapes")
 
 
+@pytest.fixture(scope="module")
+def shared(browser, report):
+    one = Visit(browser, report.as_uri())
+    yield one
+    one.close()
+
+
 @pytest.fixture
-def visit(browser, report):
+def visit(shared):
+    """The report as it opens, in a window that all tests share which leave no verdicts."""
+    yield shared.again
+    shared.check()
+
+
+@pytest.fixture
+def fresh(browser, report):
+    """The report in a window of its own."""
     visits = []
 
     def open_report(address="", url=None, **options):
@@ -108,8 +123,8 @@ def test_a_selection_by_hand_is_not_told_as_the_finding(visit):
     assert v.page.inner_text("#case-summary") == summary
 
 
-def test_a_finger_scrolls_the_page_over_the_embedding(visit):
-    v = visit(width=390, height=844, has_touch=True, is_mobile=True)
+def test_a_finger_scrolls_the_page_over_the_embedding(fresh):
+    v = fresh(width=390, height=844, has_touch=True, is_mobile=True)
     tools = "spray.figures.embedding.model.toolbar"
     assert v.state(f"[{tools}.active_drag, {tools}.active_scroll]") == [None, None]
     actions = v.state(
@@ -119,7 +134,7 @@ def test_a_finger_scrolls_the_page_over_the_embedding(visit):
     assert actions != "none"
 
 
-def test_names_of_any_length_and_direction_leave_the_reports_words_alone(browser, tmp_path, visit):
+def test_names_of_any_length_and_direction_leave_the_reports_words_alone(browser, tmp_path, fresh):
     names = ["\u202eabc", "W" * 400, "\u05e9\u05dc\u05d5\u05dd"]
     run = stores.synthetic.make(tmp_path / "names.zarr", classes=3)
     page = reports.build(run.path, tmp_path / "names.html")
@@ -127,7 +142,7 @@ def test_names_of_any_length_and_direction_leave_the_reports_words_alone(browser
     for known, name in zip(run.classes, names, strict=False):
         text = text.replace(json.dumps(known), json.dumps(name))
     page.write_text(text)
-    v = visit(url=page.as_uri(), width=390, height=844)
+    v = fresh(url=page.as_uri(), width=390, height=844)
     assert v.state("document.documentElement.scrollWidth") <= 390
     for group in range(3):
         v.state(f"spray.router.go({{ group: spray.report.groups[{group}].index }}).then(() => null)")
@@ -168,8 +183,8 @@ def test_an_address_of_what_is_not_there_says_so(visit, address, word):
     v.settled("document.getElementById('trouble').hidden")
 
 
-def test_a_sample_that_is_clicked_is_in_the_address(visit):
-    v = visit()
+def test_a_sample_that_is_clicked_is_in_the_address(fresh):
+    v = fresh()
     v.page.locator(".tile").nth(1).click()
     row = v.state("spray.state.chunk.rows[spray.state.sample]")
     assert f"sample={row}" in v.state("location.hash")
@@ -178,8 +193,8 @@ def test_a_sample_that_is_clicked_is_in_the_address(visit):
     assert v.state("spray.state.chunk.rows[spray.state.sample]") == row
 
 
-def test_metadata_with_many_values_gaps_and_ties_can_be_kept_and_sorted(visit):
-    v = visit()
+def test_metadata_with_many_values_gaps_and_ties_can_be_kept_and_sorted(fresh):
+    v = fresh()
     made = """(() => {
         const { chunk } = spray.state;
         const blank = Object.create(null);
@@ -221,8 +236,8 @@ def test_the_card_of_a_tile_opens_for_the_keyboard_too(visit):
     assert not v.page.locator("#hover").is_visible()
 
 
-def test_a_verdict_in_the_table_is_not_cut_off(visit):
-    v = visit()
+def test_a_verdict_in_the_table_is_not_cut_off(fresh):
+    v = fresh()
     v.page.locator("#verdict-buttons [data-value=clever_hans]").click()
     cell = v.page.locator("#clusters td.given").first.bounding_box()
     table = v.page.locator("#panel-clusters .scroll").bounding_box()

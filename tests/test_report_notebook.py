@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from html import unescape
 
@@ -128,3 +129,19 @@ def test_findings_are_named_in_the_embedding(run):
     mine = np.isin(run.analysis().read(finding.group).rows, finding.rows)
     assert labels["text"][0] == "F1"
     assert labels["x"][0] == pytest.approx(np.median(points["x"][mine]))
+
+
+def test_the_path_of_a_report_is_a_path_and_shows_the_report(tmp_path, run):
+    path = reports.build(run.path, tmp_path / "r.html")
+    assert path == tmp_path / "r.html" and os.fspath(path) == str(tmp_path / "r.html")
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert path._repr_html_().startswith("<iframe srcdoc=")
+    assert path.parent._repr_html_() is None, "what is no report shows itself as any path"
+    assert path.with_name("gone.html")._repr_html_() is None
+
+
+def test_a_report_that_is_a_folder_says_where_it_is_in_a_notebook(tmp_path, run):
+    written = reports.write(run.path, tmp_path / "<b>.html", carrier="folder")
+    told = written.path._repr_html_()
+    assert "index.html" in told and "spray serve" in told
+    assert "iframe" not in told and "<b>" not in told

@@ -61,11 +61,52 @@ def test_a_finding_shows_its_map_and_pictures_before_and_after(run):
     assert pictures(bare._repr_html_()) == []
 
 
+def verdict(run, **changes):
+    fields = {"subject": "sample", "analysis": run.analysis().id, "key": "a", "verdict": "clever_hans"}
+    fields |= {
+        "note": "the tag",
+        "annotator": "A. Auditor",
+        "time": "2026-01-02T10:00:00Z",
+        "members": ("a",),
+    }
+    return stores.Verdict(**{**fields, **changes})
+
+
+def test_lists_of_findings_and_verdicts_show_themselves_and_stay_lists(tmp_path, run):
+    findings = run.analysis().findings()
+    told = findings._repr_html_()
+    assert isinstance(findings, list) and told.count("<tr>") == len(findings) + 1
+    assert all(finding.name in told and f"{finding.score:.2f}" in told for finding in findings)
+    judged = stores.synthetic.make(tmp_path / "judged.zarr", samples=30)
+    assert "<tr>" in judged.verdicts()._repr_html_() and judged.verdicts() == []
+    judged.add_verdict(verdict(judged))
+    told = judged.verdicts()._repr_html_()
+    assert judged.verdicts() == [verdict(judged)]
+    for words in ("Clever Hans", "the tag", "A. Auditor", "2026-01-02", "sample"):
+        assert words in told and words in verdict(judged)._repr_html_()
+
+
+def test_long_lists_are_cut_and_say_so(run):
+    told = type(run.analysis().findings())(run.analysis().findings()[:1] * 1060)._repr_html_()
+    assert told.count("<tr>") == 51 and "and 1,010 more" in told
+
+
+def test_the_analysis_of_a_class_tells_its_strategies_and_clusters(run):
+    group = run.analysis().read(run.analysis().groups[0])
+    told = group._repr_html_()
+    assert f"{len(group.rows):,}" in told and group.status in told
+    assert all(name in told for name in group.clusterings)
+    clusters = len(set(group.clusterings["kmeans"].labels.tolist()) - {-1})
+    assert f"{clusters} clusters" in told
+
+
 def test_names_of_strangers_are_text(tmp_path, run):
     finding = dataclasses.replace(
         run.analysis().findings()[0], name=HOSTILE, summary=HOSTILE, notes=(HOSTILE,)
     )
     assert HOSTILE not in finding._repr_html_()
+    said = verdict(run, key=HOSTILE, note=HOSTILE, annotator=HOSTILE, time=HOSTILE, members=(HOSTILE,))
+    assert "<script" not in said._repr_html_()
     hostile = stores.synthetic.make(
         tmp_path / f"{HOSTILE.replace('/', '')}.zarr", samples=30, metadata={HOSTILE: [HOSTILE] * 30}
     )

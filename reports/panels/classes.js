@@ -4,6 +4,7 @@ spray.panel({
   name: "classes",
   mount(section) {
     this.list = section.querySelector("#class-list");
+    this.more = spray.moreBelow(this.list, () => this.list.children);
     this.analysis = section.querySelector("#analysis");
     this.analysis.addEventListener("change", () => spray.router.go({ group: spray.state.group?.index, analysis: this.analysis.value }));
   },
@@ -21,7 +22,8 @@ spray.panel({
         spray.element("span", { class: "note" }, spray.classNote(group)),
       ),
     );
-    spray.fill(this.list, this.buttons);
+    spray.refill(this.list, () => spray.fill(this.list, this.buttons));
+    this.more();
   },
   update(state, changed) {
     if (changed.has("analysis")) this.offer(spray.report);

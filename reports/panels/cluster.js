@@ -5,7 +5,11 @@ spray.panel({
   size: 76,
   shown: 10,
   mount(section) {
-    for (const part of ["back", "title", "with", "columns"]) this[part] = section.querySelector(`#cluster-${part}`);
+    for (const part of ["back", "title", "class", "with", "columns"]) this[part] = section.querySelector(`#cluster-${part}`);
+    this.class.addEventListener("change", () => {
+      this.offer(spray.state, spray.report.groups.find((entry) => String(entry.index) === this.class.value));
+      this.with.focus();
+    });
     this.with.addEventListener("change", () => {
       const { group, subject } = spray.state;
       spray.router.go({ page: "cluster", group: group.index, subject: subject.key, other: this.with.value || null });
@@ -13,33 +17,45 @@ spray.panel({
   },
   update(state, changed) {
     if (state.page !== "cluster" || !state.chunk) return;
-    if (["page", "group", "chunk", "subject", "other", "verdicts"].some((name) => changed.has(name))) this.render(state);
-    else if (spray.repaints(changed)) this.paint(state);
+    if (["page", "group", "chunk", "subject", "other", "otherChunk"].some((name) => changed.has(name))) this.render(state);
+    else if (spray.repaints(changed)) this.paint();
+    if (changed.has("verdicts")) this.tellVerdicts();
   },
   render(state) {
-    const { group, subject, other } = state;
+    const { group, chunk, subject, other, otherGroup, otherChunk } = state;
     this.back.textContent = `← ${group.name}`;
     this.back.href = spray.router.address({ group: group.index, subject: subject?.key });
-    this.title.textContent = subject ? `${spray.subjectName(subject)}${other ? ` and ${spray.subjectName(other)}` : ""}` : group.name;
-    const rest = group.subjects.filter((entry) => entry !== subject);
-    spray.options(this.with, [["", "nothing"], ...rest.map((entry) => [entry.key, `${entry.kind === "finding" ? "" : `${entry.clustering} `}${spray.subjectName(entry)} (${spray.count(entry.n)})`])], other?.key ?? "");
-    this.subjects = [subject, other].filter(Boolean);
-    spray.fill(this.columns, this.subjects.map((entry) => this.column(state, entry)));
+    const name = (of, entry) => `${otherGroup && otherGroup !== group ? `${of.name} ` : ""}${spray.subjectName(entry)}`;
+    this.title.textContent = subject ? `${name(group, subject)}${other ? ` and ${name(otherGroup, other)}` : ""}` : group.name;
+    spray.options(this.class, spray.report.groups.map((entry) => [String(entry.index), entry.name]), String((otherGroup ?? group).index));
+    this.class.closest("label").hidden = spray.report.groups.length < 2;
+    this.offer(state, otherGroup ?? group);
+    const shown = [subject && { group, chunk, subject }, other && { group: otherGroup, chunk: otherChunk, subject: other }];
+    this.cases = shown.filter(Boolean);
+    spray.refill(this.columns, () => spray.fill(this.columns, this.cases.map((entry) => this.column(entry))));
     this.columns.className = other ? "two" : "";
-    this.paint(state);
+    this.tellVerdicts();
+    this.paint();
   },
-  column({ group, chunk }, subject) {
+  /** What of a class there is to compare with. */
+  offer({ subject, other }, from) {
+    const rest = from.subjects.filter((entry) => entry !== subject);
+    const name = (entry) => `${entry.kind === "finding" ? "" : `${entry.clustering} `}${spray.subjectName(entry)} (${spray.count(entry.n)})`;
+    spray.options(this.with, [["", other ? "nothing" : "choose…"], ...rest.map((entry) => [entry.key, name(entry)])], other?.key ?? "");
+  },
+  column({ group, chunk, subject }) {
     const members = Array.from(chunk.members[subject.key]);
-    const record = spray.verdicts.current(subject);
-    const strip = (title, positions) => [spray.element("h3", {}, title), spray.element("div", { class: "strip" }, positions.map((position) => spray.element("canvas", { "data-position": position, title: spray.caption(chunk, position).join("\n"), onpointermove: (event) => spray.card.show(position, event.clientX, event.clientY), onpointerleave: () => spray.card.hide() })))];
+    const strip = (title, positions) => [spray.element("h3", {}, title), spray.strip(group, chunk, positions, { label: title, subject })];
+    const judged = subject === spray.state.subject;
+    const alone = judged ? null : spray.element("a", { class: "alone", href: spray.router.address({ page: "cluster", group: group.index, subject: subject.key, other: spray.state.subject?.key }) }, "judge this one");
     const outer = members.slice(-this.shown).reverse();
     return spray.element(
       "section",
       { class: subject.flagged ? "card flagged" : "card", "data-key": subject.key },
       spray.element("div", { class: "case" },
         spray.element("figure", { class: "mean" }, spray.element("canvas", { role: "img", "aria-label": `mean relevance of ${spray.subjectName(subject)}` }), spray.element("figcaption", {}, "mean relevance")),
-        spray.element("div", { class: "head" }, spray.element("p", { class: "eyebrow" }, subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : "Not flagged", subject.score === null ? "" : ` · suspicion ${spray.decimal(subject.score)}`, spray.element("span", { class: "faint", title: "its name in the store and on the command line" }, ` · ${subject.key}`)), spray.element("h2", {}, spray.caseTitle(group, subject))),
-        spray.element("div", { class: "story" }, spray.element("p", {}, spray.caseSummary(group, subject)), record ? spray.element("p", { class: `given ${record.verdict}` }, `${spray.verdicts.symbols[record.verdict].join(" ")} · ${record.annotator || "unnamed"}${record.note ? ` · ${record.note}` : ""}`) : null),
+        spray.element("div", { class: "head" }, spray.element("p", { class: "eyebrow" }, subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : "Not flagged", subject.score === null ? "" : ` · suspicion ${spray.decimal(subject.score)}`, spray.element("span", { class: "faint", title: "its name in the store and on the command line" }, ` · ${subject.key}`), alone && " · ", alone), spray.element("h2", {}, spray.caseTitle(group, subject))),
+        spray.element("div", { class: "story" }, spray.element("p", {}, spray.caseSummary(group, subject)), spray.element("p", {})),
       ),
       this.proven(group, subject),
       strip("Most central members", members.slice(0, this.shown)),
@@ -65,14 +81,20 @@ spray.panel({
     const rest = subject.kind === "finding" ? spray.furtherEvidence(subject) : null;
     return rest ? [spray.element("h3", {}, "Further evidence as recorded"), rest] : null;
   },
-  paint({ chunk }) {
-    this.subjects.forEach((subject, at) => {
+  tellVerdicts() {
+    this.cases.forEach(({ subject }, at) => {
+      const place = this.columns.children[at].querySelector(".story p:last-child");
+      const record = spray.verdicts.current(subject);
+      place.className = record ? `given ${record.verdict}` : "";
+      place.textContent = record ? [spray.verdicts.symbols[record.verdict].join(" "), record.annotator || "unnamed", record.note].filter(Boolean).join(" · ") : "";
+    });
+  },
+  paint() {
+    this.cases.forEach(({ chunk, subject }, at) => {
       const column = this.columns.children[at];
       const mean = spray.meanOfSubject(chunk, subject);
       if (mean) spray.tiles.average(column.querySelector(".mean canvas"), mean.codes, mean.shape, { size: 168, region: subject.region });
-      for (const canvas of column.querySelectorAll(".strip canvas")) {
-        spray.tiles.paint(canvas, chunk, Number(canvas.dataset.position), { size: this.size, region: subject.region });
-      }
+      spray.paintStrip(column, chunk, { size: this.size, region: subject.region });
     });
   },
 });

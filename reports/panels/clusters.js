@@ -4,6 +4,7 @@ spray.panel({
   name: "clusters",
   mount(section) {
     Object.assign(this, { body: section.querySelector("tbody"), place: section.querySelector("#clustering"), title: section.querySelector("#clusters-title") });
+    this.more = spray.moreBelow(section.querySelector(".scroll"), () => this.body.children);
     this.body.addEventListener("click", (event) => this.choose(event.target.closest("tr")));
     this.body.addEventListener("keydown", (event) => {
       const row = event.target.closest("tr");
@@ -25,7 +26,9 @@ spray.panel({
       if (this.choice) spray.choose(this.choice, state.clustering);
       const subjects = group.subjects.filter((entry) => entry.clustering === state.clustering);
       this.title.textContent = state.clustering === "findings" ? "Findings" : "Clusters";
-      spray.fill(this.body, subjects.map((entry) => this.row(group, entry)), subjects.length ? null : spray.element("tr", {}, spray.element("td", { colspan: "6", class: "empty" }, "none in this class")));
+      const none = spray.element("tr", {}, spray.element("td", { colspan: "6", class: "empty" }, "none in this class"));
+      spray.refill(this.body, () => spray.fill(this.body, subjects.length ? subjects.map((entry) => this.row(group, entry)) : none));
+      this.more();
     }
     for (const row of this.body.children) {
       const on = row.dataset.key === state.subject?.key && state.origin !== "brush";

@@ -20,6 +20,7 @@ spray.panel({
       for (const tool of [toolbar.active_drag, toolbar.active_scroll]) if (tool?.active !== undefined) tool.active = false;
       toolbar.active_drag = null;
       toolbar.active_scroll = null;
+      this.model.toolbar_location = "above"; // tools as large as fingers do not stand below each other
     }
     const find = (name) => this.model.document.get_model_by_name(name);
     for (const name of ["points", "labels", "mark", "dots", "names"]) this[name] = find(name);
@@ -52,6 +53,7 @@ spray.panel({
   select(found) {
     const selection = found.sort();
     spray.set({ selection, origin: "brush", sample: selection.length === 1 ? selection[0] : null });
+    spray.router.tellSample(spray.state);
   },
   isThinned() {
     return this.drawn.length < spray.state.chunk.n;
@@ -99,9 +101,9 @@ spray.panel({
     };
     const size = { value: n > 4000 ? 3.5 : n > 1200 ? 5 : n > 300 ? 6.5 : 8 };
     for (const name of ["glyph", "selection_glyph", "nonselection_glyph"]) if (this.dots[name].size.value !== size.value) this.dots[name].size = size;
-    this.labels.data = this.names_of(state, xy);
     this.frame(this.model.x_range, xy ?? [], 0);
     this.frame(this.model.y_range, xy ?? [], 1);
+    this.labels.data = this.names_of(state, xy);
     spray.fill(
       this.legend,
       entries.map(([colour, text]) => spray.element("span", {}, spray.element("i", { style: { background: colour } }), text)),
@@ -132,19 +134,22 @@ spray.panel({
   names_of({ group, chunk, subject }, xy) {
     const shown = group.subjects.filter((entry) => entry.kind === "finding" && (entry.flagged || entry === subject));
     if (subject && !shown.includes(subject) && subject.name !== "noise") shown.push(subject);
-    const made = { x: [], y: [], text: [], colour: [] };
+    const made = { x: [], y: [], text: [], colour: [], lift: [] };
     if (!xy) return made;
-    const middle = (axis, members) => {
-      const sorted = Float32Array.from(members, (i) => xy[2 * i + axis]).sort();
-      return sorted[Math.floor(sorted.length / 2)];
-    };
+    const along = (axis, members) => Float32Array.from(members, (i) => xy[2 * i + axis]).sort();
+    const ranges = [this.model.x_range, this.model.y_range];
+    const narrow = (sorted, axis) => sorted.at(-1) - sorted[0] < 0.07 * (ranges[axis].end - ranges[axis].start);
     for (const entry of shown) {
       const members = chunk.members[entry.key];
       if (!members.length) continue;
-      made.x.push(middle(0, members));
-      made.y.push(middle(1, members));
+      const places = [along(0, members), along(1, members)];
+      const [x, y] = places.map((sorted) => sorted[Math.floor(sorted.length / 2)]);
+      made.x.push(x);
+      made.y.push(y);
       made.text.push(entry.kind === "finding" ? entry.name : `cluster ${entry.name}`);
       made.colour.push(spray.theme.colour(entry.flagged ? "alarm" : "ink"));
+      // In the midst of few dots, or of dots that lie close together, it would cover them: there it stands above.
+      made.lift.push(members.length < 4 || places.every(narrow) ? -22 : 0);
     }
     return made;
   },

@@ -9,6 +9,7 @@ from bokeh.models import (
     BoxSelectTool,
     ColumnDataSource,
     HoverTool,
+    InlineStyleSheet,
     LassoSelectTool,
     PanTool,
     Range1d,
@@ -24,6 +25,8 @@ from bokeh.plotting import figure
 from reports.theme import FLAGGED, LIGHT
 
 PILL: dict[str, Any] = {"border_radius": 5, "padding": 4}
+FINGERS = "@media (pointer: coarse) { :host { --button-width: 44px; --button-height: 44px; } }"
+"""Tools that a finger hits."""
 FONT = "Helvetica Neue, Segoe UI, Liberation Sans, Arial, sans-serif"
 
 
@@ -33,7 +36,15 @@ def build(backend: Literal["canvas", "svg", "webgl"] = "canvas") -> figure:
     box = BoxSelectTool(continuous=False)
     plot = figure(
         name="embedding",
-        tools=[lasso, box, TapTool(), PanTool(), wheel, ResetTool(), SaveTool(filename="embedding")],
+        tools=[
+            lasso,
+            box,
+            TapTool(visible=False),
+            PanTool(),
+            wheel,
+            ResetTool(),
+            SaveTool(filename="embedding"),
+        ],
         sizing_mode="stretch_both",
         min_border=6,
         x_range=Range1d(start=0, end=1),
@@ -43,6 +54,7 @@ def build(backend: Literal["canvas", "svg", "webgl"] = "canvas") -> figure:
     )
     plot.lod_threshold = None
     plot.toolbar.logo = None
+    plot.toolbar.stylesheets = [InlineStyleSheet(css=FINGERS)]
     plot.toolbar.active_drag = lasso
     plot.toolbar.active_scroll = wheel
     plot.axis.visible = False
@@ -61,6 +73,7 @@ def build(backend: Literal["canvas", "svg", "webgl"] = "canvas") -> figure:
     label = Text(
         x="x",
         y="y",
+        y_offset="lift",
         text="text",
         text_color="colour",
         text_align="center",
@@ -73,8 +86,8 @@ def build(backend: Literal["canvas", "svg", "webgl"] = "canvas") -> figure:
         border_line_color="colour",
         **PILL,
     )
-    plot.add_glyph(source("labels", "x", "y", "text", "colour"), label, name="names")
-    plot.add_tools(HoverTool(renderers=[dots], tooltips=None))
+    plot.add_glyph(source("labels", "x", "y", "text", "colour", "lift"), label, name="names")
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=None, visible=False))
     return plot
 
 

@@ -4,12 +4,18 @@ spray.panel({
   name: "finding",
   mount(section) {
     Object.assign(this, { section, map: section.querySelector("#mean-map"), caption: section.querySelector(".mean figcaption") });
+    this.story = section.querySelector(".story");
+    const cut = () => this.story.classList.toggle("cut", this.story.scrollHeight - this.story.clientHeight - this.story.scrollTop > 4);
+    new ResizeObserver(() => requestAnimationFrame(cut)).observe(this.story);
+    this.story.addEventListener("scroll", cut, { passive: true });
+    this.cut = cut;
     for (const part of ["eyebrow", "title", "summary", "notes", "evidence", "more"]) this[part] = section.querySelector(`#case-${part}`);
   },
   update(state, changed) {
     if (!state.chunk) return;
     const content = ["group", "subject", "theme", "origin", "selection", "sample"].some((name) => changed.has(name));
     if (content) this.tell(state);
+    if (content) this.cut();
     if (content || spray.repaints(changed) || changed.has("selection")) this.paint(state);
   },
   tell({ group, subject, selection, sample, origin }) {
@@ -17,7 +23,7 @@ spray.panel({
     this.caption.textContent = origin === "brush" ? `mean of ${spray.count(selection.length)} selected` : "mean relevance";
     const rank = subject ? report.ranking.indexOf(subject.key) : -1;
     const eyebrow = rank >= 0
-      ? [subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : spray.element("span", {}, "Not flagged"), ` · rank ${rank + 1} of ${report.ranking.length} findings · suspicion `, spray.element("b", {}, spray.decimal(subject.score))]
+      ? [subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : spray.element("span", {}, "Not flagged"), ` · rank ${spray.count(rank + 1)} of ${spray.count(report.ranking.length)} findings · suspicion `, spray.element("b", {}, spray.decimal(subject.score))]
       : [spray.element("span", {}, subject ? `${subject.clustering} cluster` : "Class")];
     spray.fill(this.eyebrow, eyebrow);
     this.more.hidden = !subject;

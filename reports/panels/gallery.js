@@ -19,7 +19,8 @@ spray.panel({
     this.$next.addEventListener("click", () => this.turn(1));
     this.$back.addEventListener("click", () => spray.set({ selection: spray.state.chunk.members[spray.state.subject.key], origin: "subject", sample: null }));
     this.tiles.addEventListener("pointerleave", () => spray.card.hide());
-    new ResizeObserver(() => this.chunk && this.render(spray.state)).observe(this.tiles);
+    const fit = () => this.chunk && this.each !== this.capacity() && this.render(spray.state);
+    new ResizeObserver(() => requestAnimationFrame(fit)).observe(this.tiles);
   },
   update(state, changed) {
     if (!state.chunk) return;
@@ -27,7 +28,10 @@ spray.panel({
     this.chunk = state.chunk;
     if (["selection", "chunk", "sort", "keep", "verdicts"].some((name) => changed.has(name))) {
       this.order = spray.ordered(state);
-      if (!changed.has("verdicts")) this.page = 0;
+      if (!changed.has("verdicts")) this.page = this.pageOf(state.sample) ?? 0;
+      this.render(state);
+    } else if (changed.has("sample") && (this.pageOf(state.sample) ?? this.page) !== this.page) {
+      this.page = this.pageOf(state.sample);
       this.render(state);
     } else if (spray.repaints(changed) || changed.has("subject")) this.paint(state);
     if (changed.has("sample")) this.mark(state);
@@ -52,8 +56,8 @@ spray.panel({
       ["near", "nearer half to the centre"], ["far", "farthest tenth from the centre"], ...predictions, ...(labels.length > 1 ? labels : []), ...metadata,
     ]);
     this.choose(this.$sort, "sort", sort, "central", [
-      ["central", "most central first"], ["outer", "least central first"], ["sure", "most confident first"], ["unsure", "least confident first"],
-      ["wrong", "wrong ones first"], ["label", "by label"], ["prediction", "by prediction"], ...columns.map(([name]) => [`meta.${name}`, `by ${name}`]), ["row", "in store order"],
+      ["central", "most central"], ["outer", "least central"], ["sure", "most confident"], ["unsure", "least confident"],
+      ["wrong", "wrong first"], ["label", "by label"], ["prediction", "by prediction"], ...columns.map(([name]) => [`meta.${name}`, `by ${name}`]), ["row", "store order"],
     ]);
   },
   /** Fill a drop-down; a choice that this class does not have gives way to the first. */
@@ -68,13 +72,18 @@ spray.panel({
     const down = Math.max(1, Math.floor((this.tiles.clientHeight + 8) / (this.tile + 30)));
     return innerWidth < 760 ? 12 : across * down;
   },
+  /** The page that has a sample; null where none has. */
+  pageOf(sample) {
+    const at = this.order.indexOf(sample);
+    return at < 0 ? null : Math.floor(at / this.capacity());
+  },
   turn(step) {
     this.page += step;
     this.render(spray.state);
   },
   render(state) {
     const { chunk, selection, subject, origin } = state;
-    const each = this.capacity();
+    const each = (this.each = this.capacity());
     const pages = Math.max(1, Math.ceil(this.order.length / each));
     this.page = Math.max(0, Math.min(pages - 1, this.page));
     const shown = Array.from(this.order.slice(this.page * each, (this.page + 1) * each));
@@ -86,11 +95,10 @@ spray.panel({
     this.$next.disabled = this.page === pages - 1;
     this.$back.hidden = origin !== "brush" || !subject;
     if (subject) this.$back.textContent = `back to ${spray.subjectName(subject)}`;
-    const focused = this.tiles.contains(document.activeElement) ? document.activeElement.dataset.position : null;
-    spray.fill(this.tiles, shown.map((position) => this.make(chunk, position)), shown.length ? null : spray.element("p", { class: "empty" }, "Draw a lasso around some dots, or choose a finding."));
+    const none = spray.element("p", { class: "empty" }, "Draw a lasso around some dots, or choose a finding.");
+    spray.refill(this.tiles, () => spray.fill(this.tiles, shown.length ? shown.map((position) => this.make(chunk, position)) : none));
     this.paint(state);
     this.mark(state);
-    if (focused !== null) this.tiles.querySelector(`[data-position="${focused}"]`)?.focus();
   },
   make(chunk, position) {
     const id = chunk.ids[position];
@@ -112,7 +120,7 @@ spray.panel({
         },
         onfocus: (event) => event.currentTarget.matches(":focus-visible") && spray.card.beside(event.currentTarget, position),
         onblur: () => spray.card.hide(),
-        onpointermove: (event) => spray.card.show(position, event.clientX, event.clientY),
+        onpointermove: (event) => event.pointerType !== "touch" && spray.card.show(position, event.clientX, event.clientY),
         onpointerleave: () => spray.card.hide(),
       },
       spray.element("canvas", { "aria-hidden": "true" }),
@@ -220,7 +228,7 @@ spray.exportAs = async (kind, order) => {
   const { chunk, group, subject, origin } = spray.state;
   const name = origin === "subject" && subject ? subject.key : `c${group.index}.selection`;
   if (kind === "ids") spray.save(`${name}.txt`, order.map((i) => `${chunk.ids[i]}\n`).join(""), "text/plain");
-  if (kind === "csv") spray.save(`${name}.csv`, spray.table(chunk, order), "text/csv");
+  if (kind === "csv") spray.save(`${name}.csv`, `\ufeff${spray.table(chunk, order)}`, "text/csv"); // the mark tells spreadsheets that it is UTF-8
   if (kind === "png" || kind === "svg") await spray.exportPlot(spray.figures.embedding, kind, `${name}.embedding.${kind}`);
 };
 

@@ -14,13 +14,13 @@ spray.panel({
   tell({ report } = spray) {
     const { section } = this;
     section.querySelector("#overview-title").textContent = report.title;
-    section.querySelector("#overview-facts").textContent = spray.factLine();
+    section.querySelector("#overview-facts").textContent = `${spray.factLine()} · ${report.name}`;
     const flagged = report.groups.reduce((sum, group) => sum + group.flagged, 0);
     const numbers = [
       [spray.count(report.facts.samples), "samples audited"],
-      [String(report.groups.length), "classes analysed"],
-      [String(report.ranking.length), "findings"],
-      [String(flagged), "flagged as suspicious", flagged > 0],
+      [spray.count(report.groups.length), "classes analysed"],
+      [spray.count(report.ranking.length), "findings"],
+      [spray.count(flagged), "flagged as suspicious", flagged > 0],
       [spray.count(report.facts.failed.samples + report.facts.failed.relevance), "failed rows"],
     ];
     spray.fill(section.querySelector("#overview-numbers"), numbers.map(([value, words, alarm]) => spray.element("div", { class: alarm ? "fact alarm" : "fact" }, spray.element("b", {}, value), spray.element("span", {}, words))));
@@ -111,8 +111,8 @@ spray.ranked = () => {
 };
 
 spray.factLine = () => {
-  const { facts, name } = spray.report;
+  const { facts } = spray.report;
   const flagged = spray.report.groups.reduce((sum, group) => sum + group.flagged, 0);
-  const found = flagged === 1 ? "1 finding flagged" : `${flagged} findings flagged`;
-  return `${found} · ${spray.count(facts.samples)} samples · ${facts.classes} classes · ${name}`;
+  const found = flagged === 1 ? "1 finding flagged" : `${spray.count(flagged)} findings flagged`;
+  return `${found} · ${spray.count(facts.samples)} samples · ${spray.count(facts.classes)} classes`;
 };

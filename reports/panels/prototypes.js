@@ -4,9 +4,10 @@ spray.panel({
   name: "prototypes",
   size: 44,
   each: 6,
+  rows: 12,
   mount(section) {
     this.list = section.querySelector("#prototypes");
-    this.list.addEventListener("pointerleave", () => spray.card.hide());
+    this.more = spray.moreBelow(this.list, () => this.list.children);
   },
   update(state, changed) {
     if (!state.chunk) return;
@@ -18,23 +19,18 @@ spray.panel({
   },
   render(state) {
     const { group, chunk, clustering } = state;
-    this.subjects = group.subjects.filter((entry) => entry.clustering === clustering && entry.name !== "noise").slice(0, 8);
-    spray.fill(this.list, this.subjects.map((entry) => this.row(group, chunk, entry)));
+    const subjects = group.subjects.filter((entry) => entry.clustering === clustering && entry.name !== "noise").slice(0, this.rows);
+    spray.refill(this.list, () => spray.fill(this.list, subjects.map((entry) => this.row(group, chunk, entry))));
     this.paint(state);
+    this.more();
   },
   row(group, chunk, entry) {
     const members = Array.from(chunk.members[entry.key].slice(0, this.each));
     const name = spray.element("button", { type: "button", class: entry.flagged ? "flagged" : null, onclick: () => spray.router.go({ group: group.index, subject: entry.key }) }, spray.element("i", { class: "swatch", style: { background: spray.subjectColour(group, entry) } }), entry.name);
-    const canvases = members.map((position) =>
-      spray.element("canvas", { "data-position": position, onpointermove: (event) => spray.card.show(position, event.clientX, event.clientY), onpointerleave: () => spray.card.hide() }),
-    );
-    return spray.element("div", { class: "prototype", "data-key": entry.key }, name, canvases);
+    const strip = spray.strip(group, chunk, members, { label: `Prototypes of ${spray.subjectName(entry)}`, subject: entry });
+    return spray.element("div", { class: "prototype", "data-key": entry.key }, name, strip);
   },
   paint({ chunk }) {
-    this.subjects?.forEach((entry, at) => {
-      for (const canvas of this.list.children[at].querySelectorAll("canvas")) {
-        spray.tiles.paint(canvas, chunk, Number(canvas.dataset.position), { size: this.size });
-      }
-    });
+    for (const row of this.list.children) spray.paintStrip(row, chunk, { size: this.size });
   },
 });

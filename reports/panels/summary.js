@@ -12,7 +12,7 @@ spray.panel({
     if (state.page !== "summary" || !["page", "verdicts", "analysis", "map", "theme"].some((name) => changed.has(name))) return;
     const ranked = spray.ranked();
     const flagged = ranked.filter(([, subject]) => subject.flagged);
-    this.facts.textContent = spray.factLine();
+    this.facts.textContent = `${spray.factLine()} · ${spray.report.name}`;
     this.state.textContent = this.reviewed(ranked, flagged);
     spray.fill(this.flagged, flagged.length ? flagged.map(([group, subject]) => this.case(group, subject)) : spray.element("p", { class: "empty" }, "none"));
     flagged.forEach(([, subject], at) => {
@@ -26,7 +26,7 @@ spray.panel({
     const words = ([value, [, word]], entries) => [entries.filter(([, subject]) => spray.verdicts.current(subject)?.verdict === value).length, word];
     const told = (entries) => Object.entries(spray.verdicts.symbols).map((symbol) => words(symbol, entries)).filter(([count]) => count).map(([count, word]) => `${count} ${word}`).join(", ");
     const seen = (entries) => entries.filter(([, subject]) => spray.verdicts.current(subject)).length;
-    const one = (name, entries) => `${seen(entries)} of ${spray.count(entries.length)} ${name} reviewed${seen(entries) ? ` (${told(entries)})` : ""}`;
+    const one = (name, entries) => `${spray.count(seen(entries))} of ${spray.count(entries.length)} ${name} reviewed${seen(entries) ? ` (${told(entries)})` : ""}`;
     return [...(flagged.length ? [one("flagged", flagged)] : []), one("findings", ranked)].join("; ");
   },
   tellOthers(ranked) {

@@ -5,6 +5,7 @@ spray.panel({
   sending: false,
   drafts: new Map(), // notes that were begun and belong to no verdict yet, by what they are about
   mount(section) {
+    this.section = section;
     for (const part of ["on", "buttons", "note", "undo", "export", "import", "file", "status"]) this[part] = section.querySelector(`#verdict-${part}`);
     this.annotator = section.querySelector("#annotator");
     try {
@@ -108,7 +109,13 @@ spray.panel({
     this.status.textContent = text;
     this.status.classList.toggle("bad", bad);
   },
+  /** The panel goes with the reader: beside the class, or beside the evidence of one finding. */
+  settle(page) {
+    const place = page === "cluster" ? document.getElementById("cluster-verdict") : document.querySelector("#page-class .slot.right");
+    if (this.section.parentElement !== place) place.prepend(this.section);
+  },
   update(state, changed) {
+    if (changed.has("page")) this.settle(state.page);
     if (!state.chunk || !["subject", "sample", "verdicts", "group"].some((name) => changed.has(name))) return;
     const target = this.target(state);
     for (const button of this.choice.children) button.disabled = !target;
@@ -125,7 +132,7 @@ spray.panel({
     const flagged = spray.ranked().filter(([, entry]) => entry.flagged);
     const open = flagged.length ? flagged : spray.ranked();
     const seen = open.filter(([, entry]) => spray.verdicts.current(entry)).length;
-    const progress = `${seen} of ${open.length} ${flagged.length ? "flagged " : ""}${open.length === 1 ? "finding" : "findings"} reviewed`;
+    const progress = `${spray.count(seen)} of ${spray.count(open.length)} ${flagged.length ? "flagged " : ""}${open.length === 1 ? "finding" : "findings"} reviewed`;
     const earlier = record || state.sample !== null || !state.subject ? null : spray.verdicts.inherited(state.subject);
     if (earlier) {
       const { verdict, annotator, note } = earlier.record;

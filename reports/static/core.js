@@ -14,6 +14,8 @@ const spray = (() => {
     clustering: "findings",
     subject: null, // entry of group.subjects
     other: null, // the subject it is compared with
+    otherGroup: null, // its class, which may be another
+    otherChunk: null,
     selection: new Uint32Array(0), // positions in the chunk
     origin: "none", // where the selection came from: subject, brush, sample
     sample: null, // position of the sample that is looked at
@@ -98,7 +100,7 @@ spray.fill = (parent, ...children) => {
 
 spray.count = (value) => value.toLocaleString("en-US");
 spray.percent = (value) => (value === null || !Number.isFinite(value) ? "–" : `${Math.round(100 * value)} %`);
-spray.decimal = (value, digits = 2) => (value === null || !Number.isFinite(value) ? "–" : value.toFixed(digits));
+spray.decimal = (value, digits = 2) => (value === null || !Number.isFinite(value) ? "–" : value.toFixed(digits).replace("-", "−"));
 spray.words = (name) => name.replaceAll("_", " ");
 spray.className = (index) => (index < 0 ? "unknown" : (spray.report.classes[index] ?? String(index)));
 

@@ -39,6 +39,7 @@ spray.panel({
       }
       document.getElementById("display").classList.toggle("idle", state.page === "about");
     }
+    if (["page", "group", "subject", "other", "analysis"].some((name) => changed.has(name))) document.title = spray.pageTitle(state);
     if (changed.has("analysis")) {
       const facts = document.getElementById("facts");
       facts.textContent = facts.title = spray.factLine(); // the title has what a narrow window cuts
@@ -75,14 +76,22 @@ spray.theme = (() => {
   return { toggle: () => choose(isDark() ? "light" : "dark"), tell, colour };
 })();
 
+/** What the window is called: where one is, then the report. */
+spray.pageTitle = ({ page, group, subject, other }) => {
+  const { title } = spray.report;
+  if (!page) return title;
+  if (page !== "class" && page !== "cluster") return `${page[0].toUpperCase()}${page.slice(1)} · ${title}`;
+  const about = [subject, other].filter((entry, at) => entry && (at === 0 || page === "cluster")).map(spray.subjectName);
+  return [group ? [group.name, ...(about.length ? [about.join(" and ")] : [])].join(", ") : null, title].filter(Boolean).join(" · ");
+};
+
 /** The card beside the pointer: image, heatmap and overlay of one sample. */
 spray.card = (() => {
   const card = document.getElementById("hover");
   const text = card.querySelector("figcaption");
   const size = 116;
 
-  function show(position, x, y) {
-    const { chunk, subject } = spray.state;
+  function show(position, x, y, chunk = spray.state.chunk, subject = spray.state.subject) {
     card.hidden = false;
     for (const canvas of card.querySelectorAll("canvas")) {
       spray.tiles.paint(canvas, chunk, position, { view: canvas.dataset.view, size, region: canvas.dataset.view === "image" ? null : subject?.region });
@@ -94,9 +103,9 @@ spray.card = (() => {
     card.style.transform = `translate(${Math.max(8, left)}px, ${top}px)`;
   }
   /** The card beside an element that the keyboard reached. */
-  function beside(element, position) {
+  function beside(element, position, ...of) {
     const box = element.getBoundingClientRect();
-    show(position, box.right - 18, box.top + box.height / 2);
+    show(position, box.right - 18, box.top + box.height / 2, ...of);
   }
   return { show, beside, hide: () => (card.hidden = true) };
 })();

@@ -57,7 +57,7 @@ spray.router = (() => {
       wanted("class", (index) => index === "" || report.groups.some((entry) => String(entry.index) === index)),
       chunk && wanted("sample", (row) => row !== "" && chunk.rows.includes(Number(row))),
       group && wanted("subject", subject),
-      group && wanted("with", subject),
+      wanted("with", (key) => key === "" || spray.groupOf(key)),
     ].filter(Boolean);
     return lacking.length ? `This report has ${lacking.join(", ")}${chunk ? ` in “${group.name}”` : ""}. Something else is shown.` : null;
   }
@@ -79,20 +79,28 @@ spray.router = (() => {
     document.body.classList.add("loading");
     const chunk = await open(group);
     if (turn !== latest) return; // a later address has overtaken this one
-    document.body.classList.remove("loading");
-    if (!chunk) return; // what is shown stays, and the reader was told
-    spray.trouble(missing(asked, group, chunk));
+    if (!chunk) {
+      document.body.classList.remove("loading"); // what is shown stays, and the reader was told
+      return;
+    }
     spray.verdicts.match(group, chunk);
     const sample = asked.has("sample") ? chunk.rows.indexOf(Number(asked.get("sample"))) : -1;
     const named = group.subjects.find((entry) => entry.key === asked.get("subject"));
     const subject = named ?? (sample >= 0 ? null : opening(group));
     const alone = sample >= 0 && !subject;
+    const [otherGroup, other] = spray.groupOf(asked.get("with") ?? "") ?? [null, null];
+    const otherChunk = otherGroup && page === "cluster" ? (otherGroup === group ? chunk : await open(otherGroup)) : null;
+    if (turn !== latest) return;
+    document.body.classList.remove("loading");
+    if (otherChunk || !otherGroup || page !== "cluster") spray.trouble(missing(asked, group, chunk)); // else the reader was told
     spray.set({
       page,
       group,
       chunk,
       subject,
-      other: group.subjects.find((entry) => entry.key === asked.get("with")) ?? null,
+      other: otherChunk ? other : null,
+      otherGroup: otherChunk ? otherGroup : null,
+      otherChunk,
       // Dots coloured by clusters follow the clustering that is looked at; other colours are the reader's choice.
       colour: subject && (spray.state.colour === "findings" || chunk.labels[spray.state.colour]) ? subject.clustering : spray.state.colour,
       clustering: subject ? subject.clustering : spray.state.clustering,
@@ -106,7 +114,8 @@ spray.router = (() => {
   /** Let the address say which sample is looked at; leaves no entry of its own in the history. */
   function tellSample({ page, group, subject, sample, chunk, origin }) {
     if (page !== "class" || !chunk) return;
-    const next = address({ group: group.index, subject: origin === "sample" ? null : subject?.key, sample: sample === null ? null : chunk.rows[sample] });
+    const alone = origin === "sample" || (origin === "brush" && sample !== null); // not as one of the subject
+    const next = address({ group: group.index, subject: alone ? null : subject?.key, sample: sample === null ? null : chunk.rows[sample] });
     if (next === location.hash) return;
     try {
       history.replaceState(null, "", next);
@@ -118,3 +127,12 @@ spray.router = (() => {
   window.addEventListener("hashchange", follow);
   return { go, follow, address, tellSample };
 })();
+
+/** The class and the finding or cluster of a key; null where there is none. */
+spray.groupOf = (key) => {
+  for (const group of spray.report.groups) {
+    const found = group.subjects.find((entry) => entry.key === key);
+    if (found) return [group, found];
+  }
+  return null;
+};

@@ -1,0 +1,75 @@
+"use strict";
+/* Rows of small pictures that pointer and keyboard reach, signs of what lies below an edge, and focus that stays. */
+
+/** Small pictures of samples in a row: each shows its card on hover and focus, and opens its sample. One stop of the Tab
+    key for the whole row; arrow keys move within it. Painted by spray.paintStrip. */
+spray.strip = (group, chunk, positions, { label, subject = null, ...attributes }) => {
+  const glimpse = (position, at) =>
+    spray.element(
+      "button",
+      {
+        type: "button",
+        class: "glimpse",
+        tabindex: at ? "-1" : "0",
+        "data-position": position,
+        "aria-label": `${spray.caption(chunk, position).join(", ")}`,
+        onclick: () => {
+          spray.card.hide();
+          spray.router.go({ group: group.index, subject: subject?.key, sample: chunk.rows[position] });
+        },
+        onfocus: (event) => event.currentTarget.matches(":focus-visible") && spray.card.beside(event.currentTarget, position, chunk, subject),
+        onblur: () => spray.card.hide(),
+        onpointermove: (event) => event.pointerType !== "touch" && spray.card.show(position, event.clientX, event.clientY, chunk, subject),
+        onpointerleave: () => spray.card.hide(),
+      },
+      spray.element("canvas", { "aria-hidden": "true" }),
+    );
+  const buttons = Array.from(positions, glimpse);
+  const onkeydown = (event) => {
+    const from = buttons.indexOf(document.activeElement);
+    const to = { ArrowRight: from + 1, ArrowLeft: from - 1, Home: 0, End: buttons.length - 1 }[event.key];
+    if (from < 0 || to === undefined) return;
+    event.preventDefault();
+    const next = buttons[Math.max(0, Math.min(buttons.length - 1, to))];
+    buttons[from].tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  };
+  return spray.element("div", { class: "strip", role: "group", "aria-label": label, onkeydown, ...attributes }, buttons);
+};
+
+spray.paintStrip = (strip, chunk, { size, region = null }) => {
+  for (const button of strip.querySelectorAll(".glimpse")) {
+    spray.tiles.paint(button.firstChild, chunk, Number(button.dataset.position), { size, region });
+  }
+};
+
+/** Say below a list that scrolls how many of its entries lie beneath the edge; a click brings them up. */
+spray.moreBelow = (scroller, entries) => {
+  const sign = spray.element("button", { type: "button", class: "more-below", tabindex: "-1", hidden: true, onclick: () => scroller.scrollBy({ top: Math.max(40, scroller.clientHeight - 60) }) });
+  scroller.after(sign);
+  const look = () => {
+    const own = sign.hidden ? 0 : sign.offsetHeight; // what fits without the sign needs none
+    const edge = scroller.getBoundingClientRect().bottom;
+    const cut = scroller.scrollHeight - scroller.clientHeight - own > 4 && scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop > 4;
+    const hidden = cut ? Array.from(entries()).filter((entry) => entry.getBoundingClientRect().bottom > edge + 4).length : 0;
+    sign.hidden = hidden === 0;
+    sign.textContent = `↓ ${spray.count(hidden)} more`;
+  };
+  scroller.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(() => requestAnimationFrame(look)).observe(scroller); // it changes what it looks at
+  return look;
+};
+
+/** Put content anew into a place; what had the focus in it has it again, found by its key, position or turn. */
+spray.refill = (place, render) => {
+  const focusable = "a[href], button, input, select, textarea, [tabindex]";
+  const at = place.contains(document.activeElement) ? document.activeElement : null;
+  const turn = at ? [...place.querySelectorAll(focusable)].indexOf(at) : -1;
+  const name = ["key", "position", "value"].find((one) => at?.dataset[one] !== undefined);
+  const known = name && `[data-${name}="${CSS.escape(at.dataset[name])}"]`;
+  render();
+  if (turn < 0 || place.contains(document.activeElement)) return;
+  const again = (known && place.querySelector(known)) || [...place.querySelectorAll(focusable)][turn];
+  again?.focus({ preventScroll: true });
+};
