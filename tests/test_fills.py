@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from spray.findings.verification.fills import FILLS, LocalMeanFill, NeighbourFill, jittered, transplant
+from spray.findings.verification.fills import (
+    FILLS,
+    Fill,
+    HarmonicFill,
+    LocalMeanFill,
+    NeighbourFill,
+    jittered,
+    transplant,
+)
 
 
 @pytest.fixture
@@ -55,11 +63,43 @@ def test_local_mean_is_the_mean_of_the_ring() -> None:
     assert filled[..., 3:6, 3:6].unique().item() == pytest.approx(sum(ring) / len(ring))
 
 
-def test_a_region_that_is_everything_is_filled_by_the_image_mean() -> None:
+@pytest.mark.parametrize("fill", [LocalMeanFill(), HarmonicFill()])
+def test_a_region_that_is_everything_is_filled_by_the_image_mean(fill: Fill) -> None:
     image = torch.rand(1, 2, 4, 4)
     mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
-    filled = LocalMeanFill().apply(image, mask, image, torch.Generator())
+    filled = fill.apply(image, mask, image, torch.Generator())
     assert torch.allclose(filled, image.mean((2, 3), keepdim=True).expand_as(image))
+
+
+def test_harmonic_continues_a_ramp_without_a_trace() -> None:
+    ramp = torch.arange(12.0)[:, None] + 2 * torch.arange(12.0)[None]
+    marked = ramp.clone()[None, None]
+    marked[..., 3:7, 4:9] = 50
+    mask = marked == 50
+    filled = HarmonicFill().apply(marked, mask, marked, torch.Generator())
+    assert torch.allclose(filled[0, 0], ramp, atol=1e-5)
+
+
+def test_harmonic_is_what_relaxation_ends_at(case: tuple[torch.Tensor, ...]) -> None:
+    images, _, others = case
+    masks = torch.rand(5, 1, 12, 12, generator=torch.Generator().manual_seed(2)) < 0.4
+    masks[0, :, :, :2] = True  # along the picture's border nothing flows out
+    filled = HarmonicFill().apply(images, masks, others, torch.Generator())
+    found = images.double()
+    for _ in range(2000):
+        padded = torch.nn.functional.pad(found, (1, 1, 1, 1), mode="replicate")
+        around = (
+            padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
+        )
+        found = torch.where(masks, around / 4, found)
+    assert torch.allclose(filled.double(), found, atol=1e-5)
+
+
+def test_harmonic_fills_nothing_where_there_is_nothing(case: tuple[torch.Tensor, ...]) -> None:
+    images, mask, others = case
+    generator = torch.Generator()
+    assert torch.equal(HarmonicFill().apply(images, torch.zeros_like(mask), others, generator), images)
+    assert len(HarmonicFill().apply(images[:0], mask[:0], others[:0], generator)) == 0
 
 
 def test_transplant_in_place(case: tuple[torch.Tensor, ...]) -> None:

@@ -88,6 +88,16 @@ def test_relevance_without_place_has_no_place_scores() -> None:
     assert SCORES["agreement"](case) is None and SCORES["concentration"](case) is None
 
 
+def test_what_is_used_by_degrees_is_less_of_a_suspicion_than_what_is_there_or_not() -> None:
+    ranking = Ranking(prior_weight=0)
+    graded, discrete = (
+        {"causal": cause, "separation": apart} for cause, apart in ((0.13, 0.74), (0.09, 0.95))
+    )
+    assert ranking.score(discrete) == 0.09 > ranking.score(graded) > 0
+    assert ranking.score({"causal": 0.1, "separation": 0.5}) == pytest.approx(0.1 / 9)
+    assert ranking.score({"causal": 0.1}) == ranking.score({"causal": 0.1, "separation": 1.0}) == 0.1
+
+
 def test_a_proven_use_outranks_any_untested_suspicion() -> None:
     ranking = Ranking()
     looks = ranking.score({"causal": None, "separation": 1.0, "agreement": 1.0})

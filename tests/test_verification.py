@@ -106,11 +106,33 @@ def test_the_words_of_the_store_have_every_figure() -> None:
     content = prove("tag").to_json(Requirements())
     removal = content["removal"]
     assert isinstance(removal, dict)
-    assert set(removal["controls"]) == {"matched", "random", "other findings"}
+    assert set(removal["controls"]) == {"matched", "random", "other findings", "same place"}
     assert set(removal["measures"]) == {"probability", "logit", "flip"}
-    assert set(removal["ways"]) == {"neighbour", "local mean"}
+    assert set(removal["ways"]) == {"neighbour", "harmonic"}
     assert removal["measures"]["logit"]["net"] > removal["measures"]["probability"]["net"] > 0.5
     assert content["unmet"] == [] and content["pasted_on"] == 30
+
+
+def test_what_the_whole_class_has_at_the_place_is_no_necessity_of_the_members() -> None:
+    """Members are brighter at a place that counts in all images of the class: the same fill costs all of it as much."""
+    data = torch.cat([images(40, True, True, 0), images(60, True, True, 1), images(80, False, False, 2)])
+    maps = np.zeros((100, SIDE, SIDE))
+    maps[:, *OBJECT] = 1
+    maps[:40, *TAG] = 2
+    candidates = [Candidate(np.arange(40))]
+    step = replace(STEP, screen=-1.0, fills=STEP.fills[1:])
+    (evidence,) = verify(
+        step, Cues("tag"), lambda rows: data[torch.from_numpy(rows)], class_maps(maps, 80), candidates, CPU
+    )
+    assert evidence is not None and evidence.removal.mean > 0.8
+    assert "same place" in evidence.removal.controls
+    assert evidence.removal.size < 0.05 and "significance" in Requirements().unmet(evidence)
+
+
+def test_members_have_to_stand_apart() -> None:
+    evidence = prove("tag")
+    assert Requirements().unmet(evidence, separation=0.95) == ()
+    assert Requirements().unmet(evidence, separation=0.7) == ("members that stand apart",)
 
 
 def test_one_fill_alone_confirms_nothing() -> None:
@@ -179,7 +201,7 @@ def test_members_of_one_finding_are_no_hosts_of_it() -> None:
 def test_a_small_budget_takes_fewer_samples_never_too_few() -> None:
     step = Verification(members=100, screened=40, budget=6000)
     assert Verification().sizes(20, 5) == (40, 100)
-    assert step.sizes(4, 2) == (40, 50)
+    assert step.sizes(4, 2) == (40, 44)
     assert step.sizes(100, 50) == (10, 10)
 
 

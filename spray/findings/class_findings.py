@@ -100,7 +100,7 @@ class ClassFindings:
         """With the region that was tested; where that is used, also with all members that rely on it."""
         region = None if self.layer else proof.region
         if not self.step.requirements.unmet(proof):
-            candidate = Candidate(self._candidate(strategy, maps).rows, proof.region)
+            candidate = Candidate(proof.rows, proof.region)
             moving = proof.where == MOVING
             rows = completed(
                 self.step.verification, subject.model, subject.read, maps, candidate, subject.device, moving
@@ -146,7 +146,8 @@ class ClassFindings:
             self._digests,
             self._thumbnails,
         )
-        evidence = {} if proof is None else proof.to_json(self.step.requirements)
+        parts = {name: score(suspect) for name, score in SCORES.items()}
+        evidence = {} if proof is None else proof.to_json(self.step.requirements, parts["separation"])
         if associated := associations(self._metadata, members):
             evidence["associations"] = [one.to_json() for one in associated]
         if proof is not None:
@@ -161,7 +162,7 @@ class ClassFindings:
             rows=self.rows[members],
             score=0.0,
             flagged=False,
-            parts={name: score(suspect) for name, score in SCORES.items()},
+            parts=parts,
             region=strategy.region,
             mean_map=self.units[members].mean(0) if self.units.ndim == 3 else None,
             evidence=evidence,

@@ -31,17 +31,26 @@ class Rank(Protocol):
 class Ranking:
     """The combined suspicion: what the interventions proved, plus a little for what only looks suspicious.
 
-    score = causal + prior_weight · √(separation · agreement), causal = √(net removal · net transplant).
+    score = causal · apart + prior_weight · √(separation · agreement), causal = √(net removal · net transplant),
+    apart = Fisher's ratio of the members against the rest of the class, as a share of that of ``separation`` and at
+    most 1: what is used by degrees is less of a suspicion than what is there or not.
 
     Without a model at hand the causal part is 0: a suspicion that nobody tested never outranks a proven
     use. Findings are flagged that are confirmed (``Requirements``), the most suspicious of each class.
 
     Args:
+        separation: separability from which on the causal part counts in full.
         flags_per_class: at most so many findings of a class are flagged.
     """
 
     prior_weight: float = 0.05
+    separation: float = 0.9
     flags_per_class: int = 3
+
+    def apart(self, parts: Parts) -> float:
+        """How much of the causal part counts, in [0, 1]; all of it where separability is not known."""
+        known = parts.get("separation")
+        return 1.0 if known is None else min(1.0, _fisher_ratio(known) / _fisher_ratio(self.separation))
 
     def prior(self, parts: Parts) -> float:
         """What can be said without the model, in [0, 1]."""
@@ -49,7 +58,7 @@ class Ranking:
 
     def score(self, parts: Parts) -> float:
         """Suspicion of a finding with these parts."""
-        return float(parts.get("causal") or 0.0) + self.prior_weight * self.prior(parts)
+        return float(parts.get("causal") or 0.0) * self.apart(parts) + self.prior_weight * self.prior(parts)
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,11 @@ class OwnRank:
     def score(self, parts: Parts) -> float:
         """Suspicion of a finding with these parts."""
         return float(self.function(parts))
+
+
+def _fisher_ratio(separability: float) -> float:
+    """Distance of the means, squared, over the sum of the variances: from r / (1 + r)."""
+    return separability / max(1 - separability, 1e-12)
 
 
 COMBINED = "combined"

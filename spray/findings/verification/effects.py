@@ -15,6 +15,7 @@ from stores.provenance import Json
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
+NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Effect:
     Doing nothing is a control, too. The *net* effect is the smallest mean difference to a control, in the way where
     that is smallest: every way has to agree, and no control may explain it. Tests are made on log-odds, which do not
     saturate: on the probability an image that the model is sure of hides what its neighbour shows. For the same
-    reason effects on other images are compared in log-odds only.
+    reason effects on other images are compared in log-odds only; those on the same image are compared in both.
 
     Attributes:
         name: "removal" or "transplant".
@@ -74,10 +75,25 @@ class Effect:
         """Mean effect less the strongest control's, of the weakest way."""
         return self.net_of(self.weakest, self.measure)
 
+    @property
+    def beyond(self) -> float:
+        """Mean effect in log-odds less the strongest control's, in the way where that is least; without any, itself.
+
+        Doing nothing is left aside: a fill has an effect of its own, on the class's competitors, too. Other channels
+        suppressed alike raise the log-odds of a class that is hardly ever predicted, and that is what those of a
+        finding have to be compared with. Whether the effect is above 0 at all is another question, and tested.
+        """
+        return min(self._beyond(way) for way in self.ways)
+
+    def _beyond(self, way: str) -> float:
+        differences = dict(self._differences(way, LOGIT))
+        alone = differences.pop(NOTHING)
+        return min((float(values.mean()) for values in differences.values()), default=float(alone.mean()))
+
     def possible(self, way: str) -> float:
-        """The mean effect of one way before controls, but no more than its net log-odds can make."""
-        net = float(np.tanh(self.net_of(way, LOGIT) / 4))
-        return net if self.measure == LOGIT else min(float(self.ways[way][:, self.measure].mean()), net)
+        """The mean effect of one way before controls, but no more than its log-odds make; the net, if below 0."""
+        net = self.net_of(way, self.measure)
+        return min(float(self.ways[way][:, self.measure].mean()), self._bound(way)) if net > 0 else net
 
     def net_of(self, way: str, measure: int) -> float:
         """The same of one way, in one measure."""
@@ -136,13 +152,23 @@ class Effect:
         }
 
     def _size_of(self, way: str) -> float:
-        possible = float(np.tanh(self.net_of(way, LOGIT) / 4))
-        return possible if self.measure == LOGIT else min(self.net_of(way, self.measure), possible)
+        return min(self.net_of(way, self.measure), self._bound(way))
+
+    def _bound(self, way: str) -> float:
+        """The most that log-odds beyond controls on other images can change a probability; where they decide, all."""
+        beyond = self._differences(way, LOGIT)
+        if self.measure != LOGIT:
+            beyond = {
+                name: values
+                for name, values in beyond.items()
+                if name == NOTHING or not self.controls[name][way].same
+            }
+        return float(np.tanh(min(float(values.mean()) for values in beyond.values()) / 4))
 
     def _differences(self, way: str, measure: int) -> dict[str, Float[np.ndarray, " k"]]:
-        """Effect less control, unit by unit, by the control's name; "nothing" is the effect itself."""
+        """Effect less control, unit by unit, by the control's name; ``NOTHING`` is the effect itself."""
         effect = self.ways[way][:, measure]
-        found = {"nothing": effect}
+        found = {NOTHING: effect}
         for name, ways in self.controls.items():
             control = ways[way]
             if len(control.values) and (control.same or measure == LOGIT):

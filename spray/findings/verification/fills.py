@@ -9,7 +9,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array, diags_array
+from scipy.sparse.linalg import splu
 from torch import Tensor
 
 
@@ -79,6 +81,29 @@ class LocalMeanFill(Fill):
 
 
 @dataclass(frozen=True)
+class HarmonicFill(Fill):
+    """The smoothest continuation of what surrounds the region: Laplace's equation with the pixels outside as boundary.
+
+    It draws no edge, so that a model cannot take it for a mark of its own: a patch of the local mean, which has edges,
+    raised the class in images that never had the mark. At the picture's border nothing flows out (Neumann).
+
+    Source: Pérez, Gangnet and Blake 2003, eq. 2 with no guidance field.
+    """
+
+    name: ClassVar[str] = "harmonic"
+
+    def content(self, scene: Scene) -> Float[Tensor, "n c h w"]:
+        """Copies with the solution inside the regions; the mean of the image where the region is all of it."""
+        images, masks = scene.images, scene.masks[:, 0].cpu().numpy()
+        start = torch.where(scene.masks.all((2, 3), keepdim=True), images.mean((2, 3), keepdim=True), images)
+        # One picture for each mask, with all that shares it in its channels.
+        pictures = start.flatten(0, 1)[None] if len(masks) == 1 else start
+        values = pictures.double().cpu().permute(0, 2, 3, 1).numpy().copy()
+        _continue_into(masks & ~masks.all((1, 2), keepdims=True), values)
+        return torch.from_numpy(values).permute(0, 3, 1, 2).reshape(images.shape).to(images)
+
+
+@dataclass(frozen=True)
 class NoiseFill(Fill):
     """Pixels of the same image, drawn at random from outside the region."""
 
@@ -125,6 +150,31 @@ class ChannelMeanFill(Fill):
         return scene.others.mean(0, keepdim=True)
 
 
+def _continue_into(masks: Bool[np.ndarray, "k h w"], pictures: Float[np.ndarray, "k h w c"]) -> None:
+    """Solve Laplace's equation inside all masks at once, one sparse system of a block for each, in place."""
+    picture, y, x = np.nonzero(masks)
+    if not len(y) or not pictures.size:
+        return
+    number = np.full(masks.shape, -1)
+    number[picture, y, x] = np.arange(len(y))
+    degree, boundary = np.zeros(len(y)), np.zeros((len(y), pictures.shape[3]))
+    coupled: list[Int[np.ndarray, "2 e"]] = []
+    for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        inside = (
+            (y + down >= 0) & (y + down < masks.shape[1]) & (x + right >= 0) & (x + right < masks.shape[2])
+        )
+        cells = np.flatnonzero(inside)
+        beside = picture[cells], y[cells] + down, x[cells] + right
+        degree[cells] += 1
+        unknown = number[beside] >= 0
+        coupled.append(np.stack([cells, number[beside]])[:, unknown])
+        boundary[cells[~unknown]] += pictures[beside][~unknown]
+    pairs = np.concatenate(coupled, axis=1)
+    laplacian = diags_array(degree) - coo_array((np.ones(pairs.shape[1]), pairs), (len(y), len(y)))
+    solver = splu(laplacian.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
+    pictures[picture, y, x] = solver.solve(boundary)
+
+
 def transplant(
     hosts: Float[Tensor, "n c h w"], donors: Float[Tensor, "n c h w"], masks: Bool[Tensor, "#n 1 h w"]
 ) -> Float[Tensor, "n c h w"]:
@@ -161,6 +211,6 @@ def _move(occupied: Bool[Tensor, " side"], reach: int, rng: np.random.Generator)
 
 
 FILLS: dict[str, Fill] = {
-    fill.name: fill for fill in (NeighbourFill(), LocalMeanFill(), NoiseFill(), BlurFill())
+    fill.name: fill for fill in (NeighbourFill(), HarmonicFill(), LocalMeanFill(), NoiseFill(), BlurFill())
 }
 """Ways of removing a region of pixels, by name."""

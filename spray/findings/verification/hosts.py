@@ -17,7 +17,7 @@ HOSTS_OF_A_CLASS = 3
 
 @dataclass(frozen=True)
 class HostIndependence:
-    """The transplant's rise in log-odds, beyond the strongest control, on different kinds of hosts.
+    """The transplant's rise in log-odds, beyond a control's if given, on different kinds of hosts.
 
     In log-odds, since the same evidence moves the probability of an unlikely class by less.
     """

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spray.blocks import channels_last
 from spray.findings.regions import pixel_mask
-from spray.findings.verification.fills import ChannelMeanFill, Fill, LocalMeanFill, NeighbourFill
+from spray.findings.verification.fills import ChannelMeanFill, Fill, HarmonicFill, NeighbourFill
 from spray.findings.verification.judge import Judge, Readings
 from spray.signals import OnSignals
 
@@ -48,7 +48,7 @@ class Site(Protocol):
 class PixelSite:
     """The input itself."""
 
-    fills: tuple[Fill, ...] = (NeighbourFill(), LocalMeanFill())
+    fills: tuple[Fill, ...] = (NeighbourFill(), HarmonicFill())
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge

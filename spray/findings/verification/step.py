@@ -13,14 +13,14 @@ from torch import nn
 from spray.findings.channels import TopChannels
 from spray.findings.regions import TopRegion
 from spray.findings.verification.classes import ClassMaps, Locator
-from spray.findings.verification.fills import Fill, LocalMeanFill, NeighbourFill
+from spray.findings.verification.fills import Fill, HarmonicFill, NeighbourFill
 from spray.findings.verification.judge import Judge
 from spray.findings.verification.sites import LayerSite, PixelSite, Site
 from stores.provenance import TUNING
 
 MEMBERS_AT_LEAST = 10
 """Fewer members, or hosts, give halves too small for a region or an effect."""
-SCREEN_PASSES, TEST_PASSES = 9, 30
+SCREEN_PASSES, TEST_PASSES = 11, 34
 """Images that pass through the model per sample, about: to choose sample sizes by budget."""
 
 
@@ -34,7 +34,7 @@ class Verification:
         budget: about so many images pass through the model per class; sample sizes are lowered to fit. 0: no limit.
         fills: ways of removing pixels; all have to agree, since each alone can make an artefact of its own.
         regions: how regions are taken from relevance by place: half A chooses among them, the small ones first. What is
-            small is rarely both necessary and sufficient in honest strategies; a frame or a text needs more.
+            small is rarely both necessary and sufficient in honest strategies; a frame or a text needs more, cut close.
         channels: the same for relevance by channel.
         screen: a finding becomes a candidate where both effects on half A go beyond the matched control, in log-odds,
             and √(removal · transplant) reaches this before controls.
@@ -45,8 +45,8 @@ class Verification:
     members: int = 100
     screened: int = 40
     budget: int = 0
-    fills: tuple[Fill, ...] = (NeighbourFill(), LocalMeanFill())
-    regions: tuple[TopRegion, ...] = (TopRegion(share=0.03), TopRegion(share=0.1))
+    fills: tuple[Fill, ...] = (NeighbourFill(), HarmonicFill())
+    regions: tuple[TopRegion, ...] = (TopRegion(share=0.03), TopRegion(share=0.05, smooth=1))
     channels: tuple[TopChannels, ...] = (
         TopChannels(share=0.03),
         TopChannels(share=0.1),

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import nn
 
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
 from spray.findings.verification.evidence import CHANNELS, FIXED, MOVING, Evidence
 from spray.findings.verification.pairs import halves, some
 from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
-from spray.findings.verification.trial import Material, Part, Trial
+from spray.findings.verification.trial import SAME_PLACE, Material, Part, Trial
 
 RIVALS = 4
 """At most so many other findings' regions serve as controls; the largest findings' are taken."""
@@ -27,8 +27,10 @@ DISTINCT = 0.5
 """A rival's region is one of its own if so much of it lies outside the candidate's."""
 PICTURED = 6
 """Samples that are shown before and after."""
-SCREENING = ("matched",)
-TESTING = ("matched", "random", "other findings")
+USUAL = 0.95
+"""A member's relevance lies in a region if it has more there than this share of the rest of the class."""
+SCREENING = ("matched", SAME_PLACE)
+TESTING = ("matched", "random", "other findings", SAME_PLACE)
 
 Regions = Callable[[ClassMaps, Int[np.ndarray, " m"]], Bool[np.ndarray, "#m ..."]]
 """The region of each of some rows, or one for all."""
@@ -58,6 +60,9 @@ class _Split:
 
     candidate: Candidate
     members: tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]
+    """Those whose relevance lies in the region."""
+    whole: tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]
+    """All of them, as they were clustered."""
     rest: tuple[Int[np.ndarray, " c"], Int[np.ndarray, " d"]]
     regions: Sequence[Bool[np.ndarray, ...]]
     """By scale; the same twice where two scales agree."""
@@ -125,9 +130,29 @@ class _ClassTrials:
         rng = np.random.default_rng(seed)
         members = halves(candidate.rows, rng)
         rest = halves(np.setdiff1d(maps.rows, candidate.rows), rng)
-        units, others = maps.of(members[0]), maps.of(rest[0])
-        regions = [locate.shared(units, others) for locate in self.step.locators(maps)]
-        return _Split(candidate, members, rest, regions, seed) if regions[0].any() else None
+        others = maps.of(rest[0])
+        locators = self.step.locators(maps)
+        region = locators[0].shared(maps.of(members[0]), others)
+        carriers = self._carriers(members, others, region)
+        units = maps.of(carriers[0])
+        regions = [locate.shared(units, others) for locate in locators]
+        return _Split(candidate, carriers, members, rest, regions, seed) if regions[0].any() else None
+
+    def _carriers(
+        self,
+        members: tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]],
+        others: Float[np.ndarray, "c ..."],
+        region: Bool[np.ndarray, ...],
+    ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " l"]]:
+        """Members with more relevance in the region than nearly all others, of either half; all if those are too few.
+
+        Clusters of whole maps are mixed: what a part of the members does not have cannot be removed from it.
+        """
+        if not len(others):
+            return members
+        usual = float(np.quantile(_relevance_in(region, others), USUAL))
+        first, second = (half[_relevance_in(region, self.maps.of(half)) > usual] for half in members)
+        return (first, second) if 2 * min(len(first), len(second)) >= MEMBERS_AT_LEAST else members
 
     def _hosts(self, candidate: Candidate, half: int, most: int) -> tuple[Material, Int[np.ndarray, " h"]]:
         """Hosts of one half; the same for all candidates, unless members of one can be hosts of another."""
@@ -150,24 +175,36 @@ class _ClassTrials:
         for scale, region in enumerate(split.regions):
             if scale == 0 or not np.array_equal(region, split.regions[scale - 1]):
                 trial = self._trial(samples, split, _shared(region), [])
-                tried.append(_Screened(scale, self._screened(trial, region, where)))
+                tried.append(_Screened(scale, self._screened(trial, region, where, split)))
         best = max(tried, key=lambda one: (one.evidence.promising, one.evidence.score))
         if where == CHANNELS or best.evidence.promising >= self.step.screen:
             return best
-        trial = self._trial(samples, split, self.step.own_regions, [])
-        moving = _Screened(0, self._screened(trial, split.regions[0], MOVING))
+        whole = replace(split, members=split.whole)
+        trial = self._trial(self._samples(whole, 0, self.screened), whole, self.step.own_regions, [])
+        moving = _Screened(0, self._screened(trial, split.regions[0], MOVING, whole))
         return moving if moving.evidence.promising >= self.step.screen else best
 
-    def _screened(self, trial: Trial, region: Bool[np.ndarray, ...], where: str) -> Evidence:
+    def _screened(self, trial: Trial, region: Bool[np.ndarray, ...], where: str, split: _Split) -> Evidence:
         removal = trial.removal(self.step.fills_of(self.site), SCREENING)
         pasted = trial.transplants(SCREENING)
-        return Evidence(region, where, False, removal, pasted.effect, pasted.flip_rates(), len(trial.hosts))
+        return Evidence(
+            region,
+            where,
+            False,
+            removal,
+            pasted.effect,
+            pasted.flip_rates(),
+            len(trial.hosts),
+            rows=np.union1d(*split.members),
+        )
 
     def _test(self, index: int, screened: _Screened, passed: Sequence[bool]) -> Evidence:
         """On half B, against all controls."""
         split = self.splits[index]
         assert split is not None
         chosen = screened.evidence
+        if chosen.where == MOVING:
+            split = replace(split, members=split.whole)
         regions = self.step.own_regions if chosen.where == MOVING else _shared(chosen.region)
         rivals = self._rivals(index, screened, passed)
         samples = self._samples(self._honest(split, passed), 1, self.tested)
@@ -185,6 +222,7 @@ class _ClassTrials:
             pasted.independence(),
             None if self.maps.layer else pasted.moved(self.step.jitter),
             {} if self.maps.layer else pasted.shown(self.step.fills[-1], PICTURED),
+            chosen.rows,
         )
 
     def _honest(self, split: _Split, passed: Sequence[bool]) -> _Split:
@@ -244,6 +282,13 @@ class _ClassTrials:
             if own.sum() > DISTINCT * region.sum():
                 found.append(Candidate(self.findings[other].rows, own))
         return sorted(found, key=lambda rival: -len(rival.rows))[:RIVALS]
+
+
+def _relevance_in(
+    region: Bool[np.ndarray, ...], units: Float[np.ndarray, "n ..."]
+) -> Float[np.ndarray, " n"]:
+    inside: Float[np.ndarray, " n"] = units[:, region].sum(1)
+    return inside
 
 
 def _shared(region: Bool[np.ndarray, ...]) -> Regions:
