@@ -131,3 +131,13 @@ def test_one_that_needs_a_host_that_is_half_there_is_not() -> None:
     only_one_class = np.where(np.arange(40) % 4 == 0, 6.0, -0.1)
     found = independence(only_one_class)
     assert found.classes == 0.25 and not found.holds(0.05, 0.5)
+
+
+def test_beyond_what_the_same_does_elsewhere_leaves_doing_nothing_aside() -> None:
+    way = np.array([0.05, 0.15, 0.1, 0.1])  # log-odds are ten times as large
+    assert effect(way).beyond == pytest.approx(1.0)
+    assert effect(way, np.full(4, -0.2), np.full(4, -0.1)).beyond == pytest.approx(2.0)
+    assert effect(way, np.full(4, -0.2), np.full(4, 0.06)).beyond == pytest.approx(0.4)
+    ways = {"a": readings(way), "b": readings(way - 0.03)}
+    controls = {"random": {name: Control(np.arange(4), readings(np.full(4, -0.1))) for name in ways}}
+    assert Effect("removal", ways, controls).beyond == pytest.approx(1.7)
