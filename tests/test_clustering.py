@@ -37,6 +37,14 @@ def test_separated_groups_are_found_by_falling_size(name):
 
 
 @pytest.mark.parametrize("name", CLUSTERINGS)
+def test_the_lighter_clusterings_of_resamples_find_the_same_groups(name):
+    features, truth = blobs()
+    lighter = CLUSTERINGS[name]().lighter()
+    assert lighter.name == name
+    np.testing.assert_array_equal(lighter.cluster(*embedded(features), 3, 0).labels, truth)
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS)
 def test_clusterings_repeat_and_do_not_change_their_input(name):
     vectors, graph = embedded(blobs(spread=2.0)[0])
     before = vectors.copy()

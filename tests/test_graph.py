@@ -34,6 +34,12 @@ def test_queries_ask_for_some_rows_only():
     np.testing.assert_array_equal(some[1], every[1][rows])
 
 
+@pytest.mark.parametrize("weights", ["binary", "self_tuning"])
+def test_the_draft_of_random_rows_is_their_graph(weights):
+    step = NearestNeighbours(k=6, weights=weights)
+    assert abs(step.draft(points(400)) - step.affinity(points(400))).max() == 0
+
+
 def test_torch_proposes_the_same_as_numpy():
     features = points(300)
     scale = Scale.of(features)

@@ -60,6 +60,16 @@ def test_gaussian_data_is_rarely_taken_for_several_groups_and_soon_given_up():
     assert np.median([test.draws for test in tests]) < 9
 
 
+def test_two_draws_do_where_no_spread_of_a_null_explains_the_gap():
+    rng = np.random.default_rng(0)
+    features = (8 * np.eye(20)[rng.integers(5, size=600)] + rng.standard_normal((600, 20))).astype(np.float32)
+    test = GaussianNull().test(near(features), 8, norm="none")
+    assert (test.significant, test.draws) == (True, 2)
+    assert test.deviations >= 8
+    # The same groups, too few to know the spread of their null beforehand.
+    assert GaussianNull(rows=300).test(near(features), 8, norm="none").draws > 2
+
+
 def test_fewer_draws_need_more_deviations_and_all_of_them_those_that_are_given():
     null = GaussianNull(draws=9, deviations=4)
     limits = [null.limit(draws) for draws in range(3, 10)]

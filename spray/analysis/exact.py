@@ -20,6 +20,8 @@ Ask = Callable[[NDArray[np.float32], Own, int], NDArray[np.int64]]
 """The columns of the smallest products of some rows, ascending, but for their own."""
 _PIECE = 1 << 17
 """Rows that are asked at once."""
+_BLOCK = 64 << 20
+"""Bytes of a block of products."""
 
 
 def exact_neighbours(
@@ -27,7 +29,7 @@ def exact_neighbours(
     k: int,
     *,
     queries: Int[np.ndarray, " q"] | None = None,
-    block_bytes: int = 64 << 20,
+    block_bytes: int = _BLOCK,
     device: str = "cpu",
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
     """Exact neighbours of all rows, or of those numbered in ``queries``, in blocks of bounded memory.
@@ -37,6 +39,24 @@ def exact_neighbours(
     """
     rows = np.arange(len(features)) if queries is None else np.asarray(queries)
     candidates = min(k + _SPARE, len(features) - 1)
+    return nearest(features, rows, _proposed(features, rows, candidates, block_bytes, device), k)
+
+
+def likely_neighbours(features: Float[np.ndarray, "n d"], k: int) -> Int[np.ndarray, "n k"]:
+    """Neighbours by the float32 product alone, in no order: exact but for those at equal distance within rounding."""
+    if len(features) > _PIECE:
+        return exact_neighbours(features, k)[0]
+    return _proposed(features, np.arange(len(features)), k, _BLOCK, "cpu")
+
+
+def _proposed(
+    features: Float[np.ndarray, "n d"],
+    rows: Int[np.ndarray, " q"],
+    candidates: int,
+    block_bytes: int,
+    device: str,
+) -> Int[np.ndarray, "q c"]:
+    """So many near rows for each of the rows asked, from every piece of the features."""
     scale = Scale.of(features)
     borders = np.linspace(0, len(features), -(-len(features) // _PIECE) + 1).astype(int)
     proposed = np.empty((len(rows), candidates * (len(borders) - 1)), dtype=np.int64)
@@ -48,7 +68,7 @@ def exact_neighbours(
             own = np.flatnonzero((rows[block] >= start) & (rows[block] < end))
             left = scale.left(features[rows[block]])
             proposed[block, into] = start + ask(left, (own, rows[block][own] - start), candidates)
-    return nearest(features, rows, proposed, k)
+    return proposed
 
 
 @dataclass(frozen=True)

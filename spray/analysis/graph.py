@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from spray.analysis.approximate import nn_descent, probed_recall
 from spray.analysis.cells import cells
-from spray.analysis.exact import exact_neighbours, nearest, positive
+from spray.analysis.exact import exact_neighbours, likely_neighbours, nearest, positive
 from stores.provenance import TUNING, Json
 
 Graph: TypeAlias = "scipy.sparse.csr_array[np.float64, tuple[int, int]]"
@@ -100,6 +100,13 @@ class NearestNeighbours:
     def affinity(self, features: Float[np.ndarray, "n d"], seed: int = 0) -> Graph:
         """The symmetric affinity matrix A [n, n], without self-loops."""
         return affinity(*self.neighbours(features, seed), self.weights)
+
+    def draft(self, features: Float[np.ndarray, "n d"], seed: int = 0) -> Graph:
+        """`affinity` of rows that are told apart easily, such as random ones: sooner where weights are binary."""
+        if self.weights != "binary" or not self.is_exact(len(features)):
+            return self.affinity(features, seed)
+        indices = likely_neighbours(features, self.count(len(features)))
+        return affinity(indices, np.zeros(indices.shape))
 
     def neighbourhood(
         self, features: Float[np.ndarray, "n d"], seed: int = 0, reduce: Reduce | None = None
