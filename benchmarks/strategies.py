@@ -1,7 +1,7 @@
 """Does the library flag planted shortcuts, at its defaults, and nothing else? Many kinds of artifact, two data sets.
 
     python benchmarks/strategies.py                              # the whole grid on Fashion-MNIST
-    python benchmarks/strategies.py --cifar cifar10.zip          # and the one on CIFAR-10
+    python benchmarks/strategies.py --cifar cifar10.zip          # and the one on CIFAR-10 (alone with --no-fashion)
     python benchmarks/strategies.py --only tag-20 --cache ~/.cache/spray-benchmark
     python benchmarks/strategies.py --quick --json               # two cases on the demo's images
 
@@ -239,6 +239,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[""], help="run the cases whose names begin like these")
     parser.add_argument("--data", type=Path, default=FASHION, help="folder of Fashion-MNIST's files")
+    parser.add_argument(
+        "--fashion", action=argparse.BooleanOptionalAction, default=True, help="run Fashion-MNIST"
+    )
     parser.add_argument("--cifar", type=Path, help="zip of CIFAR-10 as train/CLASS/*.jpg")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "spray-strategies")
     parser.add_argument("--images", type=int, default=60_000, help="use so many of Fashion-MNIST's images")
@@ -252,7 +255,11 @@ def main() -> None:
     if options.quick:
         benchmarks = [Benchmark("demo", FASHION, 10_000, options.cache, peers=False)]
     else:
-        benchmarks = [Benchmark("fashion", options.data, options.images, options.cache, options.peers)]
+        benchmarks = []
+        if options.fashion:
+            benchmarks.append(
+                Benchmark("fashion", options.data, options.images, options.cache, options.peers)
+            )
         if options.cifar:
             benchmarks.append(
                 Benchmark("cifar", options.cifar, planting.CIFAR_IMAGES, options.cache, options.peers)
