@@ -31,7 +31,10 @@ PLACE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--cav", type=click.Choice(DIRECTIONS), help="How the direction is fitted.  [default: ridge]")
 @click.option(
-    "--against", type=click.Choice(["class", "all"]), help="Members against what.  [default: class]"
+    "--against",
+    type=click.Choice(["best", "class", "all", "pasted"]),
+    help="Members against the rest of their class or all others; or others with the content pasted on against the same "
+    "without it.  [default: best of class and pasted]",
 )
 @click.option("--epochs", type=int, help="Passes of fine-tuning.")
 @click.option("--rate", type=float, help="Learning rate of fine-tuning.")

@@ -43,23 +43,23 @@ def show_correction(done: Corrected) -> None:
 
 def _layers(done: Corrected) -> Grid:
     """What was seen at each layer, on samples to fit on."""
-    table = Grid(title="layers: what P-ClArC there would do", title_justify="left")
-    columns = ["", "layer", "AUC of the direction", "aim", "clean, balanced", "attacked"]
     imitated = any(score.agreement is not None for score in done.layers)
-    for name in [*columns, *(["acts as the attack"] if imitated else [])]:
-        table.add_column(name, justify="left" if name in ("", "layer", "aim") else "right")
+    title = (
+        "layers: what writing the artifact there does" if imitated else "layers: what P-ClArC there would do"
+    )
+    table = Grid(title=title, title_justify="left")
+    words = ["", "layer", "against", *([] if imitated else ["aim"])]
+    numbers = ["acts as the attack"] if imitated else ["clean, balanced", "at most lost", "attacked"]
+    for name in words:
+        table.add_column(name)
+    for name in ("AUC of the direction", *numbers):
+        table.add_column(name, justify="right")
     for score in done.layers:
         read = plain(score.refused or _number(score.auc, 3))
-        cells: list[Text | str] = [
-            plain(score.layer),
-            read,
-            score.aim or "–",
-            _share(score.clean),
-            _share(score.attacked),
-        ]
-        if imitated:
-            cells.append(_share(score.agreement))
-        table.add_row("→" if score.layer == done.layer else "", *cells)
+        told = [score.agreement] if imitated else [score.clean, score.cost, score.attacked]
+        cells: list[Text | str] = [plain(score.layer), score.against or "–"]
+        cells += [] if imitated else [score.aim or "–"]
+        table.add_row("→" if score.layer == done.layer else "", *cells, read, *map(_share, told))
     return table
 
 

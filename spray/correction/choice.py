@@ -1,18 +1,18 @@
-"""At which layer to correct, and at which z to aim: tried out on samples that are fitted on anyway."""
+"""At which layer to correct, by which direction, aiming at which z: tried out on samples that are fitted on anyway."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
 from spray.correction.directions import CAV, Vector, Workshop, vectors, writing
 from spray.correction.errors import CorrectionError
-from spray.correction.material import Pixels, Rows
+from spray.correction.material import Batch
 from spray.correction.methods import Correction, ProjectiveClArC
-from spray.correction.outcome import Attack, agreement, judge
+from spray.correction.outcome import Attack, Outcome, agreement, judge, lost
 from spray.correction.sites import Site
 
 
@@ -22,10 +22,12 @@ class LayerScore:
 
     Attributes:
         auc: how well the direction tells held-out samples with the artifact from those without.
+        against: what the direction was fitted against.
         aim: where P-ClArC there aims: at the mean of wᵀh over "all" clean samples, or over those of the "class".
-        clean: accuracy on clean samples after it, mean of the artifact's class and of the others: else what costs that
-            class much would look cheap.
-        attacked: accuracy on attacked ones after it; P-ClArC chooses the highest mean of the two.
+        clean: accuracy on clean samples after it, mean of the artifact's class and of the others.
+        attacked: accuracy on attacked ones after it.
+        cost: by how much clean accuracy falls in the class or in the others, whichever loses more; P-ClArC chooses the
+            highest ``attacked`` less ``cost``, so that gains of one side pay for no loss of the other.
         agreement: share of clean samples that writing the artifact there makes the model call what the true attack
             makes it call, by which A-ClArC chooses.
         refused: why there is no direction.
@@ -33,33 +35,31 @@ class LayerScore:
 
     layer: str
     auc: float | None = None
+    against: str | None = None
     aim: str | None = None
     clean: float | None = None
     attacked: float | None = None
+    cost: float | None = None
     agreement: float | None = None
     refused: str = ""
 
 
-@dataclass(frozen=True)
 class Trial:
-    """What a correction is tried out on."""
+    """What corrections are tried out on, and what the model says of it uncorrected."""
 
-    pixels: Pixels
-    clean: Rows
-    group: int
-    attack: Attack | None
+    def __init__(self, model: nn.Module, batches: Iterable[Batch], group: int, attack: Attack | None) -> None:
+        self.batches, self.group, self.attack = batches, group, attack
+        self.before = self.outcome(model)
 
-    def accuracy(self, model: nn.Module) -> tuple[float, float | None]:
-        """On clean samples, the class and the others weighing the same, and on attacked ones."""
-        found = judge(model, self.pixels, self.clean, (self.pixels, self.clean[:0]), self.group, self.attack)
-        sides = [side for side in (found.class_clean, found.hosts) if side is not None]
-        return sum(sides) / len(sides) if len(sides) == 2 else found.clean, found.attacked
+    def outcome(self, model: nn.Module) -> Outcome:
+        """On clean samples and on attacked ones."""
+        return judge(model, self.batches, (), self.group, self.attack)
 
 
 def choose(
     model: nn.Module, sites: Sequence[Site], step: Correction, shop: Workshop, trial: Trial
 ) -> tuple[Vector, list[LayerScore]]:
-    """The vector at the best of the layers, aiming at the best z, and the scores of all layers.
+    """The best vector of the best layer, aiming at the best z, and the scores of all layers.
 
     Without a region nothing can be attacked: then the layer where the artifact is told best.
 
@@ -68,15 +68,13 @@ def choose(
     """
     scores: list[LayerScore] = []
     found: list[tuple[float, Vector]] = []
-    for done, vector in enumerate(vectors(model, list(sites), shop, getattr(step, "cav", CAV()))):
+    for done, fitted in enumerate(vectors(model, list(sites), shop, getattr(step, "cav", CAV()))):
         shop.report(done, len(sites), "layers")
-        if isinstance(vector, CorrectionError):
-            scores.append(LayerScore(sites[done].name, refused=str(vector)))
+        if isinstance(fitted, CorrectionError):
+            scores.append(LayerScore(sites[done].name, refused=str(fitted)))
             continue
-        rank, chosen, score = _tried(model, vector, getattr(step, "aim", "best"), trial)
-        if step.chosen_by == "agreement" and trial.attack is not None:
-            alike = _agreement(model, vector, shop, trial)
-            rank, score = alike or 0.0, replace(score, agreement=alike)
+        tried = [one for vector in fitted for one in _tried(model, vector, step, shop, trial)]
+        rank, chosen, score = max(tried, key=lambda entry: entry[0])
         scores.append(score)
         found.append((rank, chosen))
     shop.report(len(sites), len(sites), "layers")
@@ -85,23 +83,33 @@ def choose(
     return max(found, key=lambda pair: pair[0])[1], scores
 
 
-def _tried(model: nn.Module, vector: Vector, aim: str, trial: Trial) -> tuple[float, Vector, LayerScore]:
-    """The better of the aims at a layer: its rank, the vector with it, and its score."""
+def _tried(
+    model: nn.Module, vector: Vector, step: Correction, shop: Workshop, trial: Trial
+) -> list[tuple[float, Vector, LayerScore]]:
+    """Every aim of a vector, or writing it where that decides: its rank, the vector with it, and its score."""
+    score = LayerScore(vector.site.name, vector.auc, vector.against)
+    if step.chosen_by == "agreement" and trial.attack is not None:
+        alike = _agreement(model, vector, shop, trial)
+        return [(alike or 0.0, vector, replace(score, agreement=alike))]
+    aim = getattr(step, "aim", "best")
     if aim != "best" and aim not in vector.targets:
         raise CorrectionError(f"there are no clean samples of the {aim} to aim at: aim at all.")
-    best: list[tuple[float, Vector, LayerScore]] = []
+    found = []
     for name in vector.targets if aim == "best" else (aim,):
-        aimed, tried = replace(vector, aim=name), copy.deepcopy(model)
-        ProjectiveClArC().project(tried, aimed)
-        clean, attacked = trial.accuracy(tried)
-        value = vector.auc if attacked is None else (clean + attacked) / 2
-        score = LayerScore(vector.site.name, vector.auc, name, clean, attacked)
-        best.append((value, aimed, score))
-    return max(best, key=lambda entry: entry[0])
+        aimed, projected = replace(vector, aim=name), copy.deepcopy(model)
+        ProjectiveClArC().project(projected, aimed)
+        after = trial.outcome(projected)
+        sides = [side for side in (after.class_clean, after.hosts) if side is not None]
+        clean = sum(sides) / len(sides) if len(sides) == 2 else after.clean
+        cost = lost(trial.before, after)
+        rank = vector.auc if after.attacked is None else after.attacked - cost
+        tried = replace(score, aim=name, clean=clean, attacked=after.attacked, cost=cost)
+        found.append((rank, aimed, tried))
+    return found
 
 
 def _agreement(model: nn.Module, vector: Vector, shop: Workshop, trial: Trial) -> float | None:
     assert trial.attack is not None
     written = copy.deepcopy(model)
     with writing(written, vector, shop.mask):
-        return agreement(model, written, trial.pixels, trial.clean, trial.attack)
+        return agreement(model, written, trial.batches, trial.attack)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spray.correction.errors import CorrectionError
 from spray.correction.material import Artifact, Pixels, Rows, Split
+from spray.correction.outcome import Attack
 from spray.correction.sites import Activations, Site, collect
 from spray.correction.vectors import Direction, Estimator, Ridge, auc, fit
 from spray.findings.verification.pairs import some
@@ -30,7 +31,17 @@ class Workshop:
     rest: Rows
     """Clean rows to fit on, of the artifact's class."""
     mask: Bool[Tensor, "h w"] | None
+    attack: Attack | None
+    """Content of samples to fit on; None without a region, or a class."""
     report: Report
+
+    def pasted(self, hosts: Rows) -> Iterator[Float[Tensor, "b ..."]]:
+        """Inputs of some rows with the artifact's content pasted on."""
+        assert self.attack is not None
+        first = 0
+        for _, inputs, _ in self.pixels.batches(hosts):
+            yield self.attack.on(inputs, first)
+            first += len(inputs)
 
 
 @dataclass(frozen=True)
@@ -40,21 +51,40 @@ class CAV:
     Args:
         estimator: gives the filter w, which reads the artifact.
         pattern: v, along which it is written, is the "signal", or the same as the "filter".
-        against: samples with the artifact against the rest of its "class", or "all" clean samples.
+        against: samples with the artifact against the rest of its "class" or "all" clean samples; or clean samples of
+            other classes with its content "pasted" on against the same as they are, which differ in nothing else and
+            need a region; "best" tries "class" and "pasted".
         samples: at most so many clean ones, drawn by ``seed``.
     """
 
     estimator: Estimator = field(default_factory=Ridge)
     pattern: Literal["signal", "filter"] = "signal"
-    against: Literal["class", "all"] = "class"
+    against: Literal["best", "class", "all", "pasted"] = "best"
     samples: int = 2000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.pattern not in ("signal", "filter") or self.against not in ("class", "all"):
+        if self.pattern not in ("signal", "filter") or self.against not in ("best", "class", "all", "pasted"):
             raise CorrectionError(
-                f"pattern is {self.pattern!r}, against {self.against!r}; expected signal or filter, class or all."
+                f"pattern is {self.pattern!r}, against {self.against!r}; expected signal or filter, and best, class, "
+                "all or pasted."
             )
+
+    def sides(self, shop: Workshop) -> dict[str, tuple[str, str]]:
+        """Which samples stand against which, by name.
+
+        Raises:
+            CorrectionError: pasted content is asked for, and there is no region.
+        """
+        known = {"all": ("fit", "clean"), "class": ("fit", "rest" if len(shop.rest) >= 2 else "clean")}
+        if shop.attack is not None:
+            known["pasted"] = ("pasted", "hosts")
+        if self.against == "pasted" and shop.attack is None:
+            raise CorrectionError(
+                f"'{shop.artifact.name}' has no region, so nothing can be pasted: choose against class or all."
+            )
+        chosen = ("class", "pasted") if self.against == "best" else (self.against,)
+        return {name: known[name] for name in chosen if name in known}
 
 
 @dataclass(frozen=True)
@@ -71,6 +101,8 @@ class Vector:
     """z of A-ClArC: the mean over samples with the artifact, at its places."""
     auc: float
     """How well wᵀh tells held-out samples with the artifact from those without, at its places."""
+    against: str = "class"
+    """What the direction was fitted against."""
     aim: str = "all"
 
     def affine(self, target: float) -> tuple[Float[Tensor, "c c"], Float[Tensor, " c"]]:
@@ -81,37 +113,48 @@ class Vector:
 
 def vectors(
     model: nn.Module, sites: list[Site], shop: Workshop, step: CAV
-) -> Iterator[Vector | CorrectionError]:
-    """The direction at every site, in order, or why there is none; one pass over the samples serves all sites."""
-    split, most = shop.split, step.samples
+) -> Iterator[list[Vector] | CorrectionError]:
+    """The directions at every site, in order, or why there is none; one pass over the samples serves all sites.
+
+    Raises:
+        CorrectionError: pasted content is asked for, and there is no region.
+    """
+    sides, split, most = step.sides(shop), shop.split, step.samples
     rng = np.random.default_rng([step.seed, 3])
-    parts = {
+    rows = {
         "fit": split.artifact_fit,
         "held": split.artifact_held,
         "clean": some(split.clean_fit, most, rng),
         "clean held": some(split.clean_held, most, rng),
     }
     if len(shop.rest) >= 2:
-        parts["rest"] = some(shop.rest, most, rng)
-    whole = step.against == "all" or "rest" not in parts
+        rows["rest"] = some(shop.rest, most, rng)
+    if "pasted" in sides:
+        rows["hosts"] = rows["pasted"] = some(np.setdiff1d(split.clean_fit, shop.rest), most, rng)
     found: dict[str, dict[Site, Activations]] = {}
-    for done, (name, rows) in enumerate(parts.items()):
-        shop.report(done, len(parts), "directions")
-        found[name] = collect(model, sites, (inputs for _, inputs, _ in shop.pixels.batches(rows)), shop.mask)
-    shop.report(len(parts), len(parts), "directions")
+    for done, (name, chosen) in enumerate(rows.items()):
+        shop.report(done, len(rows), "directions")
+        as_they_are = (inputs for _, inputs, _ in shop.pixels.batches(chosen))
+        inputs = shop.pasted(chosen) if name == "pasted" else as_they_are
+        found[name] = collect(model, sites, inputs, shop.mask)
+    shop.report(len(rows), len(rows), "directions")
     for site in sites:
         at = {name: activations[site] for name, activations in found.items()}
-        try:
-            yield _vector(site, at, "clean" if whole else "rest", step)
-        except CorrectionError as error:
-            yield error
+        fitted: list[Vector] = []
+        refused = CorrectionError("there are no samples to fit on.")
+        for against, (ones, zeros) in sides.items():
+            try:
+                fitted.append(_vector(site, at, against, ones, zeros, step))
+            except CorrectionError as error:
+                refused = error
+        yield fitted or refused
 
 
-def _vector(site: Site, at: dict[str, Activations], against: str, step: CAV) -> Vector:
+def _vector(site: Site, at: dict[str, Activations], against: str, ones: str, zeros: str, step: CAV) -> Vector:
     def side(name: str) -> Float[np.ndarray, "n c"]:
         return at[name].region.numpy()
 
-    h, y = _two(side("fit"), side(against))
+    h, y = _two(side(ones), side(zeros))
     direction = fit(step.estimator, h, y, pattern=step.pattern == "signal")
     held, truth = _two(side("held"), side("clean held"))
     return Vector(
@@ -125,6 +168,7 @@ def _vector(site: Site, at: dict[str, Activations], against: str, step: CAV) -> 
         },
         artifact=float(direction.read(side("fit")).mean()),
         auc=auc(direction.read(held), truth),
+        against=against,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,10 @@ from stores import AnalysisHandle, Run
 from stores.provenance import Json
 
 Rows = Int[np.ndarray, " n"]
+Batch = tuple[Rows, Float[Tensor, "b ..."], Int[Tensor, " b"]]
+"""Rows, inputs, labels."""
+KEPT_BYTES = 2**29
+"""Inputs that are looked at many times are kept in memory up to this size, and read again beyond it."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +186,7 @@ class Pixels:
         self._digests = None if run is None else run.samples.read("digest")
         self._classes, self._workers = classes, workers
 
-    def batches(
-        self, rows: Rows, size: int | None = None
-    ) -> Iterator[tuple[Rows, Float[Tensor, "b ..."], Int[Tensor, " b"]]]:
+    def batches(self, rows: Rows, size: int | None = None) -> Iterator[Batch]:
         """Rows in this order, with inputs and labels on the device; samples that cannot be read are left out.
 
         Raises:
@@ -206,6 +208,12 @@ class Pixels:
         parts = [inputs.cpu() for _, inputs, _ in self.batches(rows)]
         return torch.cat(parts) if parts else self.example[:0]
 
+    def repeatable(self, rows: Rows) -> Iterable[Batch]:
+        """Batches of some rows that can be gone through again and again."""
+        if len(rows) * self.example.numel() * self.example.element_size() <= KEPT_BYTES:
+            return list(self.batches(rows))
+        return _Again(self, rows)
+
     @cached_property
     def all_rows(self) -> Rows:
         """Every row of the data set."""
@@ -226,6 +234,17 @@ class Pixels:
                     f"Sample {self.data.ids[row]!r} has other pixels than when it was attributed. "
                     "Give the same data with the same preprocessing (no random augmentation)."
                 )
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Batches read anew each time."""
+
+    pixels: Pixels
+    rows: Rows
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.pixels.batches(self.rows)
 
 
 def told(artifact: Artifact) -> dict[str, Json]:

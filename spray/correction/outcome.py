@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from spray.correction.material import Pixels, Rows
+from spray.correction.material import Batch
 from spray.findings.verification.fills import transplant
 from stores.provenance import Json
 
@@ -61,9 +62,8 @@ class Attack:
 @torch.no_grad()
 def judge(
     model: nn.Module,
-    pixels: Pixels,
-    clean: Rows,
-    artifact: tuple[Pixels, Rows],
+    clean: Iterable[Batch],
+    artifact: Iterable[Batch],
     group: int,
     attack: Attack | None,
 ) -> Outcome:
@@ -73,7 +73,7 @@ def judge(
     called: list[np.ndarray] = []
     attacked: list[np.ndarray] = []
     hosts = 0
-    for _, inputs, labels in pixels.batches(clean):
+    for _, inputs, labels in clean:
         found = model(inputs).argmax(1)
         known = labels >= 0
         label.append(labels[known].cpu().numpy())
@@ -86,8 +86,7 @@ def judge(
             hosts += int(others.sum())
     correct, labels_, predicted = np.concatenate(right), np.concatenate(label), np.concatenate(called)
     own, other = labels_ == group, labels_ != group
-    source, rows = artifact
-    inside = [(model(inputs).argmax(1) == labels).cpu().numpy() for _, inputs, labels in source.batches(rows)]
+    inside = [(model(inputs).argmax(1) == labels).cpu().numpy() for _, inputs, labels in artifact]
     hit = np.concatenate(attacked, axis=1) if hosts else np.zeros((2, 0), bool)
     return Outcome(
         clean=float(correct.mean()) if len(correct) else float("nan"),
@@ -103,20 +102,25 @@ def judge(
 
 
 @torch.no_grad()
-def agreement(
-    model: nn.Module, written: nn.Module, pixels: Pixels, clean: Rows, attack: Attack
-) -> float | None:
+def agreement(model: nn.Module, written: nn.Module, clean: Iterable[Batch], attack: Attack) -> float | None:
     """How often ``written``, the model with the artifact written in, says of clean samples of other classes what the
     model itself says when they are attacked; None without such samples."""
     same: list[np.ndarray] = []
     count = 0
-    for _, inputs, labels in pixels.batches(clean):
+    for _, inputs, labels in clean:
         hosts = inputs[(labels >= 0) & (labels != attack.group)]
         if len(hosts):
             pasted = model(attack.on(hosts, count)).argmax(1)
             same.append((written(hosts).argmax(1) == pasted).cpu().numpy())
             count += len(hosts)
     return float(np.concatenate(same).mean()) if same else None
+
+
+def lost(before: Outcome, after: Outcome) -> float:
+    """By how much clean accuracy falls on the side that loses more, the finding's class or the others; at least 0."""
+    sides = ((before.class_clean, after.class_clean), (before.hosts, after.hosts))
+    falls = [one - other for one, other in sides if one is not None and other is not None]
+    return max([0.0, *falls])
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import nn
 
 import stores
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 DONORS = 100
 """At most so many samples give the content that is pasted in an attack."""
-CHOSEN_ON = 1000
+CHOSEN_ON = 500
 """At most so many clean samples of the class, and of the others, are looked at for each layer to choose from."""
 
 
@@ -101,7 +102,7 @@ def correct(
     vector: Vector | None = None
     scores: list[LayerScore] = []
     if sites:
-        vector, scores = choose(corrected, sites, step, bench.shop, bench.trial())
+        vector, scores = choose(corrected, sites, step, bench.shop, bench.trial(corrected))
     step.apply(corrected, bench.shop, vector)
     after = bench.judge(corrected)
     own = "a data set of its own" if validation is not None else "held-out share of the audited one"
@@ -113,6 +114,7 @@ def correct(
         "validation": own,
         "layer": None if vector is None else vector.site.name,
         "auc": None if vector is None else vector.auc,
+        "against": None if vector is None else vector.against,
         "aim": None if vector is None else vector.aim,
         "model_before": model_digest(model),
         "model_after": model_digest(corrected),
@@ -187,7 +189,8 @@ class _Bench:
         self.split: Split = splitting.split(labels, usable, artifact)
         rest = self.split.clean_fit[labels[self.split.clean_fit] == artifact.group]
         mask = artifact.mask(self.pixels.example)
-        self.shop = Workshop(self.pixels, self.split, artifact, rest, mask, report)
+        attack = self._attack(self.split.artifact_fit, mask)
+        self.shop = Workshop(self.pixels, self.split, artifact, rest, mask, attack, report)
         self.clean = self.split.clean_held if validation is None else self.judged.all_rows
 
     def _check_validation(self, judged: Pixels) -> None:
@@ -201,22 +204,22 @@ class _Bench:
 
     def judge(self, model: nn.Module) -> Outcome:
         """On what nothing was fitted on."""
-        attack = self._attack(self.split.artifact_held)
-        inside = self.pixels, self.split.artifact_held
-        return judge(model, self.judged, self.clean, inside, self.artifact.group, attack)
+        attack = self._attack(self.split.artifact_held, self.shop.mask)
+        clean, inside = self.judged.batches(self.clean), self.pixels.batches(self.split.artifact_held)
+        return judge(model, clean, inside, self.artifact.group, attack)
 
-    def trial(self) -> Trial:
-        """Clean rows to choose a layer by, of those to fit on, and an attack from the same."""
+    def trial(self, model: nn.Module) -> Trial:
+        """Clean samples to choose a layer by, of those to fit on, with an attack from the same."""
         rng = np.random.default_rng([self.splitting.seed, 13])
         sides = self.shop.rest, np.setdiff1d(self.split.clean_fit, self.shop.rest)
         chosen = [rng.permutation(rows)[:CHOSEN_ON] for rows in sides]
         clean = np.sort(np.concatenate(chosen))
-        return Trial(self.pixels, clean, self.artifact.group, self._attack(self.split.artifact_fit))
+        return Trial(model, self.pixels.repeatable(clean), self.artifact.group, self.shop.attack)
 
-    def _attack(self, donors: Rows) -> Attack | None:
-        if self.shop.mask is None or self.artifact.group < 0:
+    def _attack(self, donors: Rows, mask: Bool[torch.Tensor, "h w"] | None) -> Attack | None:
+        if mask is None or self.artifact.group < 0:
             return None
-        return Attack(self.artifact.group, self.shop.mask, self.pixels.inputs(donors[:DONORS]))
+        return Attack(self.artifact.group, mask, self.pixels.inputs(donors[:DONORS]))
 
 
 def _sites(model: nn.Module, bench: _Bench, layer: str | Sequence[str] | None) -> list[Site]:
