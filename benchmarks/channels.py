@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from carton import Split, f1, network, photos
+from carton import Split, clean_features, f1, network, photos
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import TensorDataset
@@ -62,7 +62,7 @@ def shortcut(donor: int, split: Split, images: Tensor, features: Tensor, target:
         with tempfile.TemporaryDirectory() as folder:
             dataset = TensorDataset(seen, torch.full((len(seen),), target))
             run = attribute_dataset(split.head, dataset, Path(folder) / "audit.zarr", attribution)
-            relevance = run.table(f"relevance/{attribution.table}").read("0.channel")
+            relevance = run.table(attribution.table).read("0.channel")
         for sign in SIGNS:
             found = spray.Analysis(picture="none", representation=Channels(sign)).group(relevance)
             labels = np.full(len(truth), -1)
@@ -78,11 +78,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help="use so many of the photos")
     parser.add_argument("--shortcuts", type=int, default=6)
     parser.add_argument("--percent", type=float, default=10)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "spray-strategies")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     images, labels = photos(options.photos, options.images)
     split = Split(network())
-    features = split.features(images)
+    features = clean_features(split, images, options.cache)
     sure = split.probabilities(features)[torch.arange(len(labels)), labels]
     donors = [int(row) for row in torch.nonzero(sure > 0.9)[: options.shortcuts, 0]]
     results = []

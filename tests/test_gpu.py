@@ -10,6 +10,8 @@ from torch.utils.data import TensorDataset
 import spray
 from spray.analysis import Analysis
 from spray.analysis.exact import exact_neighbours
+from spray.analysis.graph import NearestNeighbours
+from spray.analysis.spectral import spectrum
 from spray.attribution import Attribution
 from spray.data import as_audit_data
 from spray.demo import fashion
@@ -66,3 +68,12 @@ def test_exact_neighbours_are_those_of_the_cpu() -> None:
     features = np.random.default_rng(0).standard_normal((3000, 40)).astype(np.float32)
     here, there = exact_neighbours(features, 10), exact_neighbours(features, 10, device="cuda")
     assert np.array_equal(here[0], there[0]) and np.array_equal(here[1], there[1])
+
+
+def test_the_spectrum_of_a_large_graph_agrees_with_the_cpu(
+    case: tuple[torch.nn.Module, torch.Tensor, torch.Tensor],
+) -> None:
+    features = np.random.default_rng(0).standard_normal((60_000, 4)).astype(np.float32)
+    graph = NearestNeighbours(device="cuda").affinity(features)
+    here, there = (spectrum(graph, 8, tolerance=1e-6, device=device) for device in ("cpu", "cuda"))
+    assert np.allclose(here.values, there.values, atol=1e-9)

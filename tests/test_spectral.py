@@ -5,6 +5,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 
+from spray.analysis import lobpcg
 from spray.analysis.graph import NearestNeighbours
 from spray.analysis.spectral import eigengap, row_normalised, spectrum
 
@@ -130,6 +131,27 @@ def test_lanczos_agrees_with_the_dense_solution_and_repeats():
     np.testing.assert_array_equal(solved.vectors, again.vectors)
     other = spectrum(graph, 12, seed=5)
     np.testing.assert_allclose(solved.vectors, other.vectors, atol=1e-6)
+
+
+def normalised_adjacency(n=1500):
+    features = np.random.default_rng(1).standard_normal((n, 4)).astype(np.float32)
+    graph = NearestNeighbours().affinity(features)
+    root = np.sqrt(graph.sum(axis=1))
+    return graph, graph / root[:, None] / root[None], root / np.linalg.norm(root)
+
+
+def test_torch_finds_the_same_spectrum_as_lanczos():
+    graph, adjacency, root = normalised_adjacency()
+    solved = spectrum(graph, 8)
+    values, vectors = lobpcg.leading(adjacency.tocsr(), root, 7, seed=0, tolerance=1e-6, device="cpu")
+    np.testing.assert_allclose(1 - values, solved.values[1:], atol=1e-10)
+    np.testing.assert_allclose(np.abs((vectors * solved.vectors[:, 1:]).sum(axis=0)), 1, atol=1e-6)
+
+
+def test_torch_gives_no_answer_whose_residuals_are_too_large():
+    _, adjacency, root = normalised_adjacency(300)
+    options = {"seed": 0, "tolerance": 1e-6, "device": "cpu"}
+    assert lobpcg.leading(adjacency.tocsr(), root, 7, iterations=3, **options) is None
 
 
 def test_the_order_of_samples_does_not_matter():

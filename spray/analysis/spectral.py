@@ -20,6 +20,7 @@ import scipy.sparse.linalg
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from spray.analysis import lobpcg
 from spray.analysis.graph import Graph
 from spray.analysis.parallel import one_thread
 
@@ -50,7 +51,9 @@ class Gap(NamedTuple):
     relative: float
 
 
-def spectrum(affinity: Graph, k: int, *, seed: int = 0, tolerance: float = 0.0) -> Spectrum:
+def spectrum(
+    affinity: Graph, k: int, *, seed: int = 0, tolerance: float = 0.0, device: str = "cpu"
+) -> Spectrum:
     """The ``k`` smallest eigenvalues and vectors of L_sym (fewer where the graph has fewer vertices).
 
     Args:
@@ -58,6 +61,8 @@ def spectrum(affinity: Graph, k: int, *, seed: int = 0, tolerance: float = 0.0) 
         k: number of eigenvalues.
         seed: of the start vector of Lanczos. Each vector's largest entry is made positive.
         tolerance: relative accuracy of the eigenvalues; 0 is machine precision.
+        device: a CUDA device is asked for large components (`spray.analysis.lobpcg`); where its residuals are too
+            large, and everywhere else, Lanczos answers.
 
     Raises:
         ValueError: the matrix is not square, not symmetric, or has negative or non-finite weights; k < 1.
@@ -81,7 +86,7 @@ def spectrum(affinity: Graph, k: int, *, seed: int = 0, tolerance: float = 0.0) 
         if len(members) < 2:
             continue
         block = graph if components == 1 else graph[members][:, members]
-        own, vectors = _solve(block, min(wanted, len(members) - 1), seed, tolerance)
+        own, vectors = _solve(block, min(wanted, len(members) - 1), seed, tolerance, device)
         values.extend(own[:, None])
         places.extend((members, vectors[:, column]) for column in range(len(own)))
 
@@ -163,7 +168,7 @@ def _indicators(
 
 
 def _solve(
-    graph: Graph, k: int, seed: int, tolerance: float
+    graph: Graph, k: int, seed: int, tolerance: float, device: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The k smallest eigenvalues above zero, and their vectors, of one connected component."""
     n = graph.shape[0]
@@ -176,6 +181,11 @@ def _solve(
         with one_thread():
             values, vectors = scipy.linalg.eigh(dense, subset_by_index=(0, k - 1))
         return np.clip(values, _ABOVE_ZERO, 2), vectors
+
+    if device.startswith("cuda") and n >= lobpcg.WORTHWHILE:
+        found = lobpcg.leading(adjacency, root, k, seed=seed, tolerance=tolerance, device=device)
+        if found is not None:
+            return np.clip(1 - found[0], _ABOVE_ZERO, 2), found[1]
 
     def shifted(vector: NDArray[np.float64]) -> NDArray[np.float64]:
         vector = vector.ravel()

@@ -152,7 +152,13 @@ class Analysis:
         }
 
     def _solve(self, graph: Graph) -> Spectrum:
-        return spectrum(graph, self.eigenvectors, seed=self.seed, tolerance=self.tolerance)
+        return spectrum(
+            graph,
+            self.eigenvectors,
+            seed=self.seed,
+            tolerance=self.tolerance,
+            device=self.neighbours.device,
+        )
 
     def _clusters(self, graph: Graph, solved: Spectrum, strategies: int) -> dict[str, Clustering]:
         return {
@@ -239,7 +245,8 @@ def analyze(
         group_by: "label", "prediction", or "all" for one joint group over all classes.
         groups: the classes to analyse, by index or name; all if left out.
         workers: processes; one per core, where there are several groups worth it, if left out.
-        device: where exact neighbours are looked for; on another than the CPU one process works at a time.
+        device: where exact neighbours and, of large groups, eigenvectors are looked for; on another than the CPU one
+            process works at a time.
         progress: called as ``progress(done, total, what)`` with the number of groups.
 
     Returns:
