@@ -108,7 +108,13 @@ def on_its_own_machine() -> None:
     owners._me.cache_clear()
 
 
-@pytest.mark.parametrize("failures", [0, 3], ids=["told", "tried again by the scheduler"])
+@pytest.mark.parametrize(
+    "failures",
+    [
+        pytest.param(0, id="told"),
+        pytest.param(3, id="tried again by the scheduler", marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_killed_on_another_machine_loses_nothing(alone: Path, tmp_path: Path, failures: int) -> None:
     pytest.importorskip("distributed", reason="dask's distributed is not installed")
     with cluster("local:2") as client:
@@ -119,6 +125,53 @@ def test_a_worker_killed_on_another_machine_loses_nothing(alone: Path, tmp_path:
         )
     assert contents(tmp_path / "run.zarr") == contents(alone)
     assert (tmp_path / "died").exists()
+
+
+class Unlucky(Images):
+    """Kills the first worker that it travels to."""
+
+    def __init__(self, once: Path) -> None:
+        super().__init__()
+        self.once = once
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if multiprocessing.parent_process() is not None and not self.once.exists():
+            self.once.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_worker_killed_before_the_work_begins_loses_nothing(
+    client: Any, alone: Path, tmp_path: Path
+) -> None:
+    attribute_on(client, tiny_model(), Unlucky(tmp_path / "died"), tmp_path / "run.zarr", STEP)
+    assert (tmp_path / "died").exists()
+    assert contents(tmp_path / "run.zarr") == contents(alone)
+
+
+class Stumbling:
+    """A client whose first workers die while they are told what there is to do."""
+
+    def __init__(self, client: Any, times: int) -> None:
+        self.client, self.times = client, times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    def register_plugin(self, plugin: Any) -> None:
+        self.times -= 1
+        if self.times >= 0:
+            raise OSError("Stream is closed")
+        self.client.register_plugin(plugin)
+
+
+def test_workers_are_told_again_where_one_died_meanwhile(client: Any, alone: Path, tmp_path: Path) -> None:
+    attribute_on(Stumbling(client, 2), tiny_model(), Images(), tmp_path / "run.zarr", STEP)
+    assert contents(tmp_path / "run.zarr") == contents(alone)
+    with pytest.raises(AttributionError, match=r"keep dying .*Stream is closed.* Nothing was written"):
+        attribute_on(Stumbling(client, 9), tiny_model(), Images(), tmp_path / "none.zarr", STEP)
+    assert not (tmp_path / "none.zarr").exists()
 
 
 def allow(dask_scheduler: Any, failures: int) -> None:

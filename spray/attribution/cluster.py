@@ -308,7 +308,18 @@ def _carried(client: Any, job: Job) -> Iterator[None]:
         def teardown(self, worker: Any) -> None:
             import_module("spray.attribution.cluster")._jobs.pop(self.job.key, None)
 
-    client.register_plugin(Carry(job))
+    for attempt in range(1, 2 * _PATIENCE + 1):
+        try:
+            client.register_plugin(Carry(job))
+            break
+        except (
+            OSError
+        ) as error:  # a worker died before it could answer; the one in its place is told as it comes
+            if attempt == 2 * _PATIENCE:
+                raise AttributionError(
+                    f"Workers keep dying as they are told about the model and the data ({error}). Nothing was written. "
+                    "Give the workers more memory, or fewer of them to a machine, and run it again."
+                ) from error
     try:
         yield
     finally:
