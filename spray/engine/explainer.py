@@ -18,6 +18,7 @@ from spray.engine import preflight
 from spray.engine.backprop import ChangedReLU
 from spray.engine.composites import Composite, Gradient, Method, composite
 from spray.engine.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
+from spray.engine.geometry import channels_last
 from spray.engine.methods import Foreign
 from spray.engine.operations import HANDLERS
 from spray.engine.preflight import ByLogits, Ranked
@@ -161,7 +162,7 @@ class Explainer:
         method, trace = self.composite, None
         if isinstance(method, Composite):
             if self._channels_last and x.ndim == 4 and x.device.type == "cpu":
-                x = x.detach().contiguous(memory_format=torch.channels_last)
+                x = channels_last(x.detach())
                 x.requires_grad_(x.is_floating_point())
             trace = Trace(
                 HANDLERS,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spray.engine.geometry import Geometry
+from spray.engine.geometry import Geometry, channels_last, in_memory_order
 from spray.engine.ledger import Ledger
 from spray.engine.weights import DerivedWeights
 
@@ -35,12 +35,15 @@ class Layer:
         derived: DerivedWeights | None = None,
         ledger: Ledger | None = None,
         nonnegative: bool = False,
+        laid: bool = False,
     ) -> None:
         self.geometry = geometry
         self.fold: Fold | None = None
         self.rectified = False
         """Whether the output's only use is a ReLU: max(z, 0) then stands for z, and where it is 0, R is 0 too."""
         self._nonnegative = nonnegative
+        self._laid = laid
+        """Whether W is wanted with its channels side by side, as its input has them: else every pass copies it."""
         self._weight, self._bias = weight, bias
         self._derived = derived or DerivedWeights()
         self._ledger = ledger
@@ -48,10 +51,9 @@ class Layer:
     @property
     def weight(self) -> Tensor:
         """W, the scale of a folded normalisation included."""
-        fold = self.fold
-        if fold is None:
+        if self.fold is None and not self._laid:
             return self._weight.detach()
-        return self._get("weight", lambda: self.geometry.scale_outputs(self._weight.detach(), fold.scale))
+        return self._get("weight", self._own_weight)
 
     @property
     def bias(self) -> Tensor | None:
@@ -129,7 +131,7 @@ class Layer:
 
     def nonnegative(self, x: Tensor) -> bool:
         """Whether no input is negative, so that one pass with W⁺ holds all positive contributions."""
-        return self._nonnegative or x.numel() == 0 or bool(x.min() >= 0)
+        return self._nonnegative or x.numel() == 0 or bool(in_memory_order(x).min() >= 0)
 
     def settle(
         self,
@@ -172,6 +174,12 @@ class Layer:
             return r.reshape(self._ledger.samples, -1, r.shape[-1]).sum(1)
         per_channel = r.sum(tuple(range(2, r.ndim)))
         return per_channel.reshape(self._ledger.samples, -1, r.shape[1]).sum(1)
+
+    def _own_weight(self) -> Tensor:
+        weight = self._weight.detach()
+        if self.fold is not None:
+            weight = self.geometry.scale_outputs(weight, self.fold.scale)
+        return channels_last(weight) if self._laid else weight
 
     def _get(self, kind: str, build: Callable[[], Tensor]) -> Tensor:
         sources = (self._weight, *(self.fold.sources if self.fold else ()))

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spray.engine.geometry import in_memory_order, is_channels_last
+
 
 class Ledger:
     """Relevance that does not arrive at the input, per sample and by who took it.
@@ -41,8 +43,8 @@ class Ledger:
     def products(self, a: Float[Tensor, "m ..."], b: Float[Tensor, "m ..."]) -> Float[Tensor, " n"]:
         """Σ a·b of each sample, without a temporary where the memory formats allow it."""
         if a.shape == b.shape:
-            if not a.is_contiguous() and a.ndim == 4:
-                a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+            if is_channels_last(a) and is_channels_last(b):
+                a, b = in_memory_order(a), in_memory_order(b)
             if a.is_contiguous() and b.is_contiguous():
                 sums: Tensor = torch.linalg.vecdot(a.view(self.samples, -1), b.view(self.samples, -1))
                 return sums

@@ -31,7 +31,7 @@ class _Activation(Function):
         ctx: Any, x: Tensor, held: Tensor, y: Tensor, ratio: Ratio, layer: LayerCall | None
     ) -> Tensor:
         ctx.x, ctx.y, ctx.ratio, ctx.layer = held.detach(), y, ratio, layer
-        return y.view_as(y)
+        return y.detach()  # not view_as, which loses the memory format of single samples
 
     @staticmethod
     def backward(ctx: Any, c: Tensor) -> tuple[Tensor | None, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spray.engine.calls import Early, LayerCall
-from spray.engine.geometry import Convolution, Geometry, Linear
+from spray.engine.geometry import Convolution, Geometry, Linear, is_channels_last
 from spray.engine.layer import Layer
 from spray.engine.rules import RelevanceRule
 from spray.engine.trace import Call, Handler, Origin
@@ -47,7 +47,13 @@ def weighted(
     elif origin.early is not None:
         origin.early.demand("quotient")
     layer = Layer(
-        geometry, weight, bias, derived=trace.derived, ledger=trace.ledger, nonnegative=origin.nonnegative
+        geometry,
+        weight,
+        bias,
+        derived=trace.derived,
+        ledger=trace.ledger,
+        nonnegative=origin.nonnegative,
+        laid=weight.ndim == 4 and is_channels_last(x),
     )
     layer_call = LayerCall(layer, rule, early)
     out = layer_call.run(x)

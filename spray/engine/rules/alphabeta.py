@@ -11,6 +11,7 @@ W and |W| give both parts at once. Where x ≥ 0, p = W⁺x + b⁺ and q = z −
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import QuotientRule, is_zero, where_positive
+from spray.engine.rules.base import QuotientRule, all_above, divided, is_zero, where_positive
 
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14}
 """Parts below this share of Σ|contributions| are rounding of ½(z ± m), not contributions."""
@@ -36,13 +37,12 @@ def parts_apart(layer: Layer, x: Tensor, positive: Tensor, negative: Tensor) -> 
     return plain.addcmul_(signed, torch.sign(x))
 
 
-def divide(numerator: Tensor, denominator: Tensor, epsilon: float) -> Tensor:
+def quotients(numerator: Tensor, denominator: Tensor, epsilon: float) -> Tensor:
     """numerator / (denominator + ε), in place; 0/0 = 0 where there is no ε. Both are overwritten.
 
     Denominators are ≥ 0 but for rounding, which is taken off, so that none can be −ε.
     """
-    quotients = numerator.div_(denominator.clamp_(min=0).add_(epsilon))
-    return quotients if epsilon else quotients.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return divided(numerator, denominator.clamp_(min=0).add_(epsilon), stabilised=epsilon > 0)
 
 
 @dataclass(frozen=True)
@@ -73,31 +73,31 @@ class ZPlus(QuotientRule):
         double = self._contributions(layer, x, z) + m  # 2p
         real = where_positive(relevance, torch.add(double, m, alpha=-2 * ROUNDING[z.dtype]))
         alone = relevance.sub_(real)
-        half = divide(real, double, 2 * self.epsilon)
+        half = quotients(real, double, 2 * self.epsilon)
         bias = layer.positive_bias if self.bias else None
         part = (half, None if bias is None else 2 * bias, 2 * self.epsilon)
-        v = self._alone(layer, alone, m, part)
+        v = self._alone(layer, alone, lambda: m, part)
         if v is not None:
             return parts_apart(layer, x, half, v.mul_(0.5))
         plain = layer.adjoint(half, layer.weight, x)
         return plain.addcmul_(layer.adjoint(half, layer.absolute_weight, x), torch.sign(x))
 
     def _nonnegative(self, layer: Layer, x: Tensor, z: Tensor, relevance: Tensor) -> Tensor:
-        bias = layer.positive_bias if self.bias else None
-        if self.epsilon > 0:
-            p = layer.forward(x, layer.positive_weight, layer.raised(bias, self.epsilon))
-            # Ahead of a ReLU p ≥ z > 0 wherever there is relevance; elsewhere p is 0 at few outputs, if at all.
-            if (layer.rectified and self.bias) or bool(p.min() > self.epsilon):
-                r = relevance.div_(p)
-                layer.settle((r, bias, self.epsilon))
-                return layer.adjoint(r, layer.positive_weight, x)
-        p = layer.forward(x, layer.positive_weight, bias)
-        real = where_positive(relevance, p)
+        bias, W, epsilon = layer.positive_bias if self.bias else None, layer.positive_weight, self.epsilon
+        p = layer.forward(x, W, layer.raised(bias, epsilon))  # p + ε
+        # Ahead of a ReLU p ≥ z > 0 wherever there is relevance; elsewhere p is 0 at few outputs, if at all.
+        if epsilon > 0 and ((layer.rectified and self.bias) or all_above(p, epsilon)):
+            r = relevance.div_(p)
+            del p
+            layer.settle((r, bias, epsilon))
+            return layer.adjoint(r, W, x)
+        real = where_positive(relevance, p, above=epsilon)
         alone = relevance.sub_(real)
-        r = divide(real, p, self.epsilon)
-        n = self._contributions(layer, x, z).clamp(max=0).neg_()  # −q where p is 0
-        v = self._alone(layer, alone, n, (r, bias, self.epsilon))
-        out = layer.adjoint(r, layer.positive_weight, x)
+        r = divided(real, p, stabilised=epsilon > 0)
+        v = self._alone(
+            layer, alone, lambda: self._contributions(layer, x, z).clamp(max=0).neg_(), (r, bias, epsilon)
+        )
+        out = layer.adjoint(r, W, x)
         return out if v is None else out.add_(layer.adjoint(v, layer.negative_weight, x))
 
     def _contributions(self, layer: Layer, x: Tensor, z: Tensor) -> Tensor:
@@ -105,18 +105,26 @@ class ZPlus(QuotientRule):
         return z if self.bias or layer.bias is None else layer.forward(x, layer.weight)
 
     def _alone(
-        self, layer: Layer, alone: Tensor, n: Tensor, positive: tuple[Tensor, Tensor | None, float]
+        self,
+        layer: Layer,
+        alone: Tensor,
+        negative: Callable[[], Tensor],
+        positive: tuple[Tensor, Tensor | None, float],
     ) -> Tensor | None:
-        """R/q where there is relevance but no positive contribution, None if nowhere; and the books of both parts."""
+        """R/q where there is relevance but no positive contribution, None if nowhere; and the books of both parts.
+
+        ``negative`` gives −q where p is 0.
+        """
         if is_zero(alone):
             layer.settle(positive)
             return None
         if not self.one_sided:
             layer.settle(positive, lost=alone)
             return None
+        n = negative()
         shared = alone if self.bias else where_positive(alone, n)
         lost = None if self.bias else alone - shared
-        v = divide(shared.neg(), n, self.epsilon)
+        v = quotients(shared.neg(), n, self.epsilon)
         layer.settle(positive, (v, layer.negative_bias if self.bias else None, -self.epsilon), lost=lost)
         return v
 
@@ -146,19 +154,36 @@ class AlphaBeta(QuotientRule):
         relevance: Float[Tensor, "n ..."],
     ) -> Float[Tensor, "n ..."]:
         """α·W⁺ᵀr⁺ − β·W⁻ᵀr⁻ where x ≥ 0, else ½(Wᵀ(u + v) + sign(x)·|W|ᵀ(u − v)), u = α·r⁺, v = −β·r⁻."""
-        simple, scale = layer.nonnegative(x), 1.0
-        if simple:
-            p = layer.forward(x, layer.positive_weight, layer.positive_bias)
-            n, m = p - z, p
+        if layer.nonnegative(x):
+            return self._nonnegative(layer, x, z, relevance)
+        m = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias)
+        p, n = m + z, m - z  # twice each part
+        positive, negative, lost = self._shares(relevance, p, n, m, 2 * ROUNDING[z.dtype])
+        u, v = quotients(positive, p, 2 * self.epsilon), quotients(negative, n, 2 * self.epsilon)
+        self._settle(layer, u, v, 2.0, lost)
+        return parts_apart(layer, x, u, v)
+
+    def _nonnegative(self, layer: Layer, x: Tensor, z: Tensor, relevance: Tensor) -> Tensor:
+        positive, rounding, epsilon = layer.positive_weight, ROUNDING[z.dtype], self.epsilon
+        p = layer.forward(x, positive, layer.raised(layer.positive_bias, epsilon))  # p + ε
+        lost = None
+        if self.one_sided and epsilon > 0 and (layer.rectified or all_above(p, epsilon)):
+            # Only negative contributions can be missing: shares α and β where they are there, else 1 and 0.
+            n = p - z
+            v = where_positive(relevance, torch.add(n, p, alpha=-rounding), above=epsilon)
+            u = relevance.add_(v, alpha=self.alpha - 1).div_(p)
+            del p
+            v = (v if self.alpha == 2 else v.mul_(self.alpha - 1)).div_(n.clamp_(min=epsilon))
         else:
-            m, scale = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias), 2.0
-            p, n = m + z, m - z  # twice each part
-        positive, negative, lost = self._shares(relevance, p, n, m, scale * ROUNDING[z.dtype])
-        u, v = divide(positive, p, scale * self.epsilon), divide(negative, n, scale * self.epsilon)
-        self._settle(layer, u, v, scale, lost)
-        if not simple:
-            return parts_apart(layer, x, u, v)
-        return layer.adjoint(u, layer.positive_weight, x).add_(layer.adjoint(v, layer.negative_weight, x))
+            p = layer.forward(x, positive, layer.positive_bias) if epsilon else p
+            n = p - z
+            to_p, to_n, lost = self._shares(relevance, p, n, p, rounding)
+            u, v = quotients(to_p, p, epsilon), quotients(to_n, n, epsilon)
+        del n
+        self._settle(layer, u, v, 1.0, lost)
+        out = layer.adjoint(u, positive, x)
+        del u
+        return out.add_(layer.adjoint(v, layer.negative_weight, x))
 
     def _shares(
         self, relevance: Tensor, p: Tensor, n: Tensor, m: Tensor, rounding: float
@@ -170,7 +195,7 @@ class AlphaBeta(QuotientRule):
         beta = self.alpha - 1
         has_n = torch.add(n, m, alpha=-rounding)
         has_p = p if p is m else torch.add(p, m, alpha=-rounding)
-        if bool(has_n.min() > 0) and bool(has_p.min() > 0):
+        if all_above(has_n, 0.0) and all_above(has_p, 0.0):
             return self.alpha * relevance, relevance.mul_(beta), None
         negative = where_positive(relevance, has_n)
         if not self.one_sided:

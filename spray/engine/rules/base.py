@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spray.engine.geometry import in_memory_order
 from spray.engine.layer import Layer
 
 
@@ -69,7 +70,8 @@ class RelevanceRule(Rule):
 def stabilize(z: Tensor, epsilon: float | Tensor) -> Tensor:
     """s(z) = z + ε·sign(z) with sign(0) = +1, so that no denominator is zero and none changes its sign."""
     offset = torch.as_tensor(epsilon, dtype=z.dtype, device=z.device)
-    return torch.copysign(offset, z + 0.0).add_(z)  # -0.0 + 0.0 is 0.0, whose sign is +
+    signed = z + 0.0  # -0.0 + 0.0 is 0.0, whose sign is +
+    return torch.copysign(offset, signed, out=signed).add_(z)
 
 
 def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -77,11 +79,22 @@ def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator == 0, 0, numerator / denominator)
 
 
-def where_positive(values: Tensor, condition: Tensor) -> Tensor:
-    """The values where the condition is > 0, else 0; one pass, unlike comparing and choosing."""
-    return torch.ops.aten.threshold_backward(values, condition, 0)  # type: ignore[no-any-return]
+def divided(numerator: Tensor, denominator: Tensor, *, stabilised: bool) -> Tensor:
+    """numerator / denominator in place of the numerator, and 0 where no ε keeps the denominator from being 0."""
+    quotients = numerator.div_(denominator)
+    return quotients if stabilised else quotients.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def where_positive(values: Tensor, condition: Tensor, above: float = 0.0) -> Tensor:
+    """The values where the condition is > 0 (or ``above``), else 0; one pass, unlike comparing and choosing."""
+    return torch.ops.aten.threshold_backward(values, condition, above)  # type: ignore[no-any-return]
 
 
 def is_zero(values: Tensor) -> bool:
     """Whether all values are 0; one pass, unlike ``any``."""
-    return values.numel() == 0 or not any(map(float, values.aminmax()))
+    return values.numel() == 0 or not any(map(float, in_memory_order(values).aminmax()))
+
+
+def all_above(values: Tensor, bound: float) -> bool:
+    """Whether all values are greater."""
+    return values.numel() == 0 or bool(in_memory_order(values).min() > bound)

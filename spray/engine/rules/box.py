@@ -34,7 +34,7 @@ class Box(RelevanceRule):
     def backward(
         self, layer: Layer, x: Float[Tensor, "n ..."], relevance: Float[Tensor, "n ..."]
     ) -> Float[Tensor, "n ..."]:
-        """Three backward passes, the bounds' forward pass once.
+        """(x − l)·W⁺ᵀr + (x − h)·W⁻ᵀr, r = R / (W⁺(x − l) + W⁻(x − h)): the same, in sums without a negative term.
 
         Raises:
             BadInput: an input lies outside the box, where contributions would turn negative.
@@ -49,13 +49,13 @@ class Box(RelevanceRule):
                 rows,
             )
         positive, negative = layer.positive_weight, layer.negative_weight
-        bounds = layer.forward(low, positive) + layer.forward(high, negative)
-        d = layer.forward(x, layer.weight) - bounds
+        above, below = x - low, x - high
+        d = layer.forward(above, positive).add_(layer.forward(below, negative))
         r = quotient(relevance, d + self.epsilon)
         layer.settle_rest(layer.total(relevance), r, d)
-        share = x * layer.adjoint(r, layer.weight, x)
-        share -= low * layer.adjoint(r, positive, x)
-        return share.sub_(high * layer.adjoint(r, negative, x))
+        del d
+        share = layer.adjoint(r, positive, x).mul_(above)
+        return share.addcmul_(layer.adjoint(r, negative, x), below)
 
     def _bound(self, bound: float | tuple[float, ...], layer: Layer, x: Tensor) -> Tensor:
         """The bound as one sample of inputs."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import LinearRule, QuotientRule, stabilize
+from spray.engine.rules.base import LinearRule, QuotientRule, divided, stabilize
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ class Epsilon(QuotientRule):
             layer.settle((r, layer.bias, self.epsilon))
             return layer.adjoint(r, layer.weight, x)
         came = layer.total(relevance)
-        r = relevance.div_(stabilize(z, self._stabiliser(z)))
-        if self.epsilon == 0:
-            r.nan_to_num_(nan=0.0)
+        r = divided(relevance, stabilize(z, self._stabiliser(z)), stabilised=self.epsilon > 0)
         layer.settle_rest(came, r, z, layer.bias)
         return layer.adjoint(r, layer.weight, x)
 

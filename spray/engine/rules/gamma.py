@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import QuotientRule, is_zero, where_positive
+from spray.engine.rules.base import QuotientRule, divided, is_zero, where_positive
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Gamma(QuotientRule):
         agreeing = layer.derive(f"gamma {self.gamma} agreeing", lambda W: half * W.abs())
         plain = layer.derive(f"gamma {self.gamma} plain", lambda W: (1 + half) * W)
         d = layer.forward(x.abs(), agreeing, layer.raised(layer.absolute_bias, self.epsilon, half))
-        k = self._divide(relevance, d.add_(z.abs(), alpha=1 + half))  # R/|d|, r = sign(z)·k
+        d.add_(z.abs(), alpha=1 + half)
+        k = divided(relevance, d, stabilised=self.epsilon > 0)  # R/|d|, r = sign(z)·k
         r = k * torch.sign(z)
         bias, absolute = layer.bias, layer.absolute_bias
         if bias is not None and absolute is not None:
@@ -63,20 +64,19 @@ class Gamma(QuotientRule):
         d = layer.forward(x, up, layer.raised(up_bias, self.epsilon))
         if layer.rectified and self.epsilon > 0:
             r = relevance.div_(d)
+            del d
             layer.settle((r, up_bias, self.epsilon))
             return layer.adjoint(r, up, x)
-        below = z.clamp(max=0)
-        k = self._divide(relevance, d.add_(below, alpha=-2 - gamma))
+        d.add_(z.clamp(max=0), alpha=-2 - gamma)
+        k = divided(relevance, d, stabilised=self.epsilon > 0)
+        del d
         r = where_positive(k, z)
-        v = r - k  # R/s(d) where z < 0
-        down_bias = None if bias is None else bias + gamma * bias.clamp(max=0)
-        layer.settle((r, up_bias, self.epsilon), (v, down_bias, -self.epsilon))
+        v = k.sub_(r)  # −R/s(d) where z < 0
+        down_bias = None if bias is None else -bias - gamma * bias.clamp(max=0)
+        layer.settle((r, up_bias, self.epsilon), (v, down_bias, self.epsilon))
         out = layer.adjoint(r, up, x)
+        del r
         if is_zero(v):
             return out
-        down = layer.derive(f"gamma {gamma} down", lambda W: W + gamma * W.clamp(max=0))
+        down = layer.derive(f"gamma {gamma} down", lambda W: -W - gamma * W.clamp(max=0))
         return out.add_(layer.adjoint(v, down, x))
-
-    def _divide(self, relevance: Tensor, d: Tensor) -> Tensor:
-        r = relevance.div_(d)
-        return r if self.epsilon else r.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
