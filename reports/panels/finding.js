@@ -6,9 +6,9 @@ spray.panel({
     Object.assign(this, { section, map: section.querySelector("#mean-map"), caption: section.querySelector(".mean figcaption") });
     this.story = section.querySelector(".story");
     const cut = () => this.story.classList.toggle("cut", this.story.scrollHeight - this.story.clientHeight - this.story.scrollTop > 4);
-    new ResizeObserver(() => requestAnimationFrame(cut)).observe(this.story);
-    this.story.addEventListener("scroll", cut, { passive: true });
-    this.cut = cut;
+    this.cut = () => requestAnimationFrame(cut);
+    new ResizeObserver(this.cut).observe(this.story);
+    this.story.addEventListener("scroll", this.cut, { passive: true });
     for (const part of ["eyebrow", "title", "summary", "notes", "evidence", "more"]) this[part] = section.querySelector(`#case-${part}`);
   },
   update(state, changed) {

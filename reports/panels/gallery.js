@@ -75,7 +75,7 @@ spray.panel({
   /** The page that has a sample; null where none has. */
   pageOf(sample) {
     const at = this.order.indexOf(sample);
-    return at < 0 ? null : Math.floor(at / this.capacity());
+    return at < 0 ? null : Math.floor(at / (this.each ?? this.capacity()));
   },
   turn(step) {
     this.page += step;

@@ -48,17 +48,24 @@ spray.paintStrip = (strip, chunk, { size, region = null }) => {
 spray.moreBelow = (scroller, entries) => {
   const sign = spray.element("button", { type: "button", class: "more-below", tabindex: "-1", hidden: true, onclick: () => scroller.scrollBy({ top: Math.max(40, scroller.clientHeight - 60) }) });
   scroller.after(sign);
-  const look = () => {
+  let asked = false;
+  function look() {
+    asked = false;
     const own = sign.hidden ? 0 : sign.offsetHeight; // what fits without the sign needs none
     const edge = scroller.getBoundingClientRect().bottom;
     const cut = scroller.scrollHeight - scroller.clientHeight - own > 4 && scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop > 4;
     const hidden = cut ? Array.from(entries()).filter((entry) => entry.getBoundingClientRect().bottom > edge + 4).length : 0;
     sign.hidden = hidden === 0;
     sign.textContent = `↓ ${spray.count(hidden)} more`;
-  };
-  scroller.addEventListener("scroll", look, { passive: true });
-  new ResizeObserver(() => requestAnimationFrame(look)).observe(scroller); // it changes what it looks at
-  return look;
+  }
+  /** Once per frame, when the page is laid out anyway. */
+  function soon() {
+    if (!asked) requestAnimationFrame(look);
+    asked = true;
+  }
+  scroller.addEventListener("scroll", soon, { passive: true });
+  new ResizeObserver(soon).observe(scroller);
+  return soon;
 };
 
 /** Put content anew into a place; what had the focus in it has it again, found by its key, position or turn. */
