@@ -231,7 +231,7 @@ class Table:
         values = decode(column, parts)
         if out is not None and values is not out:
             out[...] = values
-        if column.dtype.startswith("float") and not column.missing:
+        if column.dtype.startswith("float") and not column.missing and not _surely_finite(values):
             holes = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
             failed = {int(row) for row in commit.content["failed"]}
             for row in rows[holes].tolist():
@@ -374,6 +374,12 @@ class Table:
             for suffix, document in column_documents(column, self.n, self.rows_per_shard).items():
                 found[f"{self._key}/{safe_key(column.name)}{suffix}/zarr.json"] = document
         return found
+
+
+def _surely_finite(values: np.ndarray) -> bool:
+    """Whether there is no NaN or infinity, by a sum, which either would spoil; one that overflows says no, too."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(values.sum()))
 
 
 def _says_that_bytes_are_broken(error: Exception) -> bool:
