@@ -58,6 +58,10 @@ class AnalysisConfig:
     """How strategies are looked for; see ``spray.analysis.Analysis``."""
 
     column: str = "input.place"
+    representation: str = "auto"
+    """"pooled", "magnitude", "radial" or "channels"; "auto": by what the column holds, places or channels."""
+    sign: str = "signed"
+    clusterings: tuple[str, ...] = ("kmeans", "hdbscan")
     group_by: str = "label"
     neighbours: int = 10
     eigenvectors: int = 16

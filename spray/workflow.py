@@ -6,7 +6,7 @@ The top floor: with ``spray.cli`` the only place that knows compute, stores and 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import nn
 import stores
 from spray.analysis import Analysis, analyze
 from spray.analysis.clustering import CLUSTERINGS
-from spray.analysis.features import Channels, Pooled
+from spray.analysis.features import REPRESENTATIONS, Channels, Pooled, Sign
 from spray.analysis.graph import NearestNeighbours
 from spray.analysis.groups import GroupBy
 from spray.attribution import Attribution, attribute_dataset, attribute_share
@@ -265,8 +265,23 @@ def _class_or_text(target: str | int) -> str | int:
 
 
 def analysis_step(config: AnalysisConfig) -> Analysis:
-    """The step that a configuration describes."""
+    """The step that a configuration describes.
+
+    Raises:
+        ConfigError: there is no such representation, sign or clustering, or the representation is not for this column.
+    """
+    name = Pooled.name if config.representation == "auto" else config.representation
+    _one_of("analysis: representation", name, (*REPRESENTATIONS, "auto"))
+    _one_of("analysis: sign", config.sign, get_args(Sign))
+    for clustering in config.clusterings:
+        _one_of("analysis: clusterings", clustering, CLUSTERINGS)
+    if name == Channels.name and config.column.endswith(".place"):
+        raise ConfigError(
+            f"analysis: representation: '{name}' is for columns LAYER.channel; column is '{config.column}'."
+        )
     return Analysis(
+        representation=REPRESENTATIONS[name](sign=cast(Sign, config.sign)),
+        clusterings=tuple(CLUSTERINGS[clustering]() for clustering in config.clusterings),
         neighbours=NearestNeighbours(k=config.neighbours),
         eigenvectors=config.eigenvectors,
         picture=config.picture,
@@ -276,11 +291,13 @@ def analysis_step(config: AnalysisConfig) -> Analysis:
 
 def group_by_of(name: str) -> GroupBy:
     """The grouping of this name, checked."""
-    if name not in get_args(GroupBy):
-        raise ConfigError(
-            f"analysis: group_by: got {name!r}, expected one of {', '.join(get_args(GroupBy))}."
-        )
+    _one_of("analysis: group_by", name, get_args(GroupBy))
     return cast(GroupBy, name)
+
+
+def _one_of(entry: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise ConfigError(f"{entry}: got {name!r}, expected one of {', '.join(known)}.")
 
 
 def findings_step(config: VerifyConfig) -> Findings:
@@ -289,10 +306,7 @@ def findings_step(config: VerifyConfig) -> Findings:
     Raises:
         ConfigError: there is no such clustering, or no such score to rank by.
     """
-    if config.clustering not in CLUSTERINGS:
-        raise ConfigError(
-            f"verify: clustering: got '{config.clustering}', expected one of {', '.join(CLUSTERINGS)}."
-        )
+    _one_of("verify: clustering", config.clustering, CLUSTERINGS)
     verification = Verification(members=config.members, budget=config.budget, seed=config.seed)
     try:
         ranking = rank_of(config.rank, {**SCORES, ASSOCIATION: None})

@@ -5,10 +5,12 @@ import pytest
 
 import stores
 from spray.analysis import Analysis, analyze
-from spray.analysis.features import Channels
+from spray.analysis.features import Channels, Radial
 from spray.analysis.groups import choose_groups, gathered_features
 from spray.analysis.null import GaussianNull
 from spray.analysis.stability import Stability
+from spray.config import AnalysisConfig, ConfigError
+from spray.workflow import analysis_step
 from stores.analysis import ALL_CLASSES
 
 QUICK = Analysis(null=GaussianNull(draws=0), stability=Stability(draws=0), picture="none")
@@ -143,3 +145,30 @@ def test_classes_by_name_and_index(stored):
 def test_errors(stored, options, message):
     with pytest.raises(ValueError, match=message):
         analyze(stored, **options)
+
+
+def test_a_configuration_names_representation_sign_and_clusterings():
+    chosen = AnalysisConfig(
+        column="input.place",
+        representation="radial",
+        sign="absolute",
+        clusterings=("agglomerative", "cluster_qr"),
+    )
+    step = analysis_step(chosen)
+    assert step.representation == Radial(sign="absolute")
+    assert [each.name for each in step.clusterings] == ["agglomerative", "cluster_qr"]
+    assert analysis_step(AnalysisConfig()) == Analysis()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"representation": "fourier"}, "expected one of pooled, channels, magnitude, radial, auto"),
+        ({"sign": "negative"}, "analysis: sign: got 'negative', expected one of signed, absolute, positive"),
+        ({"clusterings": ("dbscan",)}, "analysis: clusterings: got 'dbscan', expected one of kmeans"),
+        ({"representation": "channels"}, "'channels' is for columns LAYER.channel; column is 'input.place'"),
+    ],
+)
+def test_a_configuration_that_names_nothing_known_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        analysis_step(AnalysisConfig(**options))

@@ -72,6 +72,17 @@ def analysis_options(command: F) -> F:
         click.option("--seed", type=int, help="Seed of every random choice of the analysis."),
         click.option("--picture", help="auto, tsne, umap or none."),
         click.option("--neighbours", type=int, help="Neighbours of each sample in the graph."),
+        click.option(
+            "--clustering",
+            "clusterings",
+            multiple=True,
+            help="kmeans, hdbscan, agglomerative or cluster_qr (repeatable).  [default: kmeans, hdbscan]",
+        ),
+        click.option("--sign", help="Of the relevance: signed, absolute or positive."),
+        click.option(
+            "--representation",
+            help="pooled, magnitude, radial or channels.  [default: what suits the column]",
+        ),
         click.option("--column", help="Stored relevance to analyse: input.place, LAYER.channel, …"),
         click.option("--group-by", help="label, prediction or all."),
     ):
