@@ -36,6 +36,20 @@ def test_other_images_are_compared_in_log_odds_only() -> None:
     assert matched(6, others, np.random.default_rng(0)).same is False
 
 
+def test_the_same_image_is_tested_in_what_is_told_of_it() -> None:
+    """A control that moves hosts of no chance by as much in log-odds, and none of them in probability."""
+    rng = np.random.default_rng(3)
+    way = np.column_stack([rng.normal(0.3, 0.1, 40), rng.normal(3, 0.5, 40), np.zeros(40)])
+    control = np.column_stack([rng.normal(0, 0.01, 40), rng.normal(3.2, 0.5, 40), np.zeros(40)])
+    compared = {"matched": {"in place": Control(np.arange(40), control)}}
+    told = {
+        measure: Effect("transplant", {"in place": way}, compared, measure)
+        for measure in (PROBABILITY, LOGIT)
+    }
+    assert told[PROBABILITY].p_value < 0.01 and told[PROBABILITY].size == pytest.approx(0.3, abs=0.05)
+    assert told[LOGIT].p_value > 0.5
+
+
 def test_the_weakest_way_speaks() -> None:
     ways = {"a": readings(np.full(20, 0.4)), "b": readings(np.full(20, 0.1))}
     both = Effect("removal", ways, {}, permutations=99)
@@ -112,10 +126,11 @@ def test_halves_are_disjoint_and_whole() -> None:
     assert sorted([*first, *second]) == list(range(11)) and abs(len(first) - len(second)) <= 1
 
 
-def independence(rise: np.ndarray, control: float = 0.0) -> HostIndependence:
+def independence(rise: np.ndarray, control: float = 0.0, classes: int = 4) -> HostIndependence:
     hosts = np.arange(40)
+    labels = hosts % classes if classes else np.full(40, -1)
     return host_independence(
-        hosts / 10, hosts % 4, rise, {"matched": np.full(40, control)}, seed=0, permutations=999
+        hosts / 10, labels, rise, {"random": np.full(40, control)}, seed=0, permutations=999
     )
 
 
@@ -127,7 +142,7 @@ def test_a_transplant_that_works_on_any_host_is_independent_of_it() -> None:
 
 def test_one_that_needs_a_host_that_is_half_there_is_not() -> None:
     only_high = np.where(np.arange(40) >= 20, 3.0, 0.0)
-    assert not independence(only_high).holds(0.05, 0.5)
+    assert not independence(only_high, classes=0).holds(0.05, 0.5)
     only_one_class = np.where(np.arange(40) % 4 == 0, 6.0, -0.1)
     found = independence(only_one_class)
     assert found.classes == 0.25 and not found.holds(0.05, 0.5)

@@ -32,9 +32,9 @@ class Effect:
     """Effects of one kind of intervention on n independent units (images), in one or more ways, with controls.
 
     Doing nothing is a control, too. The *net* effect is the smallest mean difference to a control, in the way where
-    that is smallest: every way has to agree, and no control may explain it. Tests are made on log-odds, which do not
-    saturate: on the probability an image that the model is sure of hides what its neighbour shows. For the same
-    reason effects on other images are compared in log-odds only; those on the same image are compared in both.
+    that is smallest: every way has to agree, and no control may explain it. What is done to the same image is compared,
+    and tested, in ``measure``; effects on other images in log-odds only, which do not saturate: on the probability an
+    image that the model is sure of hides what its neighbour shows.
 
     Attributes:
         name: "removal" or "transplant".
@@ -108,7 +108,7 @@ class Effect:
         return max(self._p_values.values())
 
     def p_of(self, way: str, control: str) -> float:
-        """Sign-flip p-value of one way against one control, in log-odds."""
+        """Sign-flip p-value of one way against one control; in log-odds where that is other images."""
         return self._p_values[way, control]
 
     @cached_property
@@ -116,7 +116,7 @@ class Effect:
         return {
             (way, name): sign_flip(values, self.seed, self.permutations)
             for way in self.ways
-            for name, values in self._differences(way, LOGIT).items()
+            for name, values in (self._differences(way, LOGIT) | self._differences(way, self.measure)).items()
         }
 
     @cached_property

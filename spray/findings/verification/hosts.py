@@ -32,8 +32,8 @@ class HostIndependence:
     """Share of the hosts' classes where the mean is above 0; None without labels or with too few hosts each."""
 
     def holds(self, alpha: float, classes: float) -> bool:
-        """Whether it holds on both halves, and on most classes."""
-        return self.p_value <= alpha and (self.classes is None or self.classes >= classes)
+        """Whether it holds on most classes of hosts; where those are not known, on both halves."""
+        return self.p_value <= alpha if self.classes is None else self.classes >= classes
 
     def to_json(self) -> dict[str, Json]:
         """For the store."""

@@ -25,8 +25,10 @@ from spray.findings.verification.trial import Material, Part
 
 HOSTS_OF_A_SAMPLE = 4
 """Hosts on which each sample's own content is pasted when its membership is decided."""
-HALFWAY = 0.5
-"""On a scale from the median of the rest (0) to the median of the members (1)."""
+HALFWAY, LEAST = 0.5, 0.25
+"""On a scale from the median of the rest (0) to the median of the members (1): of both effects together, and of each.
+
+Removing and pasting one sample's content are two measurements of one thing, each with noise of its own."""
 
 
 def completed(
@@ -76,7 +78,7 @@ def reliance(
 
 
 def relying(members: Bool[np.ndarray, " n"], effects: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
-    """Samples nearer to the typical member than to the typical other one, in both effects.
+    """Samples nearer to the typical member than to the typical other one, with some of both effects.
 
     Unchanged where there is no rest, or where members and rest do not differ in both effects.
     """
@@ -86,5 +88,5 @@ def relying(members: Bool[np.ndarray, " n"], effects: Float[np.ndarray, "n 2"]) 
     if (inside <= outside).any():
         return members
     scaled = (effects - outside) / (inside - outside)
-    found: Bool[np.ndarray, " n"] = (scaled >= HALFWAY).all(1)
+    found: Bool[np.ndarray, " n"] = (scaled.mean(1) >= HALFWAY) & (scaled >= LEAST).all(1)
     return found
