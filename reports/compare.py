@@ -59,7 +59,7 @@ def contents(found: Comparison, title: str | None = None) -> dict[str, Any]:
     """What the page says, as plain values; the template escapes them."""
     left, right = found.left, found.right
     runs = [stores.open(side.store) for side in (left, right)]
-    samples = f"{found.shared} samples in common" if found.shared else "no samples in common"
+    samples = f"{found.shared:,} samples in common" if found.shared else "no samples in common"
     compared = "which samples they group" if found.by == "members" else "where their relevance lies"
     counts = ", ".join(
         f"{found.count(change)} {change}" for change in ("vanished", "appeared", "moved", "kept")
@@ -70,7 +70,7 @@ def contents(found: Comparison, title: str | None = None) -> dict[str, Any]:
         "left": left,
         "right": right,
         "headline": f"{counts}",
-        "matched": f"{left.samples} and {right.samples} samples, {samples}; strategies are matched by {compared}.",
+        "matched": f"{left.samples:,} and {right.samples:,} samples, {samples}; strategies are matched by {compared}.",
         "notes": found.notes,
         "tiles": [
             {"name": "flagged", "left": left.flagged, "right": right.flagged},
@@ -122,7 +122,7 @@ def side(strategy: Strategy, store: str, run: stores.Run) -> dict[str, Any]:
         "name": strategy.name,
         "store": store,
         "flagged": strategy.flagged,
-        "samples": strategy.samples,
+        "samples": f"{strategy.samples:,}",
         "score": number(strategy.score),
         "necessity": number(strategy.necessity),
         "sufficiency": number(strategy.sufficiency),
@@ -182,7 +182,7 @@ def class_row(
 
     return (
         name,
-        both(lambda it: str(it.samples)),
+        both(lambda it: f"{it.samples:,}"),
         both(lambda it: share(it.accuracy)),
         both(lambda it: str(it.findings)),
         both(lambda it: str(it.flagged)),
@@ -199,7 +199,7 @@ def number(value: float | None) -> str:
 
 def share(value: float | None) -> str:
     """Per cent, one decimal."""
-    return "–" if value is None else f"{value:.1%}"
+    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _scores(found: Comparison, which: str) -> list[float]:

@@ -215,6 +215,12 @@ def test_fingers_find_targets_of_44_pixels(browser, report, run):
         v.settled(f"spray.state.page === '{page}'")
         assert v.page.evaluate(TOO_SMALL, 44) == [], page
         assert v.state("document.documentElement.scrollWidth") <= 390
+    show(v, finding, page="cluster")
+    boxes = "[...document.querySelectorAll('.effects text')].map((at) => at.getBoundingClientRect())"
+    right, low = v.state(
+        f"[Math.max(...{boxes}.map((at) => at.right)), Math.min(...{boxes}.map((at) => at.height))]"
+    )
+    assert right <= 390 and low > 11, "figures of an effect are cut, or too small to read"
     v.close()
 
 

@@ -75,8 +75,13 @@ spray.effectPlots = (subject, className) => {
 
 /** Dots for means, a whisker for the net effect's 95 %. */
 spray.effectPlot = (entries, measure) => {
+  const narrow = innerWidth <= 760; // a phone's column: text keeps its size, the axis is shorter
+  const headings = ({ title, way, images }) => {
+    const how = [way, `${spray.count(images ?? 0)} images`].filter(Boolean).join(" · ");
+    return narrow ? [{ heading: title }, { heading: how, faint: true }] : [{ heading: `${title} · ${how}` }];
+  };
   const rows = entries.flatMap((entry) => [
-    { heading: `${entry.title}${entry.way ? `, ${entry.way}` : ""} · ${spray.count(entry.images ?? 0)} images`, said: spray.effectWords(entry) },
+    ...headings(entry),
     { name: "this region", value: entry.mean, kind: "own" },
     ...entry.controls.map(([name, value]) => ({ name: name === "control" ? name : `control: ${name}`, value, kind: "control" })),
     ...(entry.interval ? [{ name: "net of the strongest", value: entry.net ?? entry.mean, interval: entry.interval, kind: "net" }] : []),
@@ -84,9 +89,9 @@ spray.effectPlot = (entries, measure) => {
   const values = rows.filter((row) => row.kind).flatMap((row) => [row.value, ...(row.interval ?? [])]);
   const low = Math.min(-0.05, ...values);
   const high = Math.max(0.1, ...values);
-  const [left, right, each] = [132, 404, 20];
+  const [left, right, end, each] = narrow ? [132, 262, 312, 20] : [132, 404, 452, 20];
   const x = (value) => left + ((value - low) / (high - low)) * (right - left);
-  const step = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10].find((size) => (high - low) / size <= 7) ?? 20;
+  const step = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10].find((size) => (high - low) / size <= (narrow ? 3 : 7)) ?? 20;
   const ticks = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9; k += 1) ticks.push(k * step);
   const bottom = rows.length * each + 4;
@@ -94,12 +99,12 @@ spray.effectPlot = (entries, measure) => {
   const line = (x0, y0, x1, y1, kind) => spray.element("svg:line", { x1: x0, y1: y0, x2: x1, y2: y1, class: kind });
   const mark = (row, at) => {
     const y = at * each + 12;
-    if (row.heading) return text(row.heading, 0, y + 5, "start", "heading");
+    if (row.heading) return text(row.heading, 0, y + (row.faint ? 1 : 5), "start", row.faint ? "" : "heading");
     return [
       text(row.name, left - 10, y + 4, "end"),
       row.interval ? line(x(row.interval[0]), y, x(row.interval[1]), y, "whisker") : line(x(0), y, x(row.value), y, `stem ${row.kind}`),
       spray.element("svg:circle", { cx: x(row.value), cy: y, r: row.kind === "control" ? 3.5 : 4.5, class: row.kind }),
-      text(spray.signed(row.value, 1), 452, y + 4, "end", "number"),
+      text(spray.signed(row.value, 1), end, y + 4, "end", "number"),
     ];
   };
   return spray.element(
@@ -107,10 +112,10 @@ spray.effectPlot = (entries, measure) => {
     { class: "effects" },
     spray.element(
       "svg:svg",
-      { viewBox: `0 0 456 ${bottom + 48}`, role: "img", "aria-label": entries.map(spray.effectWords).join(". ") },
+      { viewBox: `0 0 ${end + 4} ${bottom + 48}`, role: "img", "aria-label": entries.map(spray.effectWords).join(". ") },
       ticks.map((tick) => [line(x(tick), 4, x(tick), bottom, Math.abs(tick) < 1e-9 ? "zero" : "grid"), text(spray.axisNumber(tick, step < 0.1 ? 2 : step < 1 ? 1 : 0), x(tick), bottom + 14, "middle")]),
-      text(`${measure.name} lost when removed, gained when pasted`, (left + right) / 2, bottom + 30, "middle"),
-      text("right of 0 speaks for the finding", (left + right) / 2, bottom + 44, "middle"),
+      text(`${measure.name} lost when removed, gained when pasted`, narrow ? end / 2 : (left + right) / 2, bottom + 30, "middle"),
+      text("right of 0 speaks for the finding", narrow ? end / 2 : (left + right) / 2, bottom + 44, "middle"),
       rows.map(mark),
     ),
   );
