@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spray.engine import BadInput, BadModel, Explainer, UnsupportedOperation, attribute, explain
+from spray.engine.calls import LayerCall
 from spray.engine.composites import COMPOSITES, Composite
 from spray.engine.rules import Epsilon, Flat, Zero, ZPlus
 
@@ -284,6 +285,33 @@ def test_memory_is_freed_without_the_cycle_collector():
         assert [reference() for reference in alive] == [None] * len(alive)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 8, 8), (3, 1, 8, 8), (1, 1, 8, 8)])
+def test_channels_stay_side_by_side_for_one_sample_and_one_channel_too(shape):
+    """Where shapes leave the memory format open torch takes the slower one, for all that follows."""
+    convolutions = (nn.Conv2d(shape[1], 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3))
+    model = nn.Sequential(*convolutions, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 2)).eval()
+    strides = []
+    for module in model[:5]:
+        module.register_forward_hook(lambda module, inputs, output: strides.append(output.stride(1)))
+    attribute(model, torch.rand(shape), 0, "epsilon_alpha2_beta1")
+    assert strides == [1] * 5
+
+
+@pytest.mark.parametrize("targets", [[0], [0, 1]])
+def test_what_a_layer_saw_is_freed_while_the_last_backward_pass_goes_on(targets, monkeypatch):
+    seen, alive = [], []
+    backward = LayerCall.backward
+
+    def watched(call, carried):
+        alive.append(sum(reference() is not None for reference in seen))
+        seen.append(weakref.ref(call.z))
+        return backward(call, carried)
+
+    monkeypatch.setattr(LayerCall, "backward", watched)
+    Explainer(small_cnn(), "epsilon_plus").explain_each(images(), targets)
+    assert alive[-4:] == [0, 0, 0, 0] if len(targets) == 1 else alive[:4] == [0, 1, 2, 3]
 
 
 def test_samples_do_not_depend_on_their_batch():

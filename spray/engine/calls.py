@@ -131,15 +131,18 @@ class LayerCall:
         self.z, self.activated, self.layer.rectified = z.detach(), None, False
 
     def backward(self, carried: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """What the input carries, c or R by the kind of rule."""
-        rule = self.rule
-        if isinstance(rule, LinearRule):
-            return rule.backward(self.layer, self.x, carried)
+        """What the input carries, c or R by the kind of rule; in the last pass nothing is kept beyond its use."""
+        rule, layer, x, z = self.rule, self.layer, self.x, self.z
+        given = self.early is not None and self.early.carried == "relevance"
+        relevance = carried if given or isinstance(rule, LinearRule) else self.relevance(carried)
+        if layer.last_pass:
+            del self.x, self.z
+            self.activated = None
         if isinstance(rule, QuotientRule):
-            return rule.backward(self.layer, self.x, self.z, self.relevance(carried))
-        if isinstance(rule, RelevanceRule):
-            given = self.early is not None and self.early.carried == "relevance"
-            return rule.backward(self.layer, self.x, carried if given else self.relevance(carried))
+            return rule.backward(layer, x, z, relevance)
+        del z
+        if isinstance(rule, LinearRule | RelevanceRule):
+            return rule.backward(layer, x, relevance)
         raise TypeError(f"{rule!r} is neither a LinearRule, a QuotientRule nor a RelevanceRule.")
 
 

@@ -204,7 +204,7 @@ class Explainer:
         chosen = preflight.check_targets(targets, logits)
         seeded = seed(logits, chosen)
         if run.trace is not None:
-            run.trace.ledger.clear()
+            run.trace.ledger.open(last=not keep and not run.layers)
         carried = iter(_gradients(run.logits, [*run.places, *run.layers.values()], seeded, keep))
         parts = [self._relevance("", place, next(carried), run.trace) for place in run.places]
         relevance = {

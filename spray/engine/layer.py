@@ -163,6 +163,11 @@ class Layer:
         if bias is not None:
             self._ledger.book("bias", self._per_channel(r) @ bias)
 
+    @property
+    def last_pass(self) -> bool:
+        """Whether no other backward pass will ask for what this call of the layer saw."""
+        return self._ledger is not None and self._ledger.last
+
     def total(self, values: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """The sum of each sample."""
         return values.new_zeros(1) if self._ledger is None else self._ledger.rows(values)

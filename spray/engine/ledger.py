@@ -20,10 +20,11 @@ class Ledger:
 
     def __init__(self, samples: int) -> None:
         self.samples = samples
-        self.clear()
+        self.open()
 
-    def clear(self) -> None:
-        """Start the books of another backward pass."""
+    def open(self, *, last: bool = False) -> None:
+        """Start the books of another backward pass; of the last one's calls nothing need be kept once it is used."""
+        self.last = last
         self._taken: dict[str, Tensor] = {}
 
     def book(self, kind: str, taken: Float[Tensor, " n"]) -> None:

@@ -30,13 +30,14 @@ class _Activation(Function):
     def forward(
         ctx: Any, x: Tensor, held: Tensor, y: Tensor, ratio: Ratio, layer: LayerCall | None
     ) -> Tensor:
-        ctx.x, ctx.y, ctx.ratio, ctx.layer = held.detach(), y, ratio, layer
+        ctx.save_for_backward(held, y)
+        ctx.ratio, ctx.layer = ratio, layer
         return y.detach()  # not view_as, which loses the memory format of single samples
 
     @staticmethod
     def backward(ctx: Any, c: Tensor) -> tuple[Tensor | None, ...]:
         left = ctx.layer is not None and ctx.layer.activated is not None
-        return c if left else ctx.ratio(c, ctx.x, ctx.y), *(None,) * 4
+        return c if left else ctx.ratio(c, *ctx.saved_tensors), *(None,) * 4
 
 
 def activation(call: Call, ratio: Ratio, *, rectifies: bool = False) -> Tensor:

@@ -71,7 +71,8 @@ class ZPlus(QuotientRule):
             return self._nonnegative(layer, x, z, relevance)
         m = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias if self.bias else None)
         double = self._contributions(layer, x, z) + m  # 2p
-        real = where_positive(relevance, torch.add(double, m, alpha=-2 * ROUNDING[z.dtype]))
+        there = torch.add(double, m, alpha=-2 * ROUNDING[z.dtype])
+        real = where_positive(relevance, there, into=there)
         alone = relevance.sub_(real)
         half = quotients(real, double, 2 * self.epsilon)
         bias = layer.positive_bias if self.bias else None
@@ -157,9 +158,11 @@ class AlphaBeta(QuotientRule):
         if layer.nonnegative(x):
             return self._nonnegative(layer, x, z, relevance)
         m = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias)
-        p, n = m + z, m - z  # twice each part
-        positive, negative, lost = self._shares(relevance, p, n, m, 2 * ROUNDING[z.dtype])
+        n, p = m - z, m.add_(z)  # twice each part
+        there = torch.add(p, n, alpha=-ROUNDING[z.dtype])
+        positive, negative, lost = self._shares(relevance, n, p, there)
         u, v = quotients(positive, p, 2 * self.epsilon), quotients(negative, n, 2 * self.epsilon)
+        del there, positive, negative, p, n, m
         self._settle(layer, u, v, 2.0, lost)
         return parts_apart(layer, x, u, v)
 
@@ -170,14 +173,15 @@ class AlphaBeta(QuotientRule):
         if self.one_sided and epsilon > 0 and (layer.rectified or all_above(p, epsilon)):
             # Only negative contributions can be missing: shares α and β where they are there, else 1 and 0.
             n = p - z
-            v = where_positive(relevance, torch.add(n, p, alpha=-rounding), above=epsilon)
+            there = torch.add(n, p, alpha=-rounding)
+            v = where_positive(relevance, there, above=epsilon, into=there)
             u = relevance.add_(v, alpha=self.alpha - 1).div_(p)
             del p
             v = (v if self.alpha == 2 else v.mul_(self.alpha - 1)).div_(n.clamp_(min=epsilon))
         else:
             p = layer.forward(x, positive, layer.positive_bias) if epsilon else p
             n = p - z
-            to_p, to_n, lost = self._shares(relevance, p, n, p, rounding)
+            to_p, to_n, lost = self._shares(relevance, n, p, p)
             u, v = quotients(to_p, p, epsilon), quotients(to_n, n, epsilon)
         del n
         self._settle(layer, u, v, 1.0, lost)
@@ -186,18 +190,17 @@ class AlphaBeta(QuotientRule):
         return out.add_(layer.adjoint(v, layer.negative_weight, x))
 
     def _shares(
-        self, relevance: Tensor, p: Tensor, n: Tensor, m: Tensor, rounding: float
+        self, relevance: Tensor, n: Tensor, p: Tensor, has_p: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """α·R for the positive and β·R for the negative part, each where it is there; and what went to neither.
 
-        All of R goes to one part alone. R is overwritten.
+        All of R goes to one part alone. ``has_p`` is > 0 where there is a positive part. R is overwritten.
         """
         beta = self.alpha - 1
-        has_n = torch.add(n, m, alpha=-rounding)
-        has_p = p if p is m else torch.add(p, m, alpha=-rounding)
+        has_n = torch.add(n, p, alpha=-ROUNDING[n.dtype])
         if all_above(has_n, 0.0) and all_above(has_p, 0.0):
             return self.alpha * relevance, relevance.mul_(beta), None
-        negative = where_positive(relevance, has_n)
+        negative = where_positive(relevance, has_n, into=has_n)
         if not self.one_sided:
             positive = self.alpha * where_positive(relevance, has_p)
             negative.mul_(beta)

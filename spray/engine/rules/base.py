@@ -85,9 +85,13 @@ def divided(numerator: Tensor, denominator: Tensor, *, stabilised: bool) -> Tens
     return quotients if stabilised else quotients.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def where_positive(values: Tensor, condition: Tensor, above: float = 0.0) -> Tensor:
+def where_positive(
+    values: Tensor, condition: Tensor, above: float = 0.0, into: Tensor | None = None
+) -> Tensor:
     """The values where the condition is > 0 (or ``above``), else 0; one pass, unlike comparing and choosing."""
-    return torch.ops.aten.threshold_backward(values, condition, above)  # type: ignore[no-any-return]
+    chosen = torch.empty_like(values) if into is None else into
+    torch.ops.aten.threshold_backward.grad_input(values, condition, above, grad_input=chosen)
+    return chosen
 
 
 def is_zero(values: Tensor) -> bool:

@@ -51,7 +51,8 @@ class Box(RelevanceRule):
         positive, negative = layer.positive_weight, layer.negative_weight
         above, below = x - low, x - high
         d = layer.forward(above, positive).add_(layer.forward(below, negative))
-        r = quotient(relevance, d + self.epsilon)
+        r = d + self.epsilon
+        r = torch.div(relevance, r, out=r) if self.epsilon else quotient(relevance, d)
         layer.settle_rest(layer.total(relevance), r, d)
         del d
         share = layer.adjoint(r, positive, x).mul_(above)
