@@ -17,7 +17,7 @@ Labels = Int[np.ndarray, " m"]
 STABLE, DISSOLVED = 0.75, 0.5
 """Jaccard indices from which on a cluster is stable, and below which it has dissolved (Hennig 2007)."""
 _FAR, _ENOUGH = 0.15, 3
-"""Two draws end it if every figure's mean lies so far beyond those limits; so many, if it lies beyond them."""
+"""Two draws end it if every cluster's mean lies so far beyond those limits; so many, if it lies beyond them."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,6 @@ def _figures(labels: Labels, before: Labels, after: Labels) -> Float[np.ndarray,
 
 
 def _settled(figures: list[Float[np.ndarray, " f"]], margin: float) -> bool:
-    """Whether every figure says on average stable or dissolved, by this margin, and none lies between."""
-    mean = np.mean(figures, axis=0)
+    """Whether every cluster is on average stable or dissolved, by this margin, and none lies between."""
+    mean = np.mean(figures, axis=0)[1:]
     return bool(((mean >= STABLE + margin) | (mean < DISSOLVED - margin)).all())
