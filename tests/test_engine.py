@@ -419,6 +419,22 @@ def test_a_scripted_part_is_refused():
         attribute(Calls(part).eval(), torch.randn(3, 4))
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*is deprecated:FutureWarning", "ignore:.*is deprecated:DeprecationWarning"
+)
+@pytest.mark.parametrize(
+    ("wrap", "way_out"),
+    [
+        (torch.compile, "model._orig_mod"),
+        (nn.DataParallel, "model.module"),
+        (lambda model: torch.jit.trace(model, images()), "the eager model"),
+    ],
+)
+def test_a_compiled_scripted_or_parallel_model_is_refused_with_the_way_out(wrap, way_out):
+    with pytest.raises(BadModel, match=way_out):
+        attribute(wrap(small_cnn()), images())
+
+
 @pytest.mark.parametrize("composite", ["epsilon_plus", "gradient"])
 @pytest.mark.parametrize("part", [nn.Dropout(0.5), nn.BatchNorm1d(4)])
 def test_training_mode_is_refused_where_it_matters(part, composite):

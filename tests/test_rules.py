@@ -43,6 +43,7 @@ LAYERS = {
     "conv3d": (nn.Conv3d(1, 2, 2), (1, 3, 3, 3)),
     "transposed 1d": (nn.ConvTranspose1d(2, 3, 3, stride=2, output_padding=1), (2, 4)),
     "transposed 2d": (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, groups=2), (4, 4, 3)),
+    "transposed 3d": (nn.ConvTranspose3d(1, 2, 2, stride=2), (1, 2, 2, 3)),
 }
 
 
@@ -207,6 +208,33 @@ def test_what_does_not_arrive_is_in_the_books(name, kind):
     torch.testing.assert_close(books, checks["start"], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("signed", [True, False], ids=["signed inputs", "inputs ≥ 0"])
+@pytest.mark.parametrize(
+    "name", ["epsilon", "z_plus", "z_plus, no bias", "alpha2 beta1", "alpha3 beta2", "gamma"]
+)
+def test_ahead_of_a_relu_a_rule_gives_what_it_gives_ahead_of_any_activation(name, signed, dtype):
+    """A ReLU is left to the layer before it, with short cuts; the same function as LeakyReLU is not."""
+    torch.manual_seed(3)
+    rule, _ = PLAIN[name]
+    composite = Composite("one rule", convolution=rule, linear=Zero())
+    layer, head = nn.Conv2d(2, 6, 3, padding=1).to(dtype), nn.Linear(150, 1, bias=False).to(dtype)
+    with torch.no_grad():
+        layer.weight[0].abs_()  # outputs of one sign, and one that no input contributes to
+        layer.weight[1].abs_().neg_()
+        layer.weight[2] = 0
+    x = torch.randn(3, 2, 5, 5, dtype=dtype)
+    x = x if signed else F.relu(x - 0.5)
+    merged, apart = (
+        explain(nn.Sequential(layer, activation, nn.Flatten(), head).eval(), x, 0, composite)
+        for activation in (nn.ReLU(inplace=True), nn.LeakyReLU(0.0))
+    )
+    within = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-3, "atol": 1e-4}
+    torch.testing.assert_close(merged.relevance, apart.relevance, **within)
+    for check in ("absorbed_bias", "absorbed_epsilon", "unaccounted"):
+        torch.testing.assert_close(merged.checks[check], apart.checks[check], atol=1e-4, rtol=1e-3)
+
+
 def test_pass_hands_relevance_on_unchanged_even_where_the_input_is_zero():
     layer = nn.Conv2d(2, 2, 3, padding=1).double()
     x = torch.zeros(1, 2, 4, 4, dtype=torch.float64)
@@ -232,7 +260,11 @@ def test_flat_map_does_not_depend_on_the_weights_or_inputs():
 
 
 @pytest.mark.parametrize(
-    "rule", [Zero(), Epsilon(), Epsilon(0.0), ZPlus(), ZPlus(epsilon=0.0), AlphaBeta(), Flat()]
+    "rule",
+    [
+        *(Zero(), Epsilon(), Epsilon(0.0), ZPlus(), ZPlus(epsilon=0.0), AlphaBeta(), AlphaBeta(epsilon=0.0)),
+        *(Gamma(), Gamma(epsilon=0.0), Norm(), Flat(), WSquare(), Box(), Box(epsilon=0.0)),
+    ],
 )
 def test_zero_input_and_zero_output_give_zero_relevance_not_nan(rule):
     layer = Layer(LINEAR, torch.zeros(2, 3), None, ledger=Ledger(1))
