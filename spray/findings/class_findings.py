@@ -33,12 +33,13 @@ HARDLY = 0.1
 
 @dataclass(frozen=True)
 class _Tested:
-    """A strategy after its test, and why there was none."""
+    """A strategy after its test, and why there was none; ``separation`` is that of the members it was tested with."""
 
     strategy: Strategy
     target: int
     evidence: Evidence | None = None
     note: str = ""
+    separation: float | None = None
 
 
 class ClassFindings:
@@ -99,6 +100,7 @@ class ClassFindings:
     ) -> _Tested:
         """With the region that was tested; where that is used, also with all members that rely on it."""
         region = None if self.layer else proof.region
+        separation = self._separability.of(strategy.members)
         if not self.step.requirements.unmet(proof):
             candidate = Candidate(proof.rows, proof.region)
             moving = proof.where == MOVING
@@ -107,7 +109,7 @@ class ClassFindings:
             )
             others = strategy.members & ~np.isin(self.rows, maps.rows)
             strategy = replace(strategy, members=np.isin(self.rows, rows) | others)
-        return _Tested(replace(strategy, region=region), target, proof)
+        return _Tested(replace(strategy, region=region), target, proof, separation=separation)
 
     def _target(self, strategy: Strategy) -> int:
         values, counts = np.unique(self._targets[strategy.members], return_counts=True)
@@ -146,8 +148,7 @@ class ClassFindings:
             self._digests,
             self._thumbnails,
         )
-        parts = {name: score(suspect) for name, score in SCORES.items()}
-        evidence = {} if proof is None else proof.to_json(self.step.requirements, parts["separation"])
+        evidence = {} if proof is None else proof.to_json(self.step.requirements, tested.separation)
         if associated := associations(self._metadata, members):
             evidence["associations"] = [one.to_json() for one in associated]
         if proof is not None:
@@ -162,7 +163,7 @@ class ClassFindings:
             rows=self.rows[members],
             score=0.0,
             flagged=False,
-            parts=parts,
+            parts={name: score(suspect) for name, score in SCORES.items()},
             region=strategy.region,
             mean_map=self.units[members].mean(0) if self.units.ndim == 3 else None,
             evidence=evidence,
