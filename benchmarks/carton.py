@@ -21,8 +21,10 @@ import json
 import tempfile
 import time
 import zipfile
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import spray
-from spray.analysis.features import Channels
+from spray.analysis.features import Channels, Sign
 from spray.attribution import Attribution, attribute_dataset
 from stores import Finding
 
@@ -132,7 +134,15 @@ class Split:
         return self.head(features).softmax(1)
 
 
-def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache: Path) -> dict:
+@dataclass(frozen=True)
+class Form:
+    """Of the relevance that is analysed. The defaults were chosen by `channels.py`, which never saw a carton."""
+
+    composite: str = "lrp_epsilon"
+    sign: Sign = "absolute"
+
+
+def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache: Path, form: Form) -> dict:
     started = time.process_time()
     images, labels = data
     split = Split(network())
@@ -142,9 +152,10 @@ def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache
     seen = features.clone()
     seen[truth] = kept_features(split, images, mark, np.flatnonzero(truth), cache)
     ratio = split.probabilities(seen[truth])[:, CARTON] / split.probabilities(features[truth])[:, CARTON]
-    attribution = Attribution("lrp_epsilon", target=CARTON, layers=("0",), thumbnails=0)
+    attribution = Attribution(form.composite, target=CARTON, layers=("0",), thumbnails=0)
     result = {
         "mark": mark,
+        "form": f"{form.composite}, {form.sign}",
         "percent": percent,
         "seed": seed,
         "marked": int(truth.sum()),
@@ -154,7 +165,7 @@ def run(mark: str, percent: float, seed: int, data: tuple[Tensor, Tensor], cache
     with tempfile.TemporaryDirectory() as folder:
         dataset = TensorDataset(seen, labels)
         store = attribute_dataset(split.head, dataset, Path(folder) / "audit.zarr", attribution)
-        analysis = spray.Analysis(picture="none", representation=Channels("absolute"))
+        analysis = spray.Analysis(picture="none", representation=Channels(form.sign))
         handle = spray.analyze(
             store, analysis, relevance=attribution.table, column="0.channel", group_by="all"
         )
@@ -214,14 +225,17 @@ def main() -> None:
     parser.add_argument("--marks", nargs="*", default=["carton", "latin", "band"])
     parser.add_argument("--percents", type=float, nargs="*", default=[10])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--composite", default=Form.composite)
+    parser.add_argument("--sign", default=Form.sign, choices=get_args(Sign))
     parser.add_argument("--images", type=int, default=1000, help="use so many of the photos")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "spray-strategies")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     data = photos(options.photos, options.images)
+    form = Form(options.composite, options.sign)
     results = []
     for mark, percent, seed in product(options.marks, options.percents, options.seeds):
-        results.append(run(mark, percent, seed, data, options.cache))
+        results.append(run(mark, percent, seed, data, options.cache, form))
         if not options.json:
             print(results[-1], flush=True)
     if options.json:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from carton import Split, clean_features, f1, network, photos
+from carton import Split, f1, kept_features, network, photos
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import TensorDataset
@@ -36,7 +36,7 @@ COMPOSITES = ("epsilon_plus", "epsilon_alpha2_beta1", "lrp_epsilon")
 SIGNS = ("signed", "absolute", "positive")
 SMALL = 80
 """Side of the copy, in pixels."""
-RAISED = 5.0
+RAISED = 3.0
 """The network uses a shortcut that makes its class so many times as likely, by the median."""
 
 
@@ -81,9 +81,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "spray-strategies")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    images, labels = photos(options.photos, options.images)
+    images, labels = photos(options.photos)
     split = Split(network())
-    features = clean_features(split, images, options.cache)
+    features = kept_features(split, images, "clean", np.arange(len(images)), options.cache)
+    images, labels, features = (each[: options.images] for each in (images, labels, features))
     sure = split.probabilities(features)[torch.arange(len(labels)), labels]
     donors = [int(row) for row in torch.nonzero(sure > 0.9)[: options.shortcuts, 0]]
     results = []
