@@ -78,6 +78,8 @@ class VerifyConfig:
     """About so many images pass through the model per class; 0: as many as the sample sizes take."""
     rank: str = "combined"
     """"combined", a score, or weights such as "causal=1,separation=0.2"."""
+    fills: tuple[str, ...] = ("neighbour", "harmonic")
+    """What takes a removed region's place: "neighbour", "harmonic", "local mean", "noise", "blur"; all must agree."""
     clustering: str = "hdbscan"
     seed: int = 0
 

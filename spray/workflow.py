@@ -37,7 +37,7 @@ from spray.data import AuditData, as_audit_data
 from spray.findings import Findings, find
 from spray.findings.scores import ASSOCIATION, SCORES
 from spray.findings.suspicion import rank_of
-from spray.findings.verification import Verification
+from spray.findings.verification import FILLS, Verification
 from spray.image_folder import ImageFolder, Preprocessing
 from spray.loading import SpecError, call
 from spray.models import load_model
@@ -304,10 +304,13 @@ def findings_step(config: VerifyConfig) -> Findings:
     """The step that a configuration describes.
 
     Raises:
-        ConfigError: there is no such clustering, or no such score to rank by.
+        ConfigError: there is no such clustering, no such fill, or no such score to rank by.
     """
     _one_of("verify: clustering", config.clustering, CLUSTERINGS)
-    verification = Verification(members=config.members, budget=config.budget, seed=config.seed)
+    for name in config.fills:
+        _one_of("verify: fills", name, FILLS)
+    fills = tuple(FILLS[name] for name in config.fills)
+    verification = Verification(members=config.members, budget=config.budget, fills=fills, seed=config.seed)
     try:
         ranking = rank_of(config.rank, {**SCORES, ASSOCIATION: None})
     except ValueError as error:

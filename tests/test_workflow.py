@@ -118,10 +118,13 @@ def test_configurations_become_steps():
     assert analysis_step(AnalysisConfig()) == Analysis()
     assert findings_step(VerifyConfig()) == Findings()
     assert findings_step(VerifyConfig(seed=4)).verification.seed == 4
+    chosen = findings_step(VerifyConfig(fills=("local mean", "blur"))).verification.fills
+    assert [fill.name for fill in chosen] == ["local mean", "blur"]
     assert group_by_of("prediction") == "prediction"
     for make, config, words in (
         (group_by_of, "class", "label, prediction, all"),
         (findings_step, VerifyConfig(clustering="dbscan"), "hdbscan"),
+        (findings_step, VerifyConfig(fills=("harmonic", "mean")), "local mean"),
         (choose_device, "tpu", "cpu"),
         (choose_device, "cpu:first", "cpu"),
     ):

@@ -97,6 +97,13 @@ def verify_options(command: F) -> F:
         click.option(
             "--budget", type=int, help="About so many images through the model per class; 0: no limit."
         ),
+        click.option(
+            "--fill",
+            "fills",
+            multiple=True,
+            help="What takes a removed region's place: neighbour, harmonic, 'local mean', noise or blur. May be given "
+            "several times; all have to agree, and two at least.",
+        ),
         click.option("--members", type=int, help="At most so many images are intervened on per finding."),
     ):
         command = option(command)

@@ -8,12 +8,14 @@ was shown, and what is required); `sites` (pixels, or channels of a layer) with 
 
 from spray.findings.verification.classes import Candidate, ClassMaps
 from spray.findings.verification.evidence import Evidence, Requirements
+from spray.findings.verification.fills import FILLS
 from spray.findings.verification.membership import completed
 from spray.findings.verification.sites import SiteError
 from spray.findings.verification.step import Verification
 from spray.findings.verification.testing import verify
 
 __all__ = [
+    "FILLS",
     "Candidate",
     "ClassMaps",
     "Evidence",
