@@ -18,12 +18,13 @@ from spray.engine import preflight
 from spray.engine.backprop import ChangedReLU
 from spray.engine.composites import Composite, Gradient, Method, composite
 from spray.engine.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
-from spray.engine.geometry import channels_last
+from spray.engine.ledger import precise
 from spray.engine.methods import Foreign
 from spray.engine.operations import HANDLERS
 from spray.engine.preflight import ByLogits, Ranked
 from spray.engine.start import Start as StartStep
 from spray.engine.start import start
+from spray.engine.strides import channels_last
 from spray.engine.trace import Trace
 from spray.engine.watching import computing, watched
 from spray.engine.weights import DerivedWeights
@@ -299,14 +300,14 @@ def _gradients(logits: Tensor, values: list[Tensor], seed: Tensor, keep: bool) -
 
 
 def _checks(relevance: Tensor, start: Tensor, trace: Trace | None) -> dict[str, Tensor]:
-    rows = relevance.flatten(1)
+    rows, dtype = relevance.flatten(1), precise(relevance.device)
     checks = {
-        "start": start.double().cpu(),
-        "sum": rows.sum(1, dtype=torch.float64).cpu(),
-        "absolute": rows.abs().sum(1, dtype=torch.float64).cpu(),
+        "start": start.cpu().double(),
+        "sum": rows.sum(1, dtype=dtype).cpu().double(),
+        "absolute": rows.abs().sum(1, dtype=dtype).cpu().double(),
     }
     if trace is not None:
-        taken = {kind: trace.ledger.taken(kind).cpu() for kind in trace.ledger.KINDS}
+        taken = {kind: trace.ledger.taken(kind) for kind in trace.ledger.KINDS}
         checks["absorbed_bias"], checks["absorbed_epsilon"] = taken["bias"], taken["epsilon"]
         checks["absorbed"] = taken["bias"] + taken["epsilon"]
         checks["tokens"] = taken["tokens"]

@@ -187,30 +187,6 @@ class Convolution:
         return self.output_padding or (0,) * len(self.stride)
 
 
-def channels_last(values: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """The channels of a place side by side, with strides that say so even of one channel or one place.
-
-    Without them torch takes such a tensor as it usually lays them out, and all that is computed from it.
-    """
-    laid = values.contiguous(memory_format=torch.channels_last)
-    _, channels, height, width = values.shape
-    return laid.as_strided(
-        values.shape, (channels * height * width, 1, width * channels, channels), laid.storage_offset()
-    )
-
-
-def is_channels_last(values: Tensor) -> bool:
-    """Whether the channels of a place lie side by side."""
-    return (
-        values.ndim == 4 and values.stride(1) == 1 and values.is_contiguous(memory_format=torch.channels_last)
-    )
-
-
-def in_memory_order(values: Tensor) -> Tensor:
-    """A view of the same values in the order of memory: reductions of other views copy them first."""
-    return values.permute(0, 2, 3, 1) if is_channels_last(values) else values
-
-
 def _product(x: Float[Tensor, "n i h w"], matrix: Float[Tensor, "i o"], bias: Tensor | None) -> Tensor:
     """The channels of every place times a matrix, into a tensor of its own (no view, so that it may be overwritten)."""
     shape = (x.shape[0], matrix.shape[1], *x.shape[2:])

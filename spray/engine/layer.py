@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spray.engine.geometry import Geometry, channels_last, in_memory_order
+from spray.engine.geometry import Geometry
 from spray.engine.ledger import Ledger
+from spray.engine.strides import channels_last, in_memory_order
 from spray.engine.weights import DerivedWeights
 
 

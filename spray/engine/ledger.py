@@ -6,7 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spray.engine.geometry import in_memory_order, is_channels_last
+from spray.engine.strides import in_memory_order, is_channels_last
+
+
+def precise(device: torch.device) -> torch.dtype:
+    """The type that sums are held in: float64, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 class Ledger:
@@ -29,11 +34,12 @@ class Ledger:
 
     def book(self, kind: str, taken: Float[Tensor, " n"]) -> None:
         """Relevance taken from each sample by something of that kind."""
-        self._taken[kind] = self._taken[kind] + taken.double() if kind in self._taken else taken.double()
+        taken = taken.to(precise(taken.device))
+        self._taken[kind] = self._taken[kind] + taken if kind in self._taken else taken
 
     def taken(self, kind: str) -> Float[Tensor, " n"]:
-        """Relevance taken so far, float64."""
-        return self._taken.get(kind, torch.zeros(self.samples, dtype=torch.float64))
+        """Relevance taken so far, float64, on the CPU."""
+        return self._taken.get(kind, torch.zeros(self.samples)).cpu().double()
 
     def rows(self, values: Float[Tensor, "m ..."]) -> Float[Tensor, " n"]:
         """The sum of each sample."""

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from spray.engine.calls import Early, LayerCall
-from spray.engine.geometry import Convolution, Geometry, Linear, is_channels_last
+from spray.engine.geometry import Convolution, Geometry, Linear
 from spray.engine.layer import Layer
 from spray.engine.rules import RelevanceRule
+from spray.engine.strides import is_channels_last
 from spray.engine.trace import Call, Handler, Origin
 
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spray.engine.geometry import in_memory_order
 from spray.engine.layer import Layer
+from spray.engine.strides import in_memory_order
 
 
 @dataclass(frozen=True)
