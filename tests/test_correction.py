@@ -4,6 +4,7 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ import stores
 from spray import insertion
 from spray.attribution import Attribution, attribute_dataset
 from spray.cli import main
-from spray.correction import CAVS, CORRECTIONS, CorrectionError, Splitting, save, step_of
+from spray.correction import CAV, CAVS, CORRECTIONS, CorrectionError, Splitting, save, step_of
 from spray.correction.directions import Vector, written_in
-from spray.correction.material import artifact_of
+from spray.correction.material import Artifact, artifact_of
 from spray.correction.methods import AugmentativeClArC, RightReasons
 from spray.correction.outcome import Outcome, lost
 from spray.correction.sites import Site, candidates, collect
@@ -388,6 +389,15 @@ def test_a_direction_is_fitted_against_the_class_or_by_pasting(
         spray.correct(
             run, range(900, 1200, 8), model, data, method=step_of("p-clarc", against="pasted"), layer="9"
         )
+
+
+def test_nothing_is_pasted_where_there_is_nothing_to_paste_on() -> None:
+    shop: Any = SimpleNamespace(
+        attack=object(), rest=np.arange(9), hosts=np.zeros(0), artifact=Artifact("c0.f0", np.arange(9), 0)
+    )
+    assert CAV().sides(shop) == {"class": ("fit", "rest")}
+    with pytest.raises(CorrectionError, match="has no clean sample of another class"):
+        CAV(against="pasted").sides(shop)
 
 
 def correct_at(case: tuple[Run, nn.Module, TensorDataset], layer: str, against: str) -> spray.Corrected:

@@ -1,10 +1,10 @@
 """Correcting a model of a shortcut that a finding showed, and measuring what that did.
 
-From the top: `stage` (what is fitted on and judged by, before and after) over `choice` (at which layer), `methods`
-(P-ClArC, A-ClArC, sample removal, right for the right reasons) with `tuning`, and `outcome` (clean and attacked
-accuracy); below them `directions` (the artifact's direction at a layer) over `vectors` (concept activation vectors),
-`sites` (layers and their activations) and `material` (whose samples, and their pixels). What is left in the model lies
-in `spray.insertion`; `saving` writes it.
+From the top: `stage` (what is fitted on and judged by, before and after) over `choice` (at which layer, by which
+direction) and `methods` (P-ClArC, A-ClArC, sample removal, right for the right reasons) with `tuning`; below them
+`directions` (the artifact's directions at a layer) over `vectors` (concept activation vectors), `outcome` (clean and
+attacked accuracy), `sites` (layers and their activations) and `material` (whose samples, and their pixels). What is
+left in the model lies in `spray.insertion`; `saving` writes it.
 """
 
 from spray.correction.directions import CAV

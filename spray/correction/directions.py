@@ -35,6 +35,11 @@ class Workshop:
     """Content of samples to fit on; None without a region, or a class."""
     report: Report
 
+    @property
+    def hosts(self) -> Rows:
+        """Clean rows to fit on, of other classes."""
+        return np.setdiff1d(self.split.clean_fit, self.rest)
+
     def pasted(self, hosts: Rows) -> Iterator[Float[Tensor, "b ..."]]:
         """Inputs of some rows with the artifact's content pasted on."""
         assert self.attack is not None
@@ -74,14 +79,21 @@ class CAV:
         """Which samples stand against which, by name.
 
         Raises:
-            CorrectionError: pasted content is asked for, and there is no region.
+            CorrectionError: pasted content is asked for, and there is no region, or nothing to paste it on.
         """
         known = {"all": ("fit", "clean"), "class": ("fit", "rest" if len(shop.rest) >= 2 else "clean")}
-        if shop.attack is not None:
+        lacking = (
+            "region"
+            if shop.attack is None
+            else "clean sample of another class"
+            if not len(shop.hosts)
+            else ""
+        )
+        if not lacking:
             known["pasted"] = ("pasted", "hosts")
-        if self.against == "pasted" and shop.attack is None:
+        elif self.against == "pasted":
             raise CorrectionError(
-                f"'{shop.artifact.name}' has no region, so nothing can be pasted: choose against class or all."
+                f"'{shop.artifact.name}' has no {lacking}, so nothing can be pasted: choose against class or all."
             )
         chosen = ("class", "pasted") if self.against == "best" else (self.against,)
         return {name: known[name] for name in chosen if name in known}
@@ -130,7 +142,7 @@ def vectors(
     if len(shop.rest) >= 2:
         rows["rest"] = some(shop.rest, most, rng)
     if "pasted" in sides:
-        rows["hosts"] = rows["pasted"] = some(np.setdiff1d(split.clean_fit, shop.rest), most, rng)
+        rows["hosts"] = rows["pasted"] = some(shop.hosts, most, rng)
     found: dict[str, dict[Site, Activations]] = {}
     for done, (name, chosen) in enumerate(rows.items()):
         shop.report(done, len(rows), "directions")
