@@ -16,6 +16,7 @@ from spray.findings.verification import (
     completed,
     verify,
 )
+from spray.findings.verification.effects import Control, Effect
 from spray.findings.verification.judge import LOGIT, PROBABILITY
 
 CPU = torch.device("cpu")
@@ -83,6 +84,38 @@ def test_where_the_class_is_never_predicted_log_odds_decide() -> None:
     assert evidence.removal.net > 4 and 0.5 < evidence.score < 1
     in_probability, _ = proof(Net(6.0, bias=12.0).eval(), PROBABILITY)
     assert "necessity" in Requirements().unmet(in_probability)
+
+
+@pytest.mark.parametrize(
+    ("removed", "elsewhere", "pasted", "missing"),
+    [
+        (0.9, -2.0, 1.5, set()),  # others suppressed raise the class by 2: 2.9 beyond that
+        (0.9, 0.0, 1.5, {"necessity"}),
+        (-0.1, -2.0, 1.5, {"necessity"}),  # it has to fall at all
+        (0.9, -2.0, 0.9, {"sufficiency"}),  # what is pasted has to do it by itself
+    ],
+)
+def test_removal_is_compared_with_the_same_done_elsewhere(
+    removed: float, elsewhere: float, pasted: float, missing: set[str]
+) -> None:
+    """Suppressing any channels takes from the competitors of a class that is hardly ever predicted."""
+
+    def effect(name: str, size: float, control: float) -> Effect:
+        own, other = (np.tile([0.0, value, 0.0], (20, 1)) for value in (size, control))
+        return Effect(
+            name, {"a": own, "b": own}, {"random": {w: Control(np.arange(20), other) for w in "ab"}}, LOGIT
+        )
+
+    evidence = Evidence(
+        np.ones(1, bool),
+        "channels",
+        True,
+        effect("removal", removed, elsewhere),
+        effect("t", pasted, elsewhere),
+        {},
+        9,
+    )
+    assert set(Requirements().unmet(evidence)) & {"necessity", "sufficiency"} == missing
 
 
 def test_a_layer_that_does_not_exist_is_named() -> None:
