@@ -284,6 +284,16 @@ def test_the_stabiliser_never_meets_a_denominator_of_minus_epsilon():
     torch.testing.assert_close(c * x, torch.tensor([[-0.5e-6]]))
 
 
+def test_an_output_that_a_relu_cuts_off_never_divides_by_a_denominator_of_zero():
+    """z + γp + ε = −2 + 1 + 1 = 0 where z < 0: such an output has no relevance, and 0/0 would be NaN."""
+    layer, head = nn.Linear(2, 1, bias=False), nn.Linear(1, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, -3.0]]))
+    model = nn.Sequential(layer, nn.ReLU(), head).eval()
+    rule = Composite("gamma", linear=Gamma(1.0, epsilon=1.0)).with_rules({"2": Zero()})
+    assert not explain(model, torch.ones(1, 2), 0, rule).relevance.any()
+
+
 def test_alpha_beta_gives_a_one_sided_output_all_of_its_relevance():
     layer = Layer(LINEAR, torch.tensor([[1.0, 2.0], [-1.0, -3.0]]), None)
     x = torch.tensor([[1.0, 1.0]])

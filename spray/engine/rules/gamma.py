@@ -63,7 +63,7 @@ class Gamma(QuotientRule):
         up_bias = None if bias is None else bias + gamma * bias.clamp(min=0)
         d = layer.forward(x, up, layer.raised(up_bias, self.epsilon))
         if layer.rectified and self.epsilon > 0:
-            r = relevance.div_(d)
+            r = relevance.div_(d.clamp_(min=self.epsilon))  # below ε, even 0, only where the ReLU cuts z off
             del d
             layer.settle((r, up_bias, self.epsilon))
             return layer.adjoint(r, up, x)
