@@ -25,7 +25,7 @@ from spray.findings.verification.trial import Material, Part
 
 HOSTS_OF_A_SAMPLE = 4
 """Hosts on which each sample's own content is pasted when its membership is decided."""
-HALFWAY, LEAST = 0.5, 0.25
+HALFWAY, LEAST = 0.6, 0.25
 """On a scale from the median of the rest (0) to the median of the members (1): of both effects together, and of each.
 
 Removing and pasting one sample's content are two measurements of one thing, each with noise of its own."""
