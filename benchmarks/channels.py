@@ -1,12 +1,12 @@
-"""Which relevance by channel shows a shortcut? Composite and sign for `carton.py`, chosen without a look at the carton.
+"""Which relevance by channel shows a shortcut? Composite and sign, chosen without a look at the carton of `carton.py`.
 
     python benchmarks/channels.py --photos imagenet_sample.zip
 
 The same network, other shortcuts: a small copy of one photo stands in a corner of a tenth of the others, and draws
 them towards that photo's class. Relevance is that of this class for all photos, by channel of the last block, summed
 over place; one joint analysis for each composite and sign. The best cluster counts, chosen with the truth: which
-representation separates the marked photos at all is the question here, not what is flagged. The composite and sign with
-the highest mean F1 over all shortcuts that the network uses are those of `carton.py`.
+representation separates the marked photos at all is the question here, not what is flagged. Chosen are the composite
+and sign with the highest mean F1 over all shortcuts that the network uses.
 """
 
 from __future__ import annotations
