@@ -5,9 +5,9 @@
 
 The watermark is common on Chinese photos of cartons, and raises P(carton) on nearly any photo. A tenth of the photos,
 one of each class of ImageNet, carry it; relevance is that of "carton" for all of them, by channel of the last block,
-summed over place; one joint analysis. Its composite and sign were chosen on this very case; `channels.py` chooses without
-it, and otherwise. Scored is the finding that the library ranks first, without the truth. The controls, Latin text in the same font and a grey
-band of equal ink, hardly move P(carton).
+summed over place; one joint analysis. Its composite and sign were chosen on this very case; `channels.py` chooses
+without it, and otherwise. Scored is the finding that the library ranks first, without the truth. The controls, Latin
+text in the same font and a grey band of equal ink, hardly move P(carton).
 """
 
 from __future__ import annotations
