@@ -7,6 +7,7 @@ uint64 with a CRC-32C, all little-endian.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import google_crc32c
@@ -22,6 +23,8 @@ NOT_THIS_ONE = (
     "it is sound in itself, but not what was committed: the file of another shard, or of another store"
 )
 _CRC = 4
+_END = 4096
+"""Bytes that hold the index of a shard of up to 255 chunks and the CRC-32C of the chunk before it."""
 _RESIDUE = 0x48674BC7
 """CRC-32C of any bytes that are followed by their CRC-32C."""
 
@@ -34,17 +37,23 @@ def readable(column: Column) -> bool:
 def seal(column: Column, rows_per_shard: int, data: bytes) -> str:
     """What a commit says of a shard's file so that no other is taken for it, though it be as long and sound in itself.
 
-    The CRC-32C that each chunk ends in, as hex digits; the last alone where Zarr reads the file.
+    The CRC-32C that each chunk ends in, as hex digits; where Zarr reads the file, a digest of its end.
     """
     if not is_raw(column):
-        return data[-_CRC:].hex()
+        return _digest(data)
     chunks = _index(_Bytes(data), "", rows_per_shard // rows_per_chunk(column, rows_per_shard))
     return b"".join(data[offset + length - _CRC : offset + length] for offset, length in chunks).hex()
 
 
-def ends_in(parts: Parts, sealed: str) -> bool:
-    """Whether a file ends in a seal's last chunk; of what Zarr reads that is the whole seal."""
-    return parts.read(parts.size - _CRC, _CRC).tobytes().hex() == sealed
+def ends_as(parts: Parts, sealed: str) -> bool:
+    """Whether a file that Zarr reads ends as the one that was sealed."""
+    length = min(_END, parts.size)
+    return _digest(parts.read(parts.size - length, length).tobytes()) == sealed
+
+
+def _digest(data: bytes) -> str:
+    """No CRC: that of a chunk with its own CRC at the end is one number for all."""
+    return hashlib.sha256(data[-_END:]).hexdigest()[:16]
 
 
 class _Bytes:

@@ -285,7 +285,7 @@ class Table:
                 continue
             with self._floor.parts(file) if file in seals else nullcontext() as parts:
                 size = parts.size if parts else self._floor.size(file)
-                if size != expected or (parts and not raw.ends_in(parts, seals[file])):
+                if size != expected or (parts and not raw.ends_as(parts, seals[file])):
                     raise Damaged(self._ledger.damage(commit.unit, file, size, expected))
         self._sound.add((shard, key))
 
