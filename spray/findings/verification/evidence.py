@@ -17,6 +17,9 @@ from stores.provenance import Json
 FIXED, MOVING, CHANNELS = "fixed", "moving", "channels"
 """Where a region is: at one place, in each sample at its own most relevant one, or among channels."""
 
+APART = "members that stand apart"
+"""The requirement that relevance alone decides, before any intervention."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -129,7 +132,7 @@ class Requirements:
             "size of the effect": evidence.score >= (self.moving if evidence.where == MOVING else self.score),
             "significance": evidence.candidate and evidence.p_value <= self.alpha,
             "agreement of fills": len(evidence.removal.ways) >= self.fills,
-            "members that stand apart": separation is None or separation >= self.separation,
+            APART: separation is None or separation >= self.separation,
             "independence of the host": hosts is not None and hosts.holds(self.alpha, self.host_classes),
         }
         return tuple(name for name, met in checks.items() if not met)
