@@ -141,16 +141,45 @@ def test_maps_computed_elsewhere_with_ids_and_labels(tmp_path: Path, kind: str) 
     invoke("analyze", run.path, "--quiet", "--picture", "none", "--neighbours", 3, "--group-by", "all")
 
 
+def test_maps_alone_are_enough_and_failed_ones_are_told(tmp_path: Path) -> None:
+    maps = np.ones((6, 8, 8), np.float32)
+    maps[2] = np.nan
+    zarr.create_array(str(tmp_path / "maps.zarr"), data=maps)
+    zarr.create_array(str(tmp_path / "logits.zarr"), data=np.eye(6, 3))
+    said = invoke("import", tmp_path / "maps.zarr", "--out", tmp_path / "a.zarr")
+    assert "6 samples" in said and "relevance/imported: 1 rows are failed (first: row 2, " in said
+    names = ["a\u2028b", "a\x85b", "a\x0cb", "\x1c", "", "last"]
+    (tmp_path / "ids.txt").write_text("\n".join(names), encoding="utf-8")
+    given = ("--ids", tmp_path / "ids.txt", "--logits", tmp_path / "logits.zarr")
+    invoke("import", tmp_path / "maps.zarr", "--out", tmp_path / "b.zarr", *given)
+    run = stores.open(tmp_path / "b.zarr")
+    assert run.samples.read("id").tolist() == names and run.classes == ("0", "1", "2")
+
+
 def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "maps.npy", np.zeros((4, 8, 8), np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}, {}], object), allow_pickle=True)
     (tmp_path / "three.txt").write_text("0\n1\n1\n")
     (tmp_path / "words.txt").write_text("cat\ncat\ndog\ndog\n")
+    (tmp_path / "huge.txt").write_text(f"0\n1\n1\n{10**23}\n")
+    (tmp_path / "many.txt").write_text("0\n1\n1\n1000000000\n")
+    np.save(tmp_path / "unsigned.npy", np.full(4, 2**64 - 1, np.uint64))
+    np.save(tmp_path / "one.npy", np.float32(1))
+    np.save(tmp_path / "empty.npy", np.zeros((4, 1, 8, 0), np.float32))
+    np.save(tmp_path / "flat.npy", np.zeros(4))
+    np.save(tmp_path / "classless.npy", np.zeros((4, 0)))
     (tmp_path / "attribution.h5").write_bytes(b"")
     for arguments, words, code in (
         (["maps.npy", "--ids", "three.txt"], "there are 4 maps, but of {'ids': 3}", 1),
         (["maps.npy", "--labels", "three.txt"], "there are 4 maps, but of {'labels': 3}", 1),
-        (["maps.npy", "--labels", "words.txt"], "the label 'cat' is no number", 1),
+        (["maps.npy", "--labels", "words.txt"], "the label 'cat' is no class's number", 1),
+        (["maps.npy", "--labels", "huge.txt"], f"the label '{10**23}' is no class's number", 1),
+        (["maps.npy", "--labels", "many.txt"], "that would be 1,000,000,001 classes", 1),
+        (["maps.npy", "--labels", "unsigned.npy"], "got uint64 of shape (4,) up to 18446744073709551615", 1),
+        (["maps.npy", "--logits", "flat.npy"], "expected logits, numbers of shape (n, class)", 1),
+        (["maps.npy", "--logits", "classless.npy"], "got float64 of shape (4, 0)", 1),
+        (["one.npy"], "maps: expected numbers of shape (n, channel, y, x) or (n, y, x), got float32", 1),
+        (["empty.npy"], "of shape (4, 1, 8, 0)", 1),
         (["objects.npy"], "arrays of objects are not taken", 1),
         (["maps.npy", "--inputs", "maps.npy"], "expected uint8 pictures", 1),
         (["maps.npy", "--label-map", "words.txt"], "--label-map: not beside an array", 2),

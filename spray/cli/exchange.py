@@ -161,7 +161,14 @@ def import_store(
         run = import_virelay(
             out, attribution, inputs=inputs, analyses=analyses, label_map=label_map, method=method
         )
-    click.echo(f"{run.path}: {run.n} samples. Go on with: spray analyze {run.path}")
+    click.echo(f"{run.path}: {run.n:,} samples. Go on with: spray analyze {run.path}")
+    for table in (run.samples, run.table(f"relevance/{method}")):
+        if failures := table.failures:
+            row, reason = next(iter(failures.items()))
+            click.echo(
+                f"{printable(table.name)}: {len(failures):,} rows are failed (first: row {row}, {printable(reason)}) "
+                "and take no part in what follows."
+            )
 
 
 COMMANDS = (serve, verdicts, export, import_store)

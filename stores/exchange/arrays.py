@@ -10,8 +10,12 @@ import numpy as np
 from jaxtyping import Int
 
 from stores.errors import StoreError
-from stores.exchange.maps import import_maps, load_array
+from stores.exchange.maps import check_maps, import_maps, load_array
 from stores.run import Location, Run
+
+LARGEST = 2**31 - 1
+MOST_NUMBERED = 100_000
+"""So many classes at most have numbers for names; a label far beyond is a mistake, or an identity."""
 
 
 def import_arrays(
@@ -43,16 +47,16 @@ def import_arrays(
         StoreError: a file cannot be read, or the files do not fit together.
     """
     array = load_array(maps, key)
+    n = check_maps(array)[0]
     names = [] if classes is None else _lines(classes)
-    indices = np.full(len(array), -1) if labels is None else _labels(labels, names)
-    scores = None if logits is None else load_array(logits)
-    count = int(indices.max(initial=-1)) + 1 if scores is None or scores.ndim != 2 else scores.shape[1]
+    indices = np.full(n, -1) if labels is None else _labels(labels, names)
+    scores = None if logits is None else _logits(logits)
     return import_maps(
         out,
         array,
-        ids=list(map(str, range(len(array)))) if ids is None else _lines(ids),
+        ids=list(map(str, range(n))) if ids is None else _lines(ids),
         labels=indices,
-        classes=names or [str(number) for number in range(max(count, 1))],
+        classes=names or _numbered(indices, scores),
         logits=scores,
         thumbnails=None if inputs is None else _pictures(inputs),
         method=method,
@@ -61,15 +65,35 @@ def import_arrays(
 
 
 def _lines(path: str | Path) -> list[str]:
+    """Entries between line feeds alone: names may hold what else Unicode calls a line's end."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} cannot be read as a list, one entry a line ({error}).") from error
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _numbered(indices: Int[np.ndarray, " n"], scores: Any) -> list[str]:
+    """Names of classes that have none: as many as there are logits, or up to the highest label."""
+    count = int(indices.max(initial=-1)) + 1 if scores is None else scores.shape[1]
+    if count > MOST_NUMBERED:
+        raise StoreError(
+            f"The highest label is {count - 1}: that would be {count:,} classes. Labels count from 0; where that many "
+            "are meant, name them in a list of classes."
+        )
+    return [str(number) for number in range(max(count, 1))]
 
 
 def _labels(path: str | Path, names: Sequence[str]) -> Int[np.ndarray, " n"]:
     if Path(path).suffix in (".npy", ".npz") or Path(path).is_dir():
-        return np.asarray(load_array(path))
+        indices = np.asarray(load_array(path))
+        if indices.dtype.kind not in "iu" or indices.ndim != 1 or indices.max(initial=0) > LARGEST:
+            raise StoreError(
+                f"{path}: expected one class index per sample, got {indices.dtype} of shape {indices.shape}"
+                + (f" up to {indices.max()}." if indices.dtype.kind == "u" and indices.size else ".")
+            )
+        return indices.astype(np.int64)
     known = {name: number for number, name in enumerate(names)}
     return np.array([_label(text, known, path) for text in _lines(path)], np.int64)
 
@@ -78,12 +102,24 @@ def _label(text: str, known: dict[str, int], path: str | Path) -> int:
     if text in known:
         return known[text]
     try:
-        return int(text)
+        number = int(text)
+        if -1 <= number <= LARGEST:
+            return number
+        raise ValueError(text)
     except ValueError:
         raise StoreError(
-            f"{path}: the label {text!r} is no number and none of the {len(known)} classes. Name the classes in the "
-            "order of their numbers, or give numbers; -1 is unknown."
+            f"{path}: the label {text!r} is no class's number and none of the {len(known)} classes. Name the classes "
+            "in the order of their numbers, or give numbers; -1 is unknown."
         ) from None
+
+
+def _logits(path: str | Path) -> Any:
+    scores = load_array(path)
+    if len(scores.shape) != 2 or scores.shape[1] == 0 or np.dtype(scores.dtype).kind not in "fiu":
+        raise StoreError(
+            f"{path}: expected logits, numbers of shape (n, class), got {scores.dtype} of shape {tuple(scores.shape)}."
+        )
+    return scores
 
 
 def _pictures(path: str | Path) -> Any:

@@ -58,7 +58,7 @@ def import_maps(
     """
     if not method:
         raise StoreError("The table of the maps needs a name: give a method, such as 'imported'.")
-    n, shape = _shape(maps)
+    n, shape = check_maps(maps)
     labels = _labels(labels, len(classes))
     per_sample = {"ids": ids, "labels": labels, "logits": logits, "thumbnails": thumbnails}
     _check_lengths(n, per_sample | {f"metadata {name}": column for name, column in (metadata or {}).items()})
@@ -187,9 +187,14 @@ def _relevance_columns(shape: tuple[int, int, int], cells: tuple[int, int], full
     ]
 
 
-def _shape(maps: Any) -> tuple[int, tuple[int, int, int]]:
+def check_maps(maps: Any) -> tuple[int, tuple[int, int, int]]:
+    """Their number, and the shape (channel, y, x) of one.
+
+    Raises:
+        StoreError: no maps, or empty ones.
+    """
     shape, dtype = tuple(maps.shape), np.dtype(maps.dtype)
-    if len(shape) not in (3, 4) or dtype.kind not in "fiu":
+    if len(shape) not in (3, 4) or dtype.kind not in "fiu" or 0 in shape[1:]:
         raise StoreError(
             f"maps: expected numbers of shape (n, channel, y, x) or (n, y, x), got {dtype} of shape {shape}."
         )
@@ -222,6 +227,12 @@ def _labels(labels: Any, classes: int) -> np.ndarray:
 
 
 def _check_lengths(n: int, columns: Mapping[str, Any]) -> None:
-    wrong = {name: len(column) for name, column in columns.items() if column is not None and len(column) != n}
+    counts = {name: _count(column) for name, column in columns.items() if column is not None}
+    wrong = {name: count for name, count in counts.items() if count != n}
     if wrong:
         raise StoreError(f"there are {n} maps, but of {wrong}; give one of each per map, in the same order.")
+
+
+def _count(column: Any) -> int:
+    """Its rows; an array of Zarr has no length."""
+    return int(column.shape[0]) if hasattr(column, "shape") else len(column)
