@@ -34,6 +34,11 @@ def test_other_images_are_compared_in_log_odds_only() -> None:
     assert found.net_of("a", LOGIT) == pytest.approx(0.5)
     assert found.size == pytest.approx(np.tanh(0.5 / 4))
     assert matched(6, others, np.random.default_rng(0)).same is False
+    told = found.to_json()
+    assert (
+        told["elsewhere"] == ["matched"]
+        and told["log_odds"]["controls"]["matched"] == others[:, LOGIT].mean()
+    )
 
 
 def test_the_same_image_is_tested_in_what_is_told_of_it() -> None:

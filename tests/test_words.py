@@ -55,6 +55,16 @@ def test_a_confirmed_finding() -> None:
     )
 
 
+def test_other_images_are_compared_in_log_odds_where_probability_is_the_measure() -> None:
+    compared = {"elsewhere": ["matched"], "log_odds": {"mean": 3.4, "controls": {"matched": 0.8}}}
+    assert (
+        "Removing it lowers P(shirt) by 0.41 (matched regions of other samples: 0.05), net of the strongest control on "
+        "the same samples 0.36 [0.30, 0.42]; it lowers the log-odds by 3.40 (matched regions: 0.80). Pasting"
+    ) in words(removal=EVIDENCE["removal"] | compared)
+    log_odds = EVIDENCE["removal"] | compared | {"measure": "logit"}
+    assert "same samples" not in words(removal=log_odds)
+
+
 def test_an_unconfirmed_finding_claims_nothing_and_says_what_is_missing() -> None:
     assert words(unmet=["necessity", "significance"]).endswith(
         "Not shown to be both necessary and sufficient."

@@ -66,19 +66,22 @@ class _Words:
         assert isinstance(removal, Mapping) and isinstance(transplant, Mapping)
         self.removed, self.pasted = removal, transplant
         self.channels = "channels" in evidence
-        self.scale = (
-            f"the log-odds of '{class_name}'" if removal.get("measure") == "logit" else f"P({class_name})"
-        )
+        self.in_probability = removal.get("measure") != "logit"
+        self.scale = f"P({class_name})" if self.in_probability else f"the log-odds of '{class_name}'"
 
     def removal(self) -> str:
-        """What removing did, and what removing as much of others did."""
+        """What removing did, and removing as much of others; in log-odds, too, where others are compared in these alone."""
+        kind = "channels" if self.channels else "regions"
+        matched = _matched(self.removed.get("controls"), f"matched {kind} of other samples")
         moves = _moves(self.removed, self.scale, "lowers", "raises")
-        controls, matched = self.removed.get("controls"), ""
-        if isinstance(controls, Mapping) and "matched" in controls:
-            kind = "channels" if self.channels else "regions"
-            matched = f" (matched {kind} of other samples: {_signed(_number(controls['matched']))})"
         doing = "Suppressing them" if self.channels else "Removing it"
-        return f"{doing} {moves}{matched}, net of the strongest control {_net(self.removed)}."
+        sentence = f"{doing} {moves}{matched}, net of the strongest control {{}}{_net(self.removed)}"
+        log_odds, elsewhere = self.removed.get("log_odds"), self.removed.get("elsewhere")
+        if not self.in_probability or not isinstance(log_odds, Mapping) or not elsewhere:
+            return sentence.format("") + "."
+        matched = _matched(log_odds["controls"], f"matched {kind}")
+        moves = _moves(log_odds, "the log-odds", "lowers", "raises")
+        return f"{sentence.format('on the same samples ')}; it {moves}{matched}."
 
     def transplant(self) -> str:
         """What pasting did, and what pasting as much of others did."""
@@ -115,6 +118,13 @@ class _Words:
         if not isinstance(unmet, list) or missing & set(map(str, unmet)):
             return "Not shown to be both necessary and sufficient."
         return f"Not confirmed: {', '.join(map(str, unmet)) or 'too many candidates for its significance'}."
+
+
+def _matched(controls: Json, what: str) -> str:
+    """The relevance-matched control's mean in brackets, where there is one."""
+    if not isinstance(controls, Mapping) or "matched" not in controls:
+        return ""
+    return f" ({what}: {_signed(_number(controls['matched']))})"
 
 
 def _moves(effect: Mapping[str, Json], scale: str, up: str, down: str) -> str:

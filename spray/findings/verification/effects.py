@@ -131,7 +131,11 @@ class Effect:
         return float(low), float(high)
 
     def to_json(self, tested: bool = True) -> dict[str, Json]:
-        """Everything a reader of the report needs to judge the effect; p-values only where it was ``tested``."""
+        """Everything a reader of the report needs to judge the effect; p-values only where it was ``tested``.
+
+        Controls ``elsewhere`` are on other images: compared in log-odds, so not what the net effect is net of unless
+        that is the measure.
+        """
         way = self.weakest
         controls = {name: ways[way].values for name, ways in self.controls.items() if len(ways[way].values)}
         return {
@@ -145,6 +149,11 @@ class Effect:
             "ways": {name: float(values[:, self.measure].mean()) for name, values in self.ways.items()},
             "controls": {name: float(values[:, self.measure].mean()) for name, values in controls.items()},
             "control_p_values": {name: self.p_of(way, name) for name in controls} if tested else {},
+            "elsewhere": [name for name in controls if not self.controls[name][way].same],
+            "log_odds": {
+                "mean": float(self.ways[way][:, LOGIT].mean()),
+                "controls": {name: float(values[:, LOGIT].mean()) for name, values in controls.items()},
+            },
             "measures": {
                 name: {"mean": float(self.ways[way][:, column].mean()), "net": self.net_of(way, column)}
                 for column, name in enumerate(MEASURES)
