@@ -70,7 +70,7 @@ class _Words:
         self.scale = f"P({class_name})" if self.in_probability else f"the log-odds of '{class_name}'"
 
     def removal(self) -> str:
-        """What removing did, and removing as much of others; in log-odds, too, where others are compared in these alone."""
+        """What removing did, and removing as much of others; in log-odds, too, where others are compared only so."""
         kind = "channels" if self.channels else "regions"
         matched = _matched(self.removed.get("controls"), f"matched {kind} of other samples")
         moves = _moves(self.removed, self.scale, "lowers", "raises")
