@@ -133,12 +133,17 @@ class Source:
         """Put a verdict into the store.
 
         Raises:
-            stores.StoreError: it is no verdict, or its members are not those of what it is about.
+            stores.StoreError: it is no verdict, nobody has signed it, or its members are not those of what it is about.
         """
         fields = {field.name for field in dataclasses.fields(stores.Verdict)}
         if not isinstance(record, dict) or set(record) != fields:
             raise stores.StoreError(f"a verdict has the fields {', '.join(sorted(fields))}.")
         verdict = stores.Verdict(**record)
+        if not verdict.annotator.strip():
+            raise stores.StoreError(
+                f"the verdict on {verdict.key[:200]!r} has no annotator, and verdicts are signed. Enter your name in "
+                "the report and give it again."
+            )
         if not self._is_about_this_store(verdict):
             raise stores.StoreError(
                 f"the members of this verdict on {verdict.key[:200]!r} are not those in the store. Reload the page."
@@ -233,12 +238,14 @@ class _Verdicts(_Handler):
         self.send_json(self.source.verdicts())
 
     def post(self) -> None:
-        token = self.request.headers.get("X-Spray-Token", "")
-        if not secrets.compare_digest(token, self.source.token):
+        token = self.request.headers.get(
+            "X-Spray-Token", ""
+        ).encode()  # as text it must be ASCII to be compared
+        if not secrets.compare_digest(token, self.source.token.encode()):
             raise HTTPError(403, reason="The page is older than this server. Reload it.")
         try:
             self.source.add(json.loads(self.request.body))
-        except (ValueError, stores.StoreError) as error:
+        except (ValueError, RecursionError, stores.StoreError) as error:
             self.set_status(400)
             self.send_json({"error": str(error)})
             return

@@ -44,7 +44,8 @@ class VerdictFile:
 
 @dataclass(frozen=True)
 class Conflict:
-    """People who judged the same members differently; each with the last they said."""
+    """People who judged the same members differently; each with the last they said. Verdicts without a name, of older
+    reports, each stand for somebody."""
 
     subject: str
     key: str
@@ -117,12 +118,12 @@ def merge(files: Sequence[VerdictFile]) -> tuple[VerdictFile, list[Conflict]]:
 
 def conflicts(verdicts: Iterable[Verdict]) -> list[Conflict]:
     """Where the last word of one person is not that of another, by members judged."""
-    last: dict[tuple[str, str], dict[str, Verdict]] = {}
+    last: dict[tuple[str, str], dict[str | Verdict, Verdict]] = {}
     for verdict in sorted(verdicts, key=lambda verdict: verdict.moment):
         people = last.setdefault((verdict.subject, verdict.digest), {})
-        people.pop(verdict.annotator, None)
+        people.pop(verdict.author, None)
         if verdict.verdict != "withdrawn":
-            people[verdict.annotator] = verdict
+            people[verdict.author] = verdict
     return [
         Conflict(subject, next(iter(people.values())).key, tuple(people.values()))
         for (subject, _), people in last.items()

@@ -118,7 +118,7 @@ def _nearest(verdict: Verdict, members: list[frozenset[str]]) -> tuple[int | Non
 
 
 def _last_words(finding: Finding | None, given: list[tuple[Verdict, float]]) -> Judgement:
-    last = {verdict.annotator: (verdict, overlap) for verdict, overlap in given}
-    last = {name: said for name, said in last.items() if said[0].verdict != "withdrawn"}
+    last = {verdict.author: (verdict, overlap) for verdict, overlap in given}
+    last = {author: said for author, said in last.items() if said[0].verdict != "withdrawn"}
     verdicts = tuple(verdict for verdict, _ in last.values())
     return Judgement(finding, verdicts, min((overlap for _, overlap in last.values()), default=1.0))

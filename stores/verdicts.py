@@ -81,6 +81,12 @@ class Verdict:
         return verdicts_html([self])
 
     @property
+    def author(self) -> str | Verdict:
+        """Whose word it is. One without a name, of an older store, is nobody's: no other takes its place, and it takes
+        that of none."""
+        return self.annotator.strip() or self
+
+    @property
     def moment(self) -> datetime:
         """When it was given. The earliest of all where ``time`` tells nothing or has not come yet: a verdict of which
         nobody knows when it was given outlives no other."""

@@ -422,7 +422,7 @@ def test_ids_of_all_alphabets_are_signed_as_the_store_signs_them(fresh):
     v = fresh()
     ids = ["z", "é", "\U0001f40e", "\uffee", 'quote"back\\slash', "tab\t\x7f", "a", "A", ""]
     signed = v.state(
-        f"spray.verdicts.give('sample', 'x', {json.dumps(ids)}, {{verdict: 'unsure', note: '', annotator: ''}})"
+        f"spray.verdicts.give('sample', 'x', {json.dumps(ids)}, {{verdict: 'unsure', note: '', annotator: 'A'}})"
     )
     assert signed["members"] == sorted(ids)
     assert signed["digest"] == stores.members_digest(ids)
@@ -547,6 +547,7 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_it(run, fresh):
     panels = "panel-classes panel-gallery panel-verdict panel-clusters panel-prototypes"
     for place in (*controls.split(), *panels.split()):
         assert place in reached, place
+    v.page.fill("#annotator", "A. Auditor")
     first = v.page.locator("#verdict-buttons [role=radio]").first
     first.focus()
     v.page.keyboard.press("ArrowRight")

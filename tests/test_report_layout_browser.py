@@ -238,6 +238,7 @@ def test_the_card_of_a_tile_opens_for_the_keyboard_too(visit):
 
 def test_a_verdict_in_the_table_is_not_cut_off(fresh):
     v = fresh()
+    v.page.fill("#annotator", "A. Auditor")
     v.page.locator("#verdict-buttons [data-value=clever_hans]").click()
     cell = v.page.locator("#clusters td.given").first.bounding_box()
     table = v.page.locator("#panel-clusters .scroll").bounding_box()

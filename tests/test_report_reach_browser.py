@@ -133,6 +133,7 @@ def test_findings_of_two_classes_stand_side_by_side_and_have_an_address(v, run):
 def test_a_verdict_is_given_where_the_evidence_is(fresh, run):
     finding = run.analysis().findings()[0]
     show(fresh, finding, page="cluster")
+    fresh.page.fill("#annotator", "A. Auditor")
     fresh.page.fill("#verdict-note", "the tag")
     fresh.page.locator("#page-cluster #verdict-buttons [data-value=clever_hans]").click()
     (record,) = fresh.state("spray.verdicts.all()")

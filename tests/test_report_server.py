@@ -113,6 +113,7 @@ def test_other_hosts_and_origins_are_refused(run, url):
     assert ask(url + "verdicts", Origin="https://evil.example")[0] == 403
     before = len(run.verdicts())
     assert post(run, url, "guessed")[0] == 403
+    assert post(run, url, "gu\xe9ssed")[0] == 403
     assert len(run.verdicts()) == before
 
 
@@ -155,6 +156,8 @@ def test_blocks_out_of_an_analysis_are_not_found(run, url):
         {"members": ["only/one.png"], "digest": ""},
         {"key": "c0.f99"},
         {"note": 3},
+        {"annotator": ""},
+        {"annotator": " \t"},
         {"members": "text"},
         {"more": "fields"},
         {"time": "zzzz not a time"},
@@ -172,6 +175,11 @@ def test_what_is_no_verdict_is_refused_with_a_reason(run, url, changes):
     assert status == 400
     assert json.loads(body)["error"]
     assert len(run.verdicts()) == before
+
+
+def test_a_body_that_is_nested_too_deeply_is_refused(url):
+    status, body, _ = ask(url + "verdicts", body=b"[" * 200_000, X_Spray_Token=token_of(url))
+    assert status == 400 and json.loads(body)["error"]
 
 
 def test_a_verdict_of_an_analysis_that_is_gone_is_taken_and_only_once(run, url):
@@ -201,6 +209,7 @@ def test_two_browsers_see_each_others_verdicts_and_full_resolution(run, url):
             visit.settled("spray.pictures(spray.state.chunk, spray.state.selection[0]) !== null")
             assert near(visit.pixels("#gallery canvas"), (255, 0, 0), 70) > 20
         for visit, word, note in ((one, "valid", "from one"), (other, "unsure", "from the other")):
+            visit.page.fill("#annotator", "Ada")  # one person at two machines
             visit.page.fill("#verdict-note", note)
             visit.page.locator("#verdict-buttons").get_by_role("radio", name=word).click()
         for visit in (one, other):
@@ -256,6 +265,7 @@ def test_a_remote_store_is_served_read_as_it_is_looked_at_and_judged(monkeypatch
             visit.settled("document.querySelectorAll('.pair-pictures').length > 0")
             visit.page.click("#cluster-back")
             visit.settled("spray.state.page === 'class'")
+            visit.page.fill("#annotator", "Ada")
             visit.page.fill("#verdict-note", "from afar")
             visit.page.locator("#verdict-buttons").get_by_role("radio", name="Clever Hans").click()
             visit.settled("document.getElementById('verdict-status').textContent === 'Saved in the store.'")

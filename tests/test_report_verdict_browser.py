@@ -30,8 +30,15 @@ def report(run):
 @pytest.fixture
 def visit(browser, report):
     one = Visit(browser, report.as_uri())
+    sign(one)
     yield one
     one.close()
+
+
+def sign(v, name="Ada"):
+    """Enter the name of whoever judges."""
+    v.page.fill("#annotator", name)
+    v.page.press("#annotator", "Enter")
 
 
 def choose(v, word):
@@ -92,10 +99,66 @@ def test_a_note_goes_with_the_verdict_that_follows_it_or_with_ones_own(visit):
     for note, word in (("one", "valid"), ("two", "unsure")):
         v.page.fill("#verdict-note", note)
         choose(v, word)
-    assert records(v) == [("valid", "one", ""), ("unsure", "two", "")]
+    assert records(v) == [("valid", "one", "Ada"), ("unsure", "two", "Ada")]
     v.page.fill("#verdict-note", "three")
     v.page.locator("#annotator").focus()
-    assert records(v)[2:] == [("unsure", "three", "")]
+    assert records(v)[2:] == [("unsure", "three", "Ada")]
+
+
+def test_verdicts_are_signed_and_the_one_chosen_waits_for_the_name(visit):
+    v = visit
+    sign(v, "")
+    v.page.fill("#verdict-note", "a tag")
+    choose(v, "Clever Hans")
+    assert records(v) == []
+    assert v.state("document.activeElement.id") == "annotator"
+    assert v.page.inner_text("#verdict-status").startswith("Verdicts are signed: your name first")
+    v.page.keyboard.type("  Ada ")
+    v.page.keyboard.press("Enter")
+    assert records(v) == [("clever_hans", "a tag", "Ada")]
+    assert v.state("document.activeElement.dataset.value") == "clever_hans"
+    choose(v, "valid")
+    assert [word for word, _, _ in records(v)] == ["clever_hans", "valid"], "asked for once"
+
+
+def test_another_choice_takes_the_place_of_what_waits_and_another_finding_ends_it(visit, run):
+    v = visit
+    first, second = run.analysis().findings()[:2]
+    sign(v, "")
+    choose(v, "Clever Hans")
+    v.page.keyboard.type("Ada")
+    choose(v, "valid")
+    assert records(v) == [("valid", "", "Ada")]
+    sign(v, "")
+    choose(v, "unsure")
+    v.page.keyboard.press("Enter")
+    show(v, second)
+    sign(v, "Bob")
+    assert records(v) == [("valid", "", "Ada")]
+    show(v, first)
+    assert records(v) == [("valid", "", "Ada")]
+
+
+def test_a_name_that_is_left_signs_too(visit):
+    v = visit
+    sign(v, "")
+    choose(v, "unsure")
+    v.page.keyboard.type("Ada")
+    v.page.locator("#class-list .class").nth(1).click()
+    assert records(v) == [("unsure", "", "Ada")]
+
+
+def test_words_without_a_name_silence_none(visit, run):
+    v = visit
+    for word, day in (("clever_hans", 1), ("valid", 2), ("withdrawn", 3)):
+        take(v, run, record_of(run, verdict=word, annotator="", time=f"2026-01-0{day}T00:00:00Z"))
+    said = v.state("spray.verdicts.said(spray.state.subject).map(({ verdict }) => verdict)")
+    assert said == ["clever_hans", "valid"]
+    assert v.state("spray.verdicts.current(spray.state.subject).verdict") == "conflict"
+    told = v.page.inner_text("#clusters tr[aria-selected=true]")
+    assert "disagreement" in told
+    v.page.locator("#annotator").focus()
+    assert chosen(v) == [], "they are nobody's own"
 
 
 def test_the_note_of_another_is_not_taken_over(visit, run):
@@ -204,6 +267,7 @@ def until(page, expression):
 
 def test_two_tabs_keep_each_others_verdicts(browser, report, run):
     one = Visit(browser, report.as_uri())
+    sign(one)
     other = one.context.new_page()
     other.goto(report.as_uri())
     other.wait_for_selector("body.ready")
@@ -257,6 +321,7 @@ def served(browser, tmp_path):
     assert ready.wait(30)
     server = place["server"]
     visit = Visit(browser, f"http://127.0.0.1:{server.port}/")
+    sign(visit)
     yield run, visit
     visit.context.close()
     server.io_loop.add_callback(server.io_loop.stop)

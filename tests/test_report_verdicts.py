@@ -98,6 +98,18 @@ def test_people_who_disagree_are_shown_with_their_last_word(run):
     assert conflicts([*said, verdict(run, annotator="A", verdict="valid", time="2026-01-05T00:00:00Z")]) == []
 
 
+def test_words_without_a_name_are_not_those_of_one_person(run):
+    one = VerdictFile("s", "", (verdict(run, annotator="", verdict="clever_hans"),))
+    for word in ("valid", "withdrawn"):
+        later = verdict(run, annotator=" ", verdict=word, time="2026-01-02T00:00:00Z")
+        _, found = merge([one, VerdictFile("s", "", (later,))])
+        said = [[(v.author == v, v.verdict) for v in each.verdicts] for each in found]
+        assert said == ([[(True, "clever_hans"), (True, "valid")]] if word == "valid" else [])
+    assert "unnamed: clever_hans" in str(conflicts([*one.verdicts, verdict(run, verdict="valid")])[0])
+    spaced = verdict(run, annotator="Ada ", verdict="valid", time="2026-01-02T00:00:00Z")
+    assert conflicts([verdict(run, annotator="Ada", verdict="unsure"), spaced]) == []
+
+
 def test_verdicts_about_different_stores_are_not_merged(run):
     foreign = dataclasses.replace(file_of(run, verdict(run)), store="0" * 64)
     with pytest.raises(VerdictFileError, match="2 stores"):

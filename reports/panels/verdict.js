@@ -3,6 +3,7 @@
 spray.panel({
   name: "verdict",
   sending: false,
+  waiting: null, // what was chosen before one had a name: {about, verdict}
   drafts: new Map(), // notes that were begun and belong to no verdict yet, by what they are about
   mount(section) {
     this.section = section;
@@ -14,12 +15,21 @@ spray.panel({
       /* nothing was kept */
     }
     this.annotator.addEventListener("change", () => {
+      this.annotator.value = this.annotator.value.trim();
       if (spray.state.chunk) this.update(spray.state, new Set(["subject"])); // another person, another word
       try {
         localStorage.setItem("spray:annotator", this.annotator.value);
       } catch {
         /* kept for this visit only */
       }
+      if (this.waiting && !this.choice.contains(this.pressed)) this.sign(); // what is chosen there goes before
+    });
+    this.annotator.addEventListener("keydown", (event) => {
+      const chosen = event.key === "Enter" && this.signer() && this.waiting?.verdict;
+      if (!chosen) return;
+      event.preventDefault(); // or Enter would press what has the focus next
+      this.annotator.blur(); // which tells that it has changed, and so signs
+      this.choice.querySelector(`[data-value=${chosen}]`).focus();
     });
     const options = Object.entries(spray.verdicts.choices).map(([value, [symbol, word]]) => [value, `${symbol} ${word}`]);
     this.choice = spray.segments("Verdict", options, null, (verdict) => this.give(verdict), { deliberate: true });
@@ -63,7 +73,17 @@ spray.panel({
   },
   /** The last word of the person whose name is in the field. */
   own() {
-    return this.said().find((record) => record.annotator === this.annotator.value) ?? null;
+    const name = this.signer();
+    return name ? (this.said().find((record) => record.annotator.trim() === name) ?? null) : null;
+  },
+  signer() {
+    return this.annotator.value.trim();
+  },
+  /** Give what waits for a name, now that there is one. */
+  sign() {
+    const { about, verdict } = this.waiting;
+    if (!this.signer() || about !== this.about) return;
+    this.give(verdict);
   },
   saveNote() {
     const own = this.target() && this.own();
@@ -76,12 +96,20 @@ spray.panel({
     return this.drafts.get(this.about) ?? this.own()?.note ?? (this.said().length ? "" : this.note.value);
   },
   async give(verdict) {
+    if (!this.signer()) {
+      this.waiting = { about: this.about, verdict };
+      this.pressed = null; // a browser that fills the name in presses no key
+      this.annotator.focus();
+      this.say(`Verdicts are signed: your name first, then Enter gives “${spray.verdicts.choices[verdict][1]}”.`, true);
+      return;
+    }
+    this.waiting = null;
     const [kind, key, members] = this.target();
     const { ids } = spray.state.chunk;
     const note = this.noted();
     this.drafts.delete(this.about);
     this.sending = spray.verdicts.served; // what is on its way can be taken back only once it has arrived
-    const record = spray.verdicts.give(kind, key, Array.from(members, (i) => ids[i]), { verdict, note, annotator: this.annotator.value });
+    const record = spray.verdicts.give(kind, key, Array.from(members, (i) => ids[i]), { verdict, note, annotator: this.signer() });
     if (spray.verdicts.served) {
       this.say("Saving…");
       const problem = await spray.verdicts.send(record);
@@ -124,6 +152,7 @@ spray.panel({
     const record = this.own() ?? this.record(); // one's own word, or what the others say
     spray.choose(this.choice, record?.verdict ?? "");
     if (!Object.hasOwn(spray.verdicts.choices, record?.verdict ?? "")) this.choice.firstChild.tabIndex = 0;
+    if (this.waiting?.about !== about) this.waiting = null;
     this.about = about;
     // What is being written is neither overwritten by news nor lost on the way to another finding and back.
     this.note.value = this.drafts.get(about) ?? (record?.verdict === "conflict" ? "" : (record?.note ?? ""));
@@ -139,7 +168,8 @@ spray.panel({
       if (!this.drafts.has(about) && verdict !== "conflict") this.note.value = note;
       this.say(`Earlier analysis, ${spray.percent(earlier.overlap)} the same members: ${spray.verdicts.symbols[verdict][1]} (${annotator || "unnamed"}). Please confirm.`);
     } else if (!changed.has("verdicts")) {
-      const others = this.said().filter((entry) => entry.annotator !== this.annotator.value);
+      const own = this.own();
+      const others = this.said().filter((entry) => entry !== own);
       const told = others.map((entry) => `${entry.annotator || "unnamed"}: ${spray.verdicts.symbols[entry.verdict][1]}`);
       const waiting = spray.verdicts.unsent().length;
       this.say([progress, ...told, ...(waiting ? [`${waiting} not saved in the store yet`] : [])].join(" · "));

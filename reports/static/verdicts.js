@@ -1,6 +1,7 @@
 "use strict";
 /* Verdicts: append-only records, kept in this browser, exported and imported as JSON. The last word of each person
-   holds; where people differ, that is what is shown. */
+   holds; where people differ, that is what is shown. All are signed: one without a name, of an older store, is nobody's;
+   no other takes its place, and it takes that of none. */
 spray.verdicts = (() => {
   const { report } = spray;
   const place = `spray:verdicts:${report.store}`;
@@ -82,7 +83,10 @@ spray.verdicts = (() => {
   /** The last word of each person, in the order of their times; who took it back has said nothing. */
   function lastWords(records) {
     const people = new Map();
-    for (const record of records) people.set(record.annotator, [...(people.get(record.annotator) ?? []), record]);
+    for (const record of records) {
+      const author = record.annotator.trim() || record;
+      people.set(author, [...(people.get(author) ?? []), record]);
+    }
     const words = [...people.values()].map(latest).filter((record) => record.verdict !== "withdrawn");
     return words.sort((one, other) => (moment(one) === moment(other) ? 0 : moment(one) - moment(other)));
   }
@@ -153,9 +157,10 @@ spray.verdicts = (() => {
   }
 
   function give(subject, key, ids, { verdict, note, annotator }) {
+    if (!annotator.trim()) throw new Error("A verdict is signed: it needs the annotator's name.");
     const members = [...ids].sort(byCodePoint);
     const record = { subject, analysis: report.analysis, key, verdict, note, annotator, time: new Date().toISOString(), members, digest: digest(members) };
-    const judged = (entry) => entry.annotator === annotator && entry.subject === subject && (subject === "sample" ? entry.key === key : entry.digest === record.digest);
+    const judged = (entry) => entry.annotator.trim() === annotator.trim() && entry.subject === subject && (subject === "sample" ? entry.key === key : entry.digest === record.digest);
     steps.push({ record, previous: latest(all().filter(judged)) });
     change((records) => [...records, record]);
     return record;
