@@ -22,6 +22,11 @@ class Clustering:
     outlier: Float[np.ndarray, " m"] | None = None
     parameters: Mapping[str, Json] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        from stores.shown import clustering_html
+
+        return clustering_html(self)
+
 
 @dataclass(frozen=True)
 class GroupAnalysis:

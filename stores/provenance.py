@@ -77,6 +77,11 @@ class Provenance:
         text = canonical_json({"steps": list(self.steps), "parents": list(self.parents)})
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
+    def _repr_html_(self) -> str:
+        from stores.shown import provenance_html
+
+        return provenance_html(self)
+
     def to_json(self) -> dict[str, Json]:
         """The record as it stands in a store."""
         return {"id": self.id, "steps": [dict(step) for step in self.steps], "parents": list(self.parents)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,15 @@ from jaxtyping import Float, UInt8
 
 if TYPE_CHECKING:
     from stores.analyses import AnalysisHandle
-    from stores.analysis import Finding, GroupAnalysis
+    from stores.analysis import Clustering, Finding, GroupAnalysis
+    from stores.provenance import Provenance
     from stores.run import Run
     from stores.tables import Table
     from stores.verdicts import Verdict
 
 MOST = 50
 """Rows of a list that are shown."""
+MOST_MAPS = 8
 JUDGEMENTS = {
     "clever_hans": "⚠ Clever Hans",
     "valid": "✓ valid",
@@ -40,7 +43,7 @@ def run_html(run: Run) -> str:
     analyses = ", ".join(escape(name) for name in run.analyses()) or "none yet"
     return (
         f"<p><b>{escape(str(run.path))}</b>: {run.n:,} samples, {len(run.classes)} classes</p>"
-        f"{_table(('table', 'rows', 'shards', 'failed rows', 'columns'), tables)}<p>analyses: {analyses}</p>"
+        f"{grid(('table', 'rows', 'shards', 'failed rows', 'columns'), tables)}<p>analyses: {analyses}</p>"
     )
 
 
@@ -49,7 +52,7 @@ def table_html(table: Table) -> str:
     columns = [(name, column.dtype, str(tuple(column.shape))) for name, column in table.columns.items()]
     done = f"{len(table.shards) - len(table.missing())} of {len(table.shards)} shards"
     head = f"<p><b>{escape(table.name)}</b>: {table.n:,} rows, {done}</p>"
-    return head + _table(("column", "dtype", "shape of a row"), columns)
+    return head + grid(("column", "dtype", "shape of a row"), columns)
 
 
 def analysis_html(handle: AnalysisHandle) -> str:
@@ -67,7 +70,7 @@ def findings_html(findings: Sequence[Finding]) -> str:
          finding.summary)
         for finding in findings[:MOST]
     ]  # fmt: skip
-    return _table(("", "finding", "samples", "suspicion", "in words"), rows) + _rest(findings)
+    return grid(("", "finding", "samples", "suspicion", "in words"), rows) + _rest(findings)
 
 
 def verdicts_html(verdicts: Sequence[Verdict]) -> str:
@@ -77,7 +80,7 @@ def verdicts_html(verdicts: Sequence[Verdict]) -> str:
          verdict.time[:10], f"{len(verdict.members):,}")
         for verdict in verdicts[:MOST]
     ]  # fmt: skip
-    return _table(("on", "", "verdict", "note", "by", "on the day", "samples"), rows) + _rest(verdicts)
+    return grid(("on", "", "verdict", "note", "by", "on the day", "samples"), rows) + _rest(verdicts)
 
 
 def group_html(group: GroupAnalysis) -> str:
@@ -95,25 +98,61 @@ def group_html(group: GroupAnalysis) -> str:
         ),
         ("pictures", ", ".join(group.pictures) or "none"),
     ]
-    return f"<p><b>Analysis of class {group.group}</b></p>{_table(('', ''), facts)}"
+    return f"<p><b>Analysis of class {group.group}</b></p>{grid(('', ''), facts)}"
+
+
+def clustering_html(clustering: Clustering) -> str:
+    """How many samples each cluster holds, the largest first, and how it was made."""
+    labels, sizes = np.unique(clustering.labels[clustering.labels >= 0], return_counts=True)
+    order = np.argsort(-sizes, kind="stable")
+    rows = [(labels[place], f"{sizes[place]:,}") for place in order[:MOST]]
+    noise = int((clustering.labels < 0).sum())
+    head = f"<p><b>{len(labels)} clusters</b> of {len(clustering.labels):,} samples, {noise:,} of them noise"
+    made = ", ".join(f"{name} {value}" for name, value in clustering.parameters.items())
+    return (
+        f"{head}{f'; {escape(made)}' if made else ''}</p>{grid(('cluster', 'samples'), rows)}{_rest(order)}"
+    )
+
+
+def provenance_html(provenance: Provenance) -> str:
+    """The steps that made a result, in order."""
+    rows = [
+        (step.get("name", ""), json.dumps({key: value for key, value in step.items() if key != "name"}))
+        for step in provenance.steps
+    ]
+    parents = f" from {', '.join(parent[:12] for parent in provenance.parents)}" if provenance.parents else ""
+    head = f"<p><b>Provenance {escape(provenance.id[:12])}</b>{escape(parents)}</p>"
+    return head + grid(("step", "with"), rows)
 
 
 def finding_html(finding: Finding) -> str:
     """A finding: its mean map, its words, and pictures before and after interventions where it has them."""
     state = "⚑ suspicious" if finding.flagged else "not flagged"
-    picture = "" if finding.mean_map is None else _image(red_blue(finding.mean_map)[None], 96)
+    picture = "" if finding.mean_map is None else image(red_blue(finding.mean_map)[None], 96)
     words = (
         f"<div><b>{escape(finding.name)}</b> · {state} · {finding.score:.2f} · {len(finding.rows):,} samples"
         f"<br>{escape(finding.summary)}{''.join(f'<br>{escape(note)}' for note in finding.notes)}</div>"
     )
     shots = [
         f"<div>{before}, before and after<br>"
-        f"{_image(finding.pictures[before], 48)}<br>{_image(finding.pictures[after], 48)}</div>"
+        f"{image(finding.pictures[before], 48)}<br>{image(finding.pictures[after], 48)}</div>"
         for before, after in PAIRS
         if len(finding.pictures.get(before, ())) and len(finding.pictures.get(after, ()))
     ]
     row = "<div style='display:flex;gap:16px;align-items:flex-start'>"
     return f"{row}{picture}{words}</div>" + (f"{row}{''.join(shots)}</div>" if shots else "")
+
+
+def maps_html(maps: Float[np.ndarray, "n ..."], told: Mapping[str, Sequence[float]]) -> str:
+    """Relevance maps where they are pictures, each on a scale of its own, with numbers of every sample."""
+    shown = maps[:MOST_MAPS]
+    strip = image(np.stack([red_blue(one) for one in shown]), 96) if shown.ndim == 3 and shown.size else ""
+    rows = [
+        (number, *(f"{values[number]:.4g}" for values in told.values()))
+        for number in range(min(len(maps), MOST))
+    ]
+    head = f"<p><b>Relevance</b> of {len(maps):,} samples, {escape(str(tuple(maps.shape[1:])))} each</p>"
+    return f"{head}{strip}{grid(('', *told), rows)}{_rest(maps)}"
 
 
 def red_blue(relevance: Float[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x 3"]:
@@ -152,18 +191,25 @@ def bitmap(picture: UInt8[np.ndarray, "y x 3"]) -> bytes:
     return header + rows.tobytes()
 
 
-def _image(pictures: UInt8[np.ndarray, "n y x c"], side: int) -> str:
+def image(pictures: UInt8[np.ndarray, "n y x c"], side: int) -> str:
+    """Pictures side by side, so many points high."""
     rgb = np.repeat(pictures, 3, axis=-1) if pictures.shape[-1] == 1 else pictures[..., :3]
     framed = np.pad(rgb, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
     data = base64.b64encode(bitmap(np.concatenate(framed, axis=1))).decode("ascii")
     return f"<img src='data:image/bmp;base64,{data}' style='height:{side}px;max-width:none;image-rendering:pixelated'>"
 
 
-def _rest(entries: Sequence[object]) -> str:
+def _rest(entries: Sized) -> str:
     return f"<p>and {len(entries) - MOST:,} more</p>" if len(entries) > MOST else ""
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def share(value: float | None) -> str:
+    """A share as percentage; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def grid(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table with a line of names above; all text is escaped."""
     cell = "style='text-align:left'"
     head = "".join(f"<th {cell}>{escape(name)}</th>" for name in names)
     body = "".join(

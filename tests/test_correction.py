@@ -367,6 +367,8 @@ def test_the_best_layer_is_taken_and_other_data_can_judge(case: tuple[Run, nn.Mo
     assert done.before.samples == done.before.attacks == 300
     assert done.before.class_clean is None
     assert done.after.attacked > done.after.hosts - 0.05 > done.before.attacked
+    told = done._repr_html_()
+    assert f"at {done.layer}" in told and f"{100 * done.after.attacked:.1f} %" in told and "–" in told
 
 
 def test_what_one_side_gains_pays_for_no_loss_of_the_other() -> None:

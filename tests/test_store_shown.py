@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import stores.synthetic
-from stores.shown import bitmap, red_blue
+from stores.shown import bitmap, maps_html, red_blue
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -98,6 +98,28 @@ def test_the_analysis_of_a_class_tells_its_strategies_and_clusters(run):
     assert all(name in told for name in group.clusterings)
     clusters = len(set(group.clusterings["kmeans"].labels.tolist()) - {-1})
     assert f"{clusters} clusters" in told
+
+
+def test_a_clustering_tells_the_sizes_and_provenance_its_steps(run):
+    clustering = stores.Clustering(np.array([1, 1, 0, -1, 1]), parameters={"k": HOSTILE})
+    told = clustering._repr_html_()
+    assert "<b>2 clusters</b> of 5 samples, 1 of them noise" in told and HOSTILE not in told
+    assert re.findall(r"<td[^>]*>(\d+)</td>", told) == ["1", "3", "0", "1"]  # the largest first
+    made = stores.Provenance(
+        ({"name": "analyze", "seed": 7, "note": HOSTILE},), parents=("0123456789abcdef",)
+    )
+    told = made._repr_html_()
+    assert made.id[:12] in told and "from 0123456789ab<" in told and "seed" in told and HOSTILE not in told
+
+
+def test_maps_are_shown_each_on_its_own_scale_with_their_numbers():
+    maps = np.array([[[1.0, -1.0]], [[0.0, 100.0]]])
+    told = maps_html(maps, {"target": [3, 4], "sum": [0.0, 100.0]})
+    (strip,) = pictures(told)
+    np.testing.assert_array_equal(strip[:, :2], red_blue(maps[0]))
+    np.testing.assert_array_equal(strip[:, 3:5], red_blue(maps[1]))
+    assert "2 samples" in told and told.count("<tr>") == 3 and ">100<" in told
+    assert not pictures(maps_html(np.zeros((2, 9)), {})) and "0 samples" in maps_html(np.zeros((0, 4, 4)), {})
 
 
 def test_names_of_strangers_are_text(tmp_path, run):

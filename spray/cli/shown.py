@@ -10,6 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from spray.cli.output import plain, printable
+from stores.shown import share
 
 if TYPE_CHECKING:
     from spray.correction import Corrected
@@ -27,17 +28,8 @@ def show_correction(done: Corrected) -> None:
     table = Grid(title=title, title_justify="left")
     for name in ("", "before", "after"):
         table.add_column(name, justify="left" if not name else "right")
-    before, after = done.before, done.after
-    for name, old, new in (
-        (f"accuracy, clean ({before.samples})", before.clean, after.clean),
-        ("  of the finding's class", before.class_clean, after.class_clean),
-        (f"  of other classes ({before.attacks})", before.hosts, after.hosts),
-        ("accuracy of these, attacked", before.attacked, after.attacked),
-        ("attacked, taken for the class", before.flips, after.flips),
-        ("as they are, taken for the class", before.flips_before_attack, after.flips_before_attack),
-        ("accuracy with the artifact", before.artifact, after.artifact),
-    ):
-        table.add_row(name, _share(old), _share(new))
+    for row in done.before.told(done.after):
+        table.add_row(*row)
     console.print(table)
 
 
@@ -59,12 +51,8 @@ def _layers(done: Corrected) -> Grid:
         told = [score.agreement] if imitated else [score.clean, score.cost, score.attacked]
         cells: list[Text | str] = [plain(score.layer), score.against or "–"]
         cells += [] if imitated else [score.aim or "–"]
-        table.add_row("→" if score.layer == done.layer else "", *cells, read, *map(_share, told))
+        table.add_row("→" if score.layer == done.layer else "", *cells, read, *map(share, told))
     return table
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
 
 
 def show_comparison(found: Comparison) -> None:
@@ -78,7 +66,7 @@ def show_comparison(found: Comparison) -> None:
     for line in (
         f"{one.name} ({one.samples} samples) → {other.name} ({other.samples}), {found.shared} in common.",
         f"Strategies matched by {compared}: {told}.",
-        f"Flagged {one.flagged} → {other.flagged}; accuracy {_share(one.accuracy)} → {_share(other.accuracy)}.",
+        f"Flagged {one.flagged} → {other.flagged}; accuracy {share(one.accuracy)} → {share(other.accuracy)}.",
     ):
         console.print(plain(line))
     for note in found.notes:
@@ -96,8 +84,8 @@ def show_comparison(found: Comparison) -> None:
             ),
             _both(None if side is None else str(side.samples) for side in sides),
             _both(None if side is None else _number(side.score) for side in sides),
-            _share(pair.jaccard),
-            _share(pair.overlap),
+            share(pair.jaccard),
+            share(pair.overlap),
         )
     console.print(table)
     table = Grid(title="classes", title_justify="left")
@@ -108,7 +96,7 @@ def show_comparison(found: Comparison) -> None:
         table.add_row(
             plain(entry.class_name),
             _both(None if side is None else str(side.samples) for side in both),
-            _both(None if side is None else _share(side.accuracy) for side in both),
+            _both(None if side is None else share(side.accuracy) for side in both),
             _both(None if side is None else str(side.findings) for side in both),
             _both(None if side is None else str(side.flagged) for side in both),
             _both(None if side is None else _number(side.suspicion) for side in both),

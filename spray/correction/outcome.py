@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spray.correction.material import Batch
 from spray.findings.verification.fills import transplant
 from stores.provenance import Json
+from stores.shown import share
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,21 @@ class Outcome:
     def to_json(self) -> dict[str, Json]:
         """As a record."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+    def told(self, after: Outcome) -> list[tuple[str, str, str]]:
+        """What is measured, here and ``after`` the correction, in the order in which people want to know it."""
+        names = {
+            "clean": f"accuracy, clean ({self.samples:,})",
+            "class_clean": "  of the finding's class",
+            "hosts": f"  of other classes ({self.attacks:,})",
+            "attacked": "accuracy of these, attacked",
+            "flips": "attacked, taken for the class",
+            "flips_before_attack": "as they are, taken for the class",
+            "artifact": "accuracy with the artifact",
+        }
+        return [
+            (told, share(getattr(self, name)), share(getattr(after, name))) for name, told in names.items()
+        ]
 
 
 @dataclass(frozen=True)

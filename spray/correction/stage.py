@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -28,6 +29,7 @@ from spray.models import model_digest
 from spray.progress import Report, silent
 from stores import Run, describe
 from stores.provenance import Json
+from stores.shown import grid
 
 T = TypeVar("T")
 
@@ -49,6 +51,13 @@ class Corrected:
     after: Outcome
     record: dict[str, Json] = field(default_factory=dict)
     """Everything that made it, as JSON: the step, the finding, the store, the digests."""
+
+    def _repr_html_(self) -> str:
+        where = f" at {self.layer}" if self.layer else ""
+        rows = self.before.told(self.after)
+        return (
+            f"<p><b>Corrected by {escape(self.method + where)}</b></p>{grid(('', 'before', 'after'), rows)}"
+        )
 
 
 def correct(
