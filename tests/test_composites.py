@@ -1,13 +1,16 @@
 """Composites: which rule a layer gets, and that a composite is its own provenance."""
 
 import json
+from collections import OrderedDict
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from spray.engine import explain
+from spray.engine import BadInput, attribute, explain
 from spray.engine.composites import COMPOSITES, Composite, composite
+from spray.engine.methods import Captum
 from spray.engine.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, Zero, ZPlus
 from stores.provenance import Provenance, canonical_json, describe
 
@@ -101,3 +104,49 @@ def test_composites_may_be_given_themselves():
     mine = Composite("mine")
     assert composite(mine) is mine
     assert composite("lrp_0") is COMPOSITES["lrp_0"]
+
+
+def test_a_bare_function_is_run_as_a_method():
+    model, x = nn.Linear(4, 3).eval(), torch.randn(2, 4)
+    given = []
+
+    def sevens(model, inputs, targets):
+        given.append((model, targets))
+        return inputs * 0 + 7
+
+    assert torch.equal(attribute(model, x, 2, sevens), torch.full((2, 4), 7.0))
+    assert given[0][0] is model and given[0][1].tolist() == [2, 2]
+    assert composite(sevens).name == "sevens"
+    assert torch.equal(attribute(model, x, 2, partial(sevens)), torch.full((2, 4), 7.0))
+
+
+@pytest.mark.parametrize("given", [ZPlus(), None, 3, Composite, Captum, nn.ReLU(), {"*": ZPlus()}])
+def test_what_is_no_composite_is_refused_with_what_would_be(given):
+    with pytest.raises(
+        TypeError, match=r"a name \(.*epsilon_plus_flat.*Composite\('mine'.*model, inputs, targets"
+    ):
+        attribute(nn.Linear(4, 3).eval(), torch.randn(2, 4), 0, given)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("haed", r"the name 'haed'.*Near names: head"),
+        ("body.9", r"the name 'body.9'.*Near names: body.0"),
+        (2, r"the position 2.*positions 0 to 1"),
+        (-1, r"the position -1.*positions 0 to 1"),
+        (nn.AvgPool2d, r"the type 'AvgPool2d'.*There are: Conv2d, Linear\."),
+        (nn.BatchNorm2d, r"the type 'BatchNorm2d'.*one of its own"),
+    ],
+)
+def test_rules_for_layers_that_are_not_there_are_refused_with_near_ones(where, message):
+    parts = OrderedDict(
+        body=nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.AvgPool2d(2)),
+        flat=nn.Flatten(),
+        head=nn.Linear(8, 3),
+    )
+    model, x = nn.Sequential(parts).eval(), torch.randn(2, 1, 6, 6)
+    mine = Composite("mine", convolution=ZPlus())
+    with pytest.raises(BadInput, match=message):
+        explain(model, x, 0, mine.with_rules({where: Zero(), "head": Zero()}))
+    explain(model, x, 0, mine.with_rules({"body.*": Zero(), nn.Module: Zero(), 1: Zero()}))

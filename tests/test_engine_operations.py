@@ -1,6 +1,7 @@
 """Every operation on the allow-list: homogeneous ones by Euler's identity, the others against a plain writing."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spray.engine import UnsupportedOperation, explain
-from spray.engine.composites import Composite
+from spray.engine.composites import COMPOSITES, Composite
 from spray.engine.operations import HANDLERS, activations, homogeneous
 from spray.engine.rules import Zero
 
@@ -243,6 +244,63 @@ def test_normalize_holds_the_norm_constant():
     got = relevance(lambda x: F.normalize(x, dim=1), X, 3).relevance
     torch.testing.assert_close(got.flatten(1).sum(1), F.normalize(X, dim=1).flatten(1)[:, 3])
     assert int((got != 0).sum()) == 2
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5), (3, 4, 5), (3, 7, 2, 5)])
+@pytest.mark.parametrize("composite", ["lrp_epsilon", "epsilon_plus_no_bias"])
+def test_a_batch_norm_over_another_dimension_than_the_layers_is_a_layer_of_its_own(shape, composite):
+    torch.manual_seed(0)
+    channels = shape[1]
+    norm = (nn.BatchNorm1d if len(shape) == 3 else nn.BatchNorm2d)(channels)
+    trained(norm)
+    tail = (channels, *[1] * (len(shape) - 2))
+    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().view(tail)
+    shift = norm.bias.detach().view(tail) - norm.running_mean.view(tail) * scale
+    first, head = nn.Linear(5, 7), nn.Linear(7 * math.prod(shape[1:-1]), 3)
+    plain = Parts(first, lambda x: x * scale + shift, head).double().eval()
+    scale, shift = scale.double(), shift.double()
+    x = torch.randn(shape, dtype=torch.float64)
+    expected = explain(plain, x, 1, composite)
+    got = explain(Parts(first, norm, head).double().eval(), x, 1, composite)
+    torch.testing.assert_close(got.relevance, expected.relevance)
+    torch.testing.assert_close(got.checks["unaccounted"], torch.zeros(3, dtype=torch.float64))
+    taken = expected.checks["absorbed_bias"] + expected.checks["tokens"]
+    torch.testing.assert_close(got.checks["absorbed_bias"], taken)
+
+
+class Parts(nn.Module):
+    def __init__(self, first, norm, head):
+        super().__init__()
+        self.first, self.norm, self.head = first, norm, head
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.first(x))).flatten(1))
+
+
+def trained(norm):
+    with torch.no_grad():
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.normal_()
+
+
+@pytest.mark.parametrize("composite", ["lrp_epsilon", "epsilon_plus"])
+def test_of_two_batch_norms_in_a_row_the_first_is_folded(composite):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+    )
+    model = model.double().eval()
+    trained(model[1])
+    trained(model[2])
+    folded = nn.Sequential(nn.utils.fuse_conv_bn_eval(model[0], model[1]), *model[2:])
+    got, expected = (
+        explain(each, X, 1, replace(COMPOSITES[composite], fold=fold))
+        for each, fold in ((model, True), (folded, False))
+    )
+    torch.testing.assert_close(got.relevance, expected.relevance)
+    torch.testing.assert_close(got.checks["unaccounted"], torch.zeros(2, dtype=torch.float64))
 
 
 # -- products and constants ---------------------------------------------------------------------------------------

@@ -3,19 +3,21 @@
 A composite of one's own is a few lines::
 
     mine = Composite("mine", convolution=ZPlus(), linear=Epsilon(0.1), first=Flat())
-    mine = mine.with_rules({"classifier.*": Zero(), nn.Conv1d: Epsilon(), 3: Flat()})
+    mine = mine.with_rules({"classifier.*": Zero(), nn.Conv1d: Epsilon(), 3: Gamma()})
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from torch import nn
 
-from spray.engine.methods import Foreign
+from spray.engine.errors import BadInput
+from spray.engine.methods import Attributor, Foreign, Function
 from spray.engine.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Rule, WSquare, Zero, ZPlus
 
 EPSILON = Epsilon()
@@ -67,6 +69,29 @@ class Composite:
         if position == 0 and self.first is not None:
             return self.first
         return self.convolution if kind == "convolution" else self.linear
+
+    def check_overrides(self, layers: Iterable[tuple[str, nn.Module | None]]) -> None:
+        """Refuse rules meant for layers that are none of those that ran, given by name and module in execution.
+
+        Raises:
+            BadInput: an override matched none of them; the message suggests near ones.
+        """
+        ran = list(layers)
+        for override in self.overrides:
+            if any(override.matches(*layer, position) for position, layer in enumerate(ran)):
+                continue
+            names = list(dict.fromkeys(name for name, _ in ran))
+            types = list(dict.fromkeys(type(module).__name__ for _, module in ran if module is not None))
+            there = {
+                "name": f"Near names: {', '.join(_near(str(override.where), names))}.",
+                "type": f"There are: {', '.join(types)}.",
+                "position": f"There are positions 0 to {len(ran) - 1}.",
+            }
+            raise BadInput(
+                f"composite '{self.name}' has a rule for the {override.by} {override.where!r}, which no weighted "
+                "layer of the model has (linear layers and convolutions take rules; what else there is has one of "
+                f"its own). {there[override.by]}"
+            )
 
     def with_rules(self, rules: Mapping[str | int | type[nn.Module], Rule], name: str = "") -> Composite:
         """This composite with other rules for some layers: by name pattern, by position, or by module type."""
@@ -120,14 +145,35 @@ COMPOSITES: dict[str, Method] = {
 }
 
 
-def composite(name: str | Method | Foreign) -> Method | Foreign:
-    """The composite of that name, or the composite or foreign method itself.
+def composite(given: str | Method | Foreign | Attributor) -> Method | Foreign:
+    """The composite of that name, or the composite or foreign method itself; a bare function becomes a method.
 
     Raises:
         ValueError: no composite has that name; the message lists those there are.
+        TypeError: it is neither a name, a composite nor a method.
     """
-    if not isinstance(name, str):
-        return name
-    if name not in COMPOSITES:
-        raise ValueError(f"there is no composite {name!r}. There are: {', '.join(sorted(COMPOSITES))}.")
-    return COMPOSITES[name]
+    if isinstance(given, str):
+        if given not in COMPOSITES:
+            raise ValueError(f"there is no composite {given!r}. There are: {', '.join(sorted(COMPOSITES))}.")
+        return COMPOSITES[given]
+    if isinstance(given, Composite | Gradient):
+        return given
+    if not isinstance(given, type | nn.Module):
+        if isinstance(given, Foreign):
+            return given
+        if callable(given):
+            return Function(_name(given), given)
+    raise TypeError(
+        f"composite is {given!r}, but one of these is needed: a name ({', '.join(sorted(COMPOSITES))}), a Composite "
+        "(of one rule for all layers: Composite('mine', convolution=rule, linear=rule)), a Gradient, a method of "
+        "spray.engine.methods, or a function (model, inputs, targets) -> relevance."
+    )
+
+
+def _name(function: Callable[..., object]) -> str:
+    """What a function is called; one without a name goes by its type's."""
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _near(name: str, names: list[str]) -> list[str]:
+    return get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]

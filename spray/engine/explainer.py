@@ -19,7 +19,7 @@ from spray.engine.backprop import ChangedReLU
 from spray.engine.composites import Composite, Gradient, Method, composite
 from spray.engine.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
 from spray.engine.ledger import precise
-from spray.engine.methods import Foreign
+from spray.engine.methods import Attributor, Foreign
 from spray.engine.operations import HANDLERS
 from spray.engine.preflight import ByLogits, Ranked
 from spray.engine.start import Start as StartStep
@@ -69,6 +69,15 @@ class Explanation:
     layers: dict[str, Tensor] = field(default_factory=dict)
     checks: dict[str, Float[Tensor, " n"]] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        from stores.shown import maps_html
+
+        maps = self.relevance.detach()
+        maps = maps.sum(1) if maps.ndim == 4 else maps
+        names = ("start", "sum", "absorbed", "tokens")
+        told = {name: self.checks[name].tolist() for name in names if name in self.checks}
+        return maps_html(maps.float().cpu().numpy(), {"target": self.targets.tolist(), **told})
+
 
 @dataclass(frozen=True)
 class _Pass:
@@ -85,12 +94,13 @@ class Explainer:
 
     Args:
         model: any module that returns logits (n, classes), in evaluation mode.
-        composite: a name of ``spray.engine.composites.COMPOSITES``, a composite, or a method of
-            ``spray.engine.methods``.
+        composite: a name of ``spray.engine.composites.COMPOSITES``, a composite, a method of
+            ``spray.engine.methods``, or a function (model, inputs, targets) -> relevance.
         layers: names of modules (as in ``model.named_modules()``) whose outputs' relevance is wanted too.
 
     Raises:
         ValueError: an unknown composite.
+        TypeError: a composite that is neither name, composite nor method.
         BadInput: an unknown layer name.
         BadModel: training mode, NaN weights, half precision.
     """
@@ -98,7 +108,7 @@ class Explainer:
     def __init__(
         self,
         model: nn.Module,
-        composite: str | Method | Foreign = "epsilon_plus_flat",
+        composite: str | Method | Foreign | Attributor = "epsilon_plus_flat",
         layers: Sequence[str] = (),
     ) -> None:
         self.model = model
@@ -178,6 +188,8 @@ class Explainer:
             output = self.model(x if trace is not None else x.clone())  # in-place operations need no leaf
         if trace is not None and isinstance(output, Tensor):
             output = trace.finish(output)
+        if trace is not None and isinstance(method, Composite):
+            method.check_overrides(trace.weighted)
         logits = preflight.check_logits(output, len(x))
         for name in self.layers:
             if name not in captured:
@@ -261,7 +273,7 @@ def explain(
     model: nn.Module,
     inputs: Float[Tensor, "n ..."],
     targets: Target = None,
-    composite: str | Method | Foreign = "epsilon_plus_flat",
+    composite: str | Method | Foreign | Attributor = "epsilon_plus_flat",
     layers: Sequence[str] = (),
     start: Start = "logit",
 ) -> Explanation:
@@ -273,7 +285,7 @@ def attribute(
     model: nn.Module,
     inputs: Float[Tensor, "n ..."],
     targets: Target = None,
-    composite: str | Method | Foreign = "epsilon_plus_flat",
+    composite: str | Method | Foreign | Attributor = "epsilon_plus_flat",
     start: Start = "logit",
 ) -> Float[Tensor, "n ..."]:
     """The relevance of every input value for the target class (None: the predicted one), shaped like the inputs."""

@@ -93,7 +93,8 @@ class Trace(TorchFunctionMode):
         self.attention = attention
         self.token = object()
         self.path: list[tuple[str, torch.nn.Module]] = []
-        self.weighted = 0
+        self.weighted: list[tuple[str, torch.nn.Module | None]] = []
+        """Name and module of each weighted layer that has run."""
         self.embedded: list[tuple[Tensor, Tensor]] = []
         """Tokens of the input, and the vectors an embedding has looked up for them."""
 

@@ -61,7 +61,7 @@ def _affine(call: Call, x: Tensor, fold: Fold) -> Tensor:
     trace = call.trace
     origin = trace.origin(x)
     layer_call = origin.call if origin is not None else None
-    foldable = trace.folds and layer_call is not None and layer_call.uses == 0
+    foldable = trace.folds and layer_call is not None and _first_of_channels(layer_call, x)
     if not foldable:
         trace.consume([x])
     early = trace.early(call, carries=True)
@@ -70,6 +70,12 @@ def _affine(call: Call, x: Tensor, fold: Fold) -> Tensor:
         layer_call.fold(fold, out.detach())
     call.origin = Origin(trace.token, call=layer_call if foldable else None, folded=foldable, early=early)
     return out
+
+
+def _first_of_channels(layer_call: LayerCall, x: Tensor) -> bool:
+    """Whether nothing has used the layer's output x yet, and x has the layer's channels where a BatchNorm's are."""
+    layer = layer_call.layer
+    return layer_call.uses == 0 and layer.fold is None and layer.geometry.channel_dim % x.ndim == 1
 
 
 class _Affine(Function):

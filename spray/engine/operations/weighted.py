@@ -34,8 +34,8 @@ def weighted(
         )
     name, module = trace.path[-1] if trace.path else ("", None)
     name = ".".join(filter(None, (name, part)))
-    rule = trace.rules(kind=kind, name=name, module=module, position=trace.weighted)
-    trace.weighted += 1
+    rule = trace.rules(kind=kind, name=name, module=module, position=len(trace.weighted))
+    trace.weighted.append((name, module))
     early = None
     if isinstance(rule, RelevanceRule):
         if origin.early is None:
