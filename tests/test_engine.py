@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from spray.engine import BadInput, BadModel, Explainer, UnsupportedOperation, attribute, explain
 from spray.engine.calls import LayerCall
 from spray.engine.composites import COMPOSITES, Composite
-from spray.engine.rules import Epsilon, Flat, Zero, ZPlus
+from spray.engine.layer import Layer
+from spray.engine.rules import AlphaBeta, Epsilon, Flat, Gamma, Zero, ZPlus
 
 
 class Block(nn.Module):
@@ -65,6 +66,15 @@ def images(n=3, seed=1):
 
 WITHOUT_BIAS = ("deep_taylor", "deep_taylor_unbounded", "excitation_backprop")
 LRP = [name for name, method in COMPOSITES.items() if isinstance(method, Composite)]
+
+
+def test_an_explanation_shows_itself():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
+    found = explain(model, torch.rand(2, 3, 8, 8), torch.tensor([0, 3]))
+    told = found._repr_html_()
+    assert "data:image/bmp" in told and told.count("<tr>") == 3
+    assert f"{found.checks['start'][1]:.4g}" in told and ">3<" in told
 
 
 @pytest.mark.parametrize("inplace", [True, False])
@@ -319,6 +329,68 @@ def test_samples_do_not_depend_on_their_batch():
     whole = attribute(model, x)
     alone = torch.cat([attribute(model, x[i : i + 1]) for i in range(8)])
     torch.testing.assert_close(whole, alone, rtol=1e-9, atol=1e-12)
+
+
+class Windows(nn.Module):
+    """Samples parted into rows of their own and joined again, as Swin does with its windows."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.head = nn.Linear(3, 5), nn.Linear(20, 4)
+
+    def forward(self, x):
+        rows = torch.relu(self.inside(x.reshape(-1, 2, 3)))
+        return self.head(rows.reshape(len(x), -1))
+
+
+@pytest.mark.parametrize(
+    "composite", ["lrp_epsilon", "epsilon_plus", "epsilon_alpha2_beta1", "gamma", "rows"]
+)
+def test_large_outputs_are_explained_by_slices_of_the_batch(composite, monkeypatch):
+    """Slices of three samples, of which seven leave one over: rows of one sample stay together, so do the books."""
+    model, x, each, rows = small_cnn(), images(7), 384, 1
+    if composite == "rows":
+        model, x, each, rows = Windows().double().eval(), torch.randn(7, 4, 3, dtype=torch.float64), 20, 2
+    named = {"gamma": Composite("γ", convolution=Gamma()), "rows": Composite("z⁺", linear=ZPlus(bias=False))}
+    whole = explain(model, x, composite=named.get(composite, composite))
+    sizes, adjoint = set(), Layer.adjoint
+
+    def watched(layer, r, weight, like):
+        sizes.add(len(r))
+        return adjoint(layer, r, weight, like)
+
+    monkeypatch.setattr(Layer, "adjoint", watched)
+    monkeypatch.setattr("spray.engine.layer.SLICE_PER_WEIGHT", 0)
+    monkeypatch.setattr("spray.engine.layer.SLICE", 3 * each)
+    sliced = explain(model, x, composite=named.get(composite, composite))
+    assert sizes == {3 * rows, rows, 7}
+    torch.testing.assert_close(sliced.relevance, whole.relevance, rtol=1e-9, atol=1e-12)
+    for kind, booked in whole.checks.items():
+        torch.testing.assert_close(sliced.checks[kind], booked, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0, 3.5])
+def test_alpha_beta_is_the_same_where_a_relu_is_the_only_use_of_the_output(alpha):
+    """There fewer cases arise, and so less is computed: a second use of no weight makes it the general case."""
+    conv, x = nn.Conv2d(2, 6, 3, groups=2), images()
+    conv.weight.data[2].abs_()  # outputs with contributions of one sign only
+    conv.weight.data[:, :, :2] = 0
+
+    class Model(nn.Module):
+        def __init__(self, twice):
+            super().__init__()
+            self.conv, self.twice = conv, twice
+
+        def forward(self, x):
+            z = self.conv(x)
+            out = F.relu(z).flatten(1).sum(1, keepdim=True)
+            return out + z.flatten(1)[:, :0].sum(1, keepdim=True) if self.twice else out
+
+    composite = Composite("αβ", convolution=AlphaBeta(alpha))
+    once, twice = (explain(Model(twice).double().eval(), x, 0, composite) for twice in (False, True))
+    torch.testing.assert_close(once.relevance, twice.relevance, rtol=1e-9, atol=1e-12)
+    for kind, booked in twice.checks.items():
+        torch.testing.assert_close(once.checks[kind], booked, rtol=1e-9, atol=1e-9)
 
 
 def test_gradients_are_enabled_inside_and_left_as_they_were_outside():

@@ -133,15 +133,22 @@ class LayerCall:
     def backward(self, carried: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """What the input carries, c or R by the kind of rule; in the last pass nothing is kept beyond its use."""
         rule, layer, x, z = self.rule, self.layer, self.x, self.z
-        given = self.early is not None and self.early.carried == "relevance"
-        relevance = carried if given or isinstance(rule, LinearRule) else self.relevance(carried)
+        value = z if self.activated is None else self.activated
         if layer.last_pass:
             del self.x, self.z
             self.activated = None
         if isinstance(rule, QuotientRule):
-            return rule.backward(layer, x, z, relevance)
-        del z
-        if isinstance(rule, LinearRule | RelevanceRule):
+
+            def share(part: Layer, x: Tensor, z: Tensor, value: Tensor, carried: Tensor) -> Tensor:
+                return rule.backward(part, x, z, carried * value)
+
+            return layer.in_slices(share, x, z, value, carried)
+        if isinstance(rule, LinearRule):
+            return rule.backward(layer, x, carried)
+        if isinstance(rule, RelevanceRule):
+            given = self.early is not None and self.early.carried == "relevance"
+            relevance = carried if given else carried * value
+            del z, value
             return rule.backward(layer, x, relevance)
         raise TypeError(f"{rule!r} is neither a LinearRule, a QuotientRule nor a RelevanceRule.")
 

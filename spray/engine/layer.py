@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,11 @@ from spray.engine.geometry import Geometry
 from spray.engine.ledger import Ledger
 from spray.engine.strides import channels_last, in_memory_order
 from spray.engine.weights import DerivedWeights
+
+SLICE = 2**18
+"""Values of the output that a rule takes at once, more only where weights are many or one sample holds more."""
+SLICE_PER_WEIGHT = 4
+"""Values of the output at once per weight, at least."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,31 @@ class Layer:
     def last_pass(self) -> bool:
         """Whether no other backward pass will ask for what this call of the layer saw."""
         return self._ledger is not None and self._ledger.last
+
+    def in_slices(
+        self, rule: Callable[..., Tensor], x: Float[Tensor, "n ..."], *values: Float[Tensor, "n ..."]
+    ) -> Float[Tensor, "n ..."]:
+        """rule(layer, x, *values) by slices of the batch where the values of the output, the first, are many.
+
+        Only a few rows at a time then need room for what the rule computes in between, and a CPU finds that in its
+        cache. Samples are never parted, and slices hold several times the weights, which every pass lays out anew.
+        """
+        ledger, output = self._ledger, values[0]
+        if ledger is None or output.device.type != "cpu" or len(output) % ledger.samples:
+            return rule(self, x, *values)
+        at_once = max(SLICE, SLICE_PER_WEIGHT * self._weight.numel())
+        samples = max(1, at_once * ledger.samples // max(1, output.numel()))
+        if samples >= ledger.samples:
+            return rule(self, x, *values)
+        out, parts, rows = torch.empty_like(x), [], len(output) // ledger.samples
+        for first in range(0, ledger.samples, samples):
+            part = copy(self)
+            part._ledger = ledger.part(min(samples, ledger.samples - first))
+            here = slice(first * rows, (first + samples) * rows)
+            out[here] = rule(part, x[here], *(each[here] for each in values))
+            parts.append(part._ledger)
+        ledger.gather(parts)
+        return out
 
     def total(self, values: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """The sum of each sample."""

@@ -37,6 +37,20 @@ class Ledger:
         taken = taken.to(precise(taken.device))
         self._taken[kind] = self._taken[kind] + taken if kind in self._taken else taken
 
+    def part(self, samples: int) -> Ledger:
+        """Books of their own for some of the samples, to be entered here by ``gather``."""
+        part = Ledger(samples)
+        part.last = self.last
+        return part
+
+    def gather(self, parts: list[Ledger]) -> None:
+        """Enter the books of parts, which together hold all samples in their order."""
+        for kind in self.KINDS:
+            booked = [part._taken[kind] for part in parts if kind in part._taken]
+            if booked:
+                none = booked[0].new_zeros(max(part.samples for part in parts))
+                self.book(kind, torch.cat([part._taken.get(kind, none[: part.samples]) for part in parts]))
+
     def taken(self, kind: str) -> Float[Tensor, " n"]:
         """Relevance taken so far, float64, on the CPU."""
         return self._taken.get(kind, torch.zeros(self.samples)).cpu().double()

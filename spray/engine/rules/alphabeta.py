@@ -159,10 +159,21 @@ class AlphaBeta(QuotientRule):
             return self._nonnegative(layer, x, z, relevance)
         m = layer.forward(x.abs(), layer.absolute_weight, layer.absolute_bias)
         n, p = m - z, m.add_(z)  # twice each part
-        there = torch.add(p, n, alpha=-ROUNDING[z.dtype])
-        positive, negative, lost = self._shares(relevance, n, p, there)
-        u, v = quotients(positive, p, 2 * self.epsilon), quotients(negative, n, 2 * self.epsilon)
-        del there, positive, negative, p, n, m
+        del m
+        lost = None
+        if self.one_sided and layer.rectified:  # p ≥ z > 0 wherever there is relevance
+            there = torch.add(n, p, alpha=-ROUNDING[z.dtype])
+            v = where_positive(relevance, there, into=there)
+            u = relevance.add_(v, alpha=self.alpha - 1)
+            v.mul_(self.alpha - 1)
+        else:
+            there = torch.add(p, n, alpha=-ROUNDING[z.dtype])
+            u, v, lost = self._shares(relevance, n, p, there, into=there)
+        del there
+        u = quotients(u, p, 2 * self.epsilon)
+        del p
+        v = quotients(v, n, 2 * self.epsilon)
+        del n
         self._settle(layer, u, v, 2.0, lost)
         return parts_apart(layer, x, u, v)
 
@@ -190,11 +201,12 @@ class AlphaBeta(QuotientRule):
         return out.add_(layer.adjoint(v, layer.negative_weight, x))
 
     def _shares(
-        self, relevance: Tensor, n: Tensor, p: Tensor, has_p: Tensor
+        self, relevance: Tensor, n: Tensor, p: Tensor, has_p: Tensor, into: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """α·R for the positive and β·R for the negative part, each where it is there; and what went to neither.
 
-        All of R goes to one part alone. ``has_p`` is > 0 where there is a positive part. R is overwritten.
+        All of R goes to one part alone. ``has_p`` is > 0 where there is a positive part. R is overwritten, and
+        ``into``, which may be ``has_p``, is for one of the results.
         """
         beta = self.alpha - 1
         has_n = torch.add(n, p, alpha=-ROUNDING[n.dtype])
@@ -202,11 +214,11 @@ class AlphaBeta(QuotientRule):
             return self.alpha * relevance, relevance.mul_(beta), None
         negative = where_positive(relevance, has_n, into=has_n)
         if not self.one_sided:
-            positive = self.alpha * where_positive(relevance, has_p)
+            positive = where_positive(relevance, has_p, into=into).mul_(self.alpha)
             negative.mul_(beta)
             return positive, negative, relevance.sub_(positive).add_(negative)
-        both = where_positive(negative, has_p)
-        positive = where_positive(relevance.add_(both, alpha=beta), has_p)
+        positive = where_positive(relevance.add_(negative, alpha=beta), has_p, into=relevance)
+        both = where_positive(negative, has_p, into=into)
         return positive, both.mul_(self.alpha).sub_(negative), None
 
     def _settle(self, layer: Layer, u: Tensor, v: Tensor, scale: float, lost: Tensor | None) -> None:
