@@ -122,7 +122,7 @@ class ReportModel:
 
         Args:
             run: An open ``stores.Run``.
-            analysis: Id of the analysis to show; the newest where None.
+            analysis: Id of the analysis to show; where None the newest that was searched for findings, else the newest.
             title: Heading of the report; the store's name where None.
 
         Raises:
@@ -132,7 +132,7 @@ class ReportModel:
             raise ValueError(
                 f"{run.path} has no analysis to report. Run `spray analyze {run.path}` first, then report again."
             )
-        handle = run.analysis(analysis)
+        handle = run.analysis(analysis or _newest(run))
         findings = tuple(handle.findings())
         rank = {finding.name: place for place, finding in enumerate(findings)}
         analyses = [handle.read(index) for index in handle.groups]
@@ -170,6 +170,12 @@ class ReportModel:
         raise KeyError(
             f"class {index} is not in this report; it has {[group.index for group in self.groups]}"
         )
+
+
+def _newest(run: Run) -> str:
+    """The newest analysis in which findings were searched, else the newest: one without them tells of no suspicion."""
+    names = list(reversed(run.analyses()))
+    return next((name for name in names if run.analysis(name).findings_provenance is not None), names[0])
 
 
 def read_group(run: Run, analysis: GroupAnalysis, samples: Samples, findings: Sequence[Finding]) -> Group:
@@ -344,6 +350,7 @@ def facts(run: Run, handle: AnalysisHandle) -> dict[str, Json]:
         "group_by": handle.facts.get("group_by", "label"),
         "conservation": conservation(relevance),
         "findings": len(handle.findings()),
+        "searched": handle.findings_provenance is not None,
         "format": run.version,
     }
 

@@ -285,6 +285,34 @@ def test_a_click_on_a_dot_shows_its_sample_and_one_beside_keeps_what_is_shown(vi
     assert v.state("spray.state.selection.length") == 1
 
 
+def test_a_click_on_dots_that_overlap_opens_the_one_whose_card_is_shown(visit):
+    v = visit()
+    close = v.state(
+        """(() => {
+            const { frame, model } = spray.figures.embedding;
+            const { x, y } = model.document.get_model_by_name("points").data;
+            const places = Array.from(x, (_, i) => [frame.x_scale.compute(x[i]), frame.y_scale.compute(y[i])]);
+            const apart = (i, j) => Math.hypot(places[i][0] - places[j][0], places[i][1] - places[j][1]);
+            const pairs = places.flatMap((_, i) => places.slice(0, i).map((_, j) => [i, j, apart(i, j)]));
+            const close = pairs.filter(([, , distance]) => distance > 2 && distance < 6);
+            // Not the same place twice: two clicks there are a double click.
+            return [close[0][0], close.find(([i]) => apart(i, close[0][0]) > 40)[1]];
+        })()"""
+    )
+    for sample in close:
+        v.page.mouse.move(3, 3)
+        v.settled("document.getElementById('hover').hidden")
+        x, y = place_of(v, sample)
+        v.page.mouse.move(x - 30, y - 30)
+        v.page.mouse.move(x, y, steps=4)
+        identity = v.state(f"spray.state.chunk.ids[{sample}]")
+        v.settled(f"document.getElementById('hover').innerText.includes({json.dumps(identity)})")
+        v.page.mouse.click(x, y)
+        v.settled(f"spray.state.sample === {sample}")
+        assert v.state("spray.state.selection.length") == 1
+        assert f"sample={v.state(f'spray.state.chunk.rows[{sample}]')}" in v.state("location.hash")
+
+
 def test_a_box_selects(fresh):
     v = fresh()
     v.state(
@@ -778,7 +806,8 @@ def test_an_analysis_can_be_chosen_where_the_store_has_several(browser, tmp_path
         [first.read(group) for group in first.groups[:2]],
         facts={**first.facts, "group_by": "prediction"},
     )
-    v = Visit(browser, reports.build(run.path, tmp_path / "r.html").as_uri())
+    page = reports.build(run.path, tmp_path / "r.html", analysis=again.id).as_uri()
+    v = Visit(browser, page)
     assert v.state("spray.report.analysis") == again.id
     assert v.page.locator("#class-list .class").count() == 2
     v.page.select_option("#analysis", first.id)
@@ -787,6 +816,21 @@ def test_an_analysis_can_be_chosen_where_the_store_has_several(browser, tmp_path
     v.settled("spray.state.group.flagged >= 0 && spray.state.chunk !== null")
     v.page.go_back()
     v.settled(f"spray.state.analysis === {json.dumps(again.id)}")
+    v.page.locator("#clustering").get_by_role("radio", name="findings").click()
+    assert "not searched in this analysis" in v.page.inner_text("#clusters")
+    flagged = sum(finding.flagged for finding in first.findings())
+    for name in ("overview", "summary"):
+        v.page.click(f"#pages a[data-page={name}]")
+        v.settled(f"!document.getElementById('page-{name}').hidden")
+        told = v.page.inner_text(f"#{name}-flagged")
+        assert told.startswith("Findings were not searched in this analysis") and "None" not in told
+        assert f"{flagged} flagged in " in told
+    assert "findings not searched" in v.page.inner_text("#facts")
+    v.page.click("#summary-flagged a")
+    v.settled(f"spray.state.analysis === {json.dumps(first.id)}")
+    v.close()
+    v = Visit(browser, reports.build(run.path, tmp_path / "r.html").as_uri())
+    assert v.state("spray.report.analysis") == first.id, "the newest that was searched"
     v.close()
 
 
@@ -1109,7 +1153,8 @@ def test_classes_with_nothing_to_cluster_say_why(browser, tmp_path):
         )
         for group, (status, count, _) in enumerate(bare)
     ]  # fmt: skip
-    run.write_analysis(stores.Provenance(({"name": "bare"},)), [*groups, first.read(3)], facts=first.facts)
+    made = stores.Provenance(({"name": "bare"},))
+    run.write_analysis(made, [*groups, first.read(3)], facts=first.facts).write_findings([], made)
     page = reports.build(run.path, tmp_path / "r.html").as_uri()
     v = Visit(browser, f"{page}#class=0")
     for group, (_, _, told) in enumerate(bare):

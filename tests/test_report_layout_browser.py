@@ -102,11 +102,107 @@ def test_effects_have_one_sign_in_words_rows_and_axis(visit, run):
     told = v.state(f"{plot}.querySelector('svg').getAttribute('aria-label')")
     assert "class probability −0.10" in told
     assert "net of the strongest control −0.05, 95 % between −0.12 and +0.03" in told
+    assert v.state(f"{plot}.textContent.includes('compared in log-odds')") is False
     rows = v.state(f"[...{plot}.querySelectorAll('.number')].map((at) => at.textContent)")
     assert rows == ["+0.10", "+0.15", "−0.05"]
     axis = v.state(f"[...{plot}.querySelectorAll('text')].map((at) => at.textContent)")
     ticks = [text for text in axis if text.replace("−", "").replace(".", "").isdigit()]
     assert ticks[:6] == ["−0.10", "−0.05", "0.00", "0.05", "0.10", "0.15"]
+
+
+def test_a_control_on_other_samples_is_not_told_as_part_of_the_net(visit, run):
+    finding = run.analysis().findings()[0]
+    v = visit(f"#class={finding.group}&subject={finding.name}&page=cluster")
+    removal = {"mean": 0.12, "net": 0.10, "net_interval": [0.02, 0.2], "images": 40}
+    removal |= {"controls": {"random": 0.02, "matched": 0.25}}
+    evidence = {"removal": removal, "transplant": removal, "pasted_on": 7}
+    subject = json.dumps({"kind": "finding", "evidence": evidence})
+    told = v.state(f"spray.effects({subject}, 'x').map(spray.effectWords)")
+    for words in told:
+        assert "net of the strongest control on the same samples +0.10" in words
+        assert "(other samples, compared in log-odds only)" in words
+    assert told[0].endswith("40 images") and told[1].endswith("of 40 on 7 images")
+    spelt = json.dumps({"kind": "finding", "evidence": {"removal": {**removal, "elsewhere": ["random"]}}})
+    controls = v.state(f"spray.effects({spelt}, 'x')[0].controls")
+    assert controls == [["random", 0.02, True], ["matched", 0.25, False]], "the record says which"
+    rows = v.state(f"spray.effectPlots({subject}, 'x')[0].textContent")
+    assert "control: random" in rows and "* other: matched" in rows
+    assert "* on other samples: not in the net" in rows
+
+
+@pytest.mark.parametrize("page", ["overview", "summary", "about"])
+def test_controls_that_change_nothing_are_not_offered(visit, page):
+    v = visit()
+    v.page.click(f"#pages a[data-page={page}]")
+    v.settled(f"!document.getElementById('page-{page}').hidden")
+    assert v.page.locator("#map").is_visible() is (page != "about")
+    for control in ("#view", "#opacity", "#scaling"):
+        assert not v.page.locator(control).is_visible(), control
+    v = visit()
+    for control in ("#view", "#opacity", "#scaling", "#map"):
+        assert v.page.locator(control).is_visible(), control
+
+
+def test_tiles_are_one_stop_of_the_tab_key_and_arrows_move_in_them(visit):
+    v = visit()
+    v.page.locator("#gallery-next").focus()
+    v.page.keyboard.press("Tab")
+    at = "document.activeElement"
+    assert v.state(f"{at} === document.querySelector('.tile')")
+    name = v.state(f"{at}.getAttribute('aria-label')")
+    assert all(part in name for part in v.state("spray.caption(spray.state.chunk, spray.state.selection[0])"))
+    place = f"[...document.querySelectorAll('.tile')].indexOf({at})"
+    across = v.state(
+        "[...document.querySelectorAll('.tile')].filter((it, i, all) => it.offsetTop === all[0].offsetTop).length"
+    )
+    for key, expected in (("ArrowRight", 1), ("ArrowDown", 1 + across), ("ArrowUp", 1), ("ArrowLeft", 0)):
+        v.page.keyboard.press(key)
+        assert v.state(place) == expected, key
+    v.page.keyboard.press("ArrowRight")
+    v.page.keyboard.press("Enter")
+    assert v.state(f"{at}.getAttribute('aria-pressed')") == "true"
+    assert v.page.locator(".tile[tabindex='0']").count() == 1
+    v.page.keyboard.press("Tab")
+    assert v.state(f"{at}.closest('#gallery')") is None
+
+
+def test_lines_between_tools_are_no_brighter_than_other_lines(fresh):
+    v = fresh(color_scheme="dark")
+    found = v.state(
+        """(() => { const all = []; const look = (root) => { for (const one of root.querySelectorAll("*")) {
+            if (one.classList.contains("bk-divider")) all.push(getComputedStyle(one).backgroundColor);
+            if (one.shadowRoot) look(one.shadowRoot); } };
+            look(document.querySelector("#figure-embedding")); return all; })()"""
+    )
+    line = v.state(
+        """(() => { const one = document.createElement("i"); one.style.color = "var(--line)";
+            document.body.append(one); const { color } = getComputedStyle(one); one.remove(); return color; })()"""
+    )
+    assert found and set(found) == {line}
+
+
+def test_on_a_phone_the_verdict_is_one_tap_away_from_the_evidence(visit, run):
+    finding = run.analysis().findings()[0]
+    address = f"#class={finding.group}&subject={finding.name}&page=cluster"
+    v = visit(address, width=390, height=844)
+    assert v.page.locator("#verdict-buttons").bounding_box()["y"] > 844
+    v.page.click("#cluster-judge")
+    v.settled("document.querySelector('#verdict-buttons').getBoundingClientRect().bottom < innerHeight")
+    assert v.state("document.activeElement.getAttribute('role')") == "radio"
+    assert v.state("location.hash") == address
+    assert not visit(address).page.locator("#cluster-judge").is_visible()
+
+
+def test_what_an_address_lacks_is_told_by_its_name(visit, run):
+    finding = run.analysis().findings()[0]
+    group = run.classes[finding.group]
+    subject = f"#class={finding.group}&subject={finding.name}&page=cluster"
+    for address, told in (
+        (f"{subject}&with=zzz", "This report has no comparison “zzz”. Something"),
+        ("#class=99", "This report has no class “99”. Something"),
+        (f"#class={finding.group}&subject=zzz", f"no subject “zzz” in “{group}”. Something"),
+    ):
+        assert told in visit(address).page.inner_text("#trouble"), address
 
 
 def test_a_selection_by_hand_is_not_told_as_the_finding(visit):

@@ -315,6 +315,18 @@ def test_analyses_are_named_by_what_tells_them_apart(tmp_path):
     assert names[made[2].id] == f"LRP epsilon plus flat · channels · {made[2].id[:6]}"
 
 
+def test_the_newest_analysis_that_was_searched_is_shown_first(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    first = run.analysis()
+    made = stores.Provenance(({"name": "later"},))
+    later = run.write_analysis(made, [first.read(0)], facts=first.facts)
+    assert [model.analysis for model in read_models(run)] == [first.id, later.id]
+    assert [model.facts["searched"] for model in read_models(run)] == [True, False]
+    later.write_findings([], made)
+    assert [model.facts["searched"] for model in read_models(run)] == [True, True]
+    assert read_models(run)[0].analysis == later.id, "that nothing was found is an answer"
+
+
 def test_columns_whose_values_repeat_travel_as_codes():
     told = column_payload(["a", "b", "a", "a", "b", "a"])
     codes = np.frombuffer(base64.b64decode(told["codes"]["data"]), np.uint16)

@@ -250,6 +250,20 @@ def test_an_imported_verdict_of_an_earlier_analysis_is_matched_in_classes_not_op
     assert visit.state("spray.verdicts.inherited(spray.state.subject).record.annotator") == "A"
 
 
+def test_the_note_of_an_earlier_verdict_goes_with_the_same_verdict_alone(visit, run):
+    given = record_of(
+        run, key="c9.f9", analysis="0123456789ab", verdict="clever_hans", note="a tag", annotator="Bob"
+    )
+    given["members"] = given["members"][1:]
+    take(visit, run, given | {"digest": stores.members_digest(given["members"])})
+    assert visit.page.input_value("#verdict-note") == "a tag"
+    choose(visit, "valid")
+    assert records(visit)[1:] == [("valid", "", "Ada")]
+    visit.page.click("#verdict-undo")
+    choose(visit, "Clever Hans")
+    assert records(visit)[1:] == [("clever_hans", "a tag", "Ada")]
+
+
 def until(page, expression):
     """Wait as ``Visit.settled`` does, in a tab that may lie behind another and so draws no frames."""
     page.evaluate(
@@ -342,6 +356,20 @@ def test_what_could_not_be_saved_is_sent_once_the_server_is_back(served):
     v.state("spray.verdicts.refresh().then(() => null)")
     assert [it.verdict for it in run.verdicts()] == ["valid"]
     assert v.state("spray.verdicts.unsent().length") == 0
+
+
+def test_a_page_older_than_the_server_says_that_it_has_to_be_loaded_anew(served):
+    run, v = served
+    v.page.route("**/verdicts", lambda route: route.abort())
+    choose(v, "valid")
+    v.settled(f"{STATUS}.startsWith('Not saved')")
+    v.page.unroute("**/verdicts")
+    v.problems.clear()  # the console tells of the requests that failed
+    v.state("spray.report.carrier.token = 'of an earlier server'")
+    told = v.state("spray.verdicts.refresh()")
+    assert told.startswith("Not saved") and "Reload" in told
+    assert run.verdicts() == []
+    assert v.state("spray.verdicts.unsent().length") == 1, "it waits"
 
 
 def test_undo_at_the_server_withdraws(served):

@@ -3,10 +3,16 @@
 spray.panel({
   name: "classes",
   mount(section) {
+    this.look = this.look.bind(this); // asked for twice in a frame it is the same
     this.list = section.querySelector("#class-list");
     this.more = spray.moreBelow(this.list, () => this.list.children);
     this.analysis = section.querySelector("#analysis");
     this.analysis.addEventListener("change", () => spray.router.go({ group: spray.state.group?.index, analysis: this.analysis.value }));
+  },
+  /** Bring the class that is shown into sight, where it is not. */
+  look() {
+    const [list, button] = [this.list, this.shown].map((one) => one.getBoundingClientRect());
+    return button.top < list.top || button.bottom > list.bottom ? () => this.shown.scrollIntoView({ block: "nearest" }) : null;
   },
   offer({ analyses, groups, analysis }) {
     this.analysis.hidden = analyses.length < 2;
@@ -31,8 +37,9 @@ spray.panel({
     for (const button of this.buttons) {
       const on = button.dataset.class === String(state.group.index);
       button.setAttribute("aria-current", String(on));
-      if (on) button.scrollIntoView({ block: "nearest" });
+      if (on) this.shown = button;
     }
+    spray.looking(this.look);
   },
 });
 

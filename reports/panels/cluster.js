@@ -6,6 +6,11 @@ spray.panel({
   shown: 10,
   mount(section) {
     for (const part of ["back", "title", "class", "with", "columns"]) this[part] = section.querySelector(`#cluster-${part}`);
+    section.querySelector("#cluster-judge").addEventListener("click", (event) => {
+      event.preventDefault(); // the address is the router's
+      document.getElementById("cluster-verdict").scrollIntoView({ block: "center" });
+      document.querySelector("#verdict-buttons [tabindex='0']").focus({ preventScroll: true });
+    });
     this.class.addEventListener("change", () => {
       this.offer(spray.state, spray.report.groups.find((entry) => String(entry.index) === this.class.value));
       this.with.focus();

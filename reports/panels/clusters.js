@@ -26,7 +26,7 @@ spray.panel({
       if (this.choice) spray.choose(this.choice, state.clustering);
       const subjects = group.subjects.filter((entry) => entry.clustering === state.clustering);
       this.title.textContent = state.clustering === "findings" ? "Findings" : "Clusters";
-      const none = spray.element("tr", {}, spray.element("td", { colspan: "6", class: "empty" }, "none in this class"));
+      const none = spray.element("tr", {}, spray.element("td", { colspan: "6", class: "empty" }, state.clustering !== "findings" || spray.report.facts.searched ? "none in this class" : "not searched in this analysis"));
       spray.refill(this.body, () => spray.fill(this.body, subjects.length ? subjects.map((entry) => this.row(group, entry)) : none));
       this.more();
     }

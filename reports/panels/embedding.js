@@ -26,13 +26,19 @@ spray.panel({
     for (const name of ["points", "labels", "mark", "dots", "names"]) this[name] = find(name);
     this.points.selected.properties.indices.change.connect(() => this.brushed());
     this.model.on_event("selectiongeometry", ({ geometry, final }) => final && this.surrounded(geometry));
+    this.model.on_event("tap", () => this.tapped()); // also where the tap selects what is selected already
     this.points.inspect.connect(() => this.hovered());
-    this.plot.addEventListener("pointermove", (event) => (this.pointer = event), true);
+    this.plot.addEventListener("pointerdown", (event) => Object.assign(this, { pointer: event, down: event }), true);
+    this.plot.addEventListener("pointermove", (event) => {
+      this.pointer = event;
+      if (this.down && event.buttons && Math.hypot(event.clientX - this.down.clientX, event.clientY - this.down.clientY) > 4) this.down = null; // a drag
+    }, true);
     this.plot.addEventListener("pointerleave", () => spray.card.hide());
   },
   brushed() {
     if (this.own) return;
     const { indices } = this.points.selected;
+    if (this.down && this.tapped()) return;
     if (!indices.length) {
       this.own = true; // Bokeh clears on a click beside the dots: keep what is shown
       this.points.selected.indices = this.places(spray.state.selection);
@@ -41,6 +47,13 @@ spray.panel({
     }
     if (this.isThinned() && indices.length > 1) return; // surrounded() takes those that are not drawn, too
     this.select(Uint32Array.from(indices, (i) => this.drawn[i]));
+  },
+  /** Of dots that overlap, a tap takes the one whose card is shown; gives whether there is one. */
+  tapped() {
+    const index = spray.state.chunk && this.pointer && !this.pointer.shiftKey ? this.under() : undefined;
+    if (index === undefined) return false;
+    this.select(Uint32Array.of(this.drawn[index]));
+    return true;
   },
   /** A lasso or box around some of many dots: all samples inside, drawn or not. */
   surrounded(geometry) {
@@ -58,9 +71,22 @@ spray.panel({
   isThinned() {
     return this.drawn.length < spray.state.chunk.n;
   },
+  /** The drawn dot under the pointer: of several the one whose centre is nearest. */
+  under() {
+    const { left, top } = this.view.canvas_view.el.getBoundingClientRect();
+    const { x_scale: across, y_scale: up } = this.view.frame;
+    const { x, y } = this.points.data;
+    const distance = (i) => Math.hypot(left + across.compute(x[i]) - this.pointer.clientX, top + up.compute(y[i]) - this.pointer.clientY);
+    let [best, reach] = [undefined, this.dots.glyph.size.value / 2 + 1];
+    for (let i = 0; i < x.length; i += 1) {
+      const apart = distance(i);
+      if (apart < reach) [best, reach] = [i, apart];
+    }
+    return best;
+  },
   hovered() {
-    const [index] = this.points.inspected.indices;
-    if (index === undefined || !this.pointer) spray.card.hide();
+    const index = this.pointer && this.points.inspected.indices.length ? this.under() : undefined;
+    if (index === undefined) spray.card.hide();
     else spray.card.show(this.drawn[index], this.pointer.clientX, this.pointer.clientY);
   },
   update(state, changed) {

@@ -25,8 +25,11 @@ from bokeh.plotting import figure
 from reports.theme import FLAGGED, LIGHT
 
 PILL: dict[str, Any] = {"border_radius": 5, "padding": 4}
-FINGERS = "@media (pointer: coarse) { :host { --button-width: 44px; --button-height: 44px; } }"
-"""Tools that a finger hits."""
+TOOLS = """
+@media (pointer: coarse) { :host { --button-width: 44px; --button-height: 44px; } }
+.bk-divider { background-color: var(--line); }
+"""
+"""Tools that a finger hits, and lines between them in the page's colours, light or dark."""
 FONT = "Helvetica Neue, Segoe UI, Liberation Sans, Arial, sans-serif"
 
 
@@ -54,7 +57,7 @@ def build(backend: Literal["canvas", "svg", "webgl"] = "canvas") -> figure:
     )
     plot.lod_threshold = None
     plot.toolbar.logo = None
-    plot.toolbar.stylesheets = [InlineStyleSheet(css=FINGERS)]
+    plot.toolbar.stylesheets = [InlineStyleSheet(css=TOOLS)]
     plot.toolbar.active_drag = lasso
     plot.toolbar.active_scroll = wheel
     plot.axis.visible = False

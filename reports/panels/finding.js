@@ -5,8 +5,11 @@ spray.panel({
   mount(section) {
     Object.assign(this, { section, map: section.querySelector("#mean-map"), caption: section.querySelector(".mean figcaption") });
     this.story = section.querySelector(".story");
-    const cut = () => this.story.classList.toggle("cut", this.story.scrollHeight - this.story.clientHeight - this.story.scrollTop > 4);
-    this.cut = () => requestAnimationFrame(cut);
+    const cut = () => {
+      const isCut = this.story.scrollHeight - this.story.clientHeight - this.story.scrollTop > 4;
+      return () => this.story.classList.toggle("cut", isCut);
+    };
+    this.cut = () => spray.looking(cut);
     new ResizeObserver(this.cut).observe(this.story);
     this.story.addEventListener("scroll", this.cut, { passive: true });
     for (const part of ["eyebrow", "title", "summary", "notes", "evidence", "more"]) this[part] = section.querySelector(`#case-${part}`);

@@ -19,8 +19,13 @@ spray.panel({
     this.$next.addEventListener("click", () => this.turn(1));
     this.$back.addEventListener("click", () => spray.set({ selection: spray.state.chunk.members[spray.state.subject.key], origin: "subject", sample: null }));
     this.tiles.addEventListener("pointerleave", () => spray.card.hide());
-    const fit = () => this.chunk && this.each !== this.capacity() && this.render(spray.state);
-    new ResizeObserver(() => requestAnimationFrame(fit)).observe(this.tiles);
+    this.tiles.addEventListener("keydown", (event) => spray.moveAmong(this.shown(), event));
+    // How many tiles fit is measured when that may have changed, not with every selection: it lays out the page.
+    const fit = () => {
+      const each = this.capacity();
+      return this.chunk && this.tiles.clientWidth && this.each !== each ? () => this.fit(each) : null;
+    };
+    new ResizeObserver(() => spray.looking(fit)).observe(this.tiles);
   },
   update(state, changed) {
     if (!state.chunk) return;
@@ -75,7 +80,16 @@ spray.panel({
   /** The page that has a sample; null where none has. */
   pageOf(sample) {
     const at = this.order.indexOf(sample);
-    return at < 0 ? null : Math.floor(at / (this.each ?? this.capacity()));
+    return at < 0 ? null : Math.floor(at / (this.each ??= this.capacity()));
+  },
+  /** The tiles of this page. */
+  shown() {
+    return [...this.tiles.querySelectorAll(".tile")];
+  },
+  fit(each) {
+    this.each = each;
+    this.page = this.pageOf(spray.state.sample) ?? this.page;
+    this.render(spray.state);
   },
   turn(step) {
     this.page += step;
@@ -83,7 +97,7 @@ spray.panel({
   },
   render(state) {
     const { chunk, selection, subject, origin } = state;
-    const each = (this.each = this.capacity());
+    const each = (this.each ??= this.capacity());
     const pages = Math.max(1, Math.ceil(this.order.length / each));
     this.page = Math.max(0, Math.min(pages - 1, this.page));
     const shown = Array.from(this.order.slice(this.page * each, (this.page + 1) * each));
@@ -102,7 +116,7 @@ spray.panel({
   },
   make(chunk, position) {
     const id = chunk.ids[position];
-    const words = spray.caption(chunk, position).join("\n");
+    const words = spray.caption(chunk, position);
     const known = chunk.label[position] >= 0;
     const right = chunk.label[position] === chunk.prediction[position];
     const record = spray.verdicts.ofSample(id);
@@ -112,8 +126,10 @@ spray.panel({
       {
         type: "button",
         class: "tile",
+        tabindex: "-1",
         "data-position": position,
-        title: words,
+        title: words.join("\n"),
+        "aria-label": [...words, ...(record ? [spray.verdicts.symbols[record.verdict][1]] : [])].join(", "),
         onclick: () => {
           spray.set({ sample: spray.state.sample === position ? null : position });
           spray.router.tellSample(spray.state);
@@ -134,7 +150,11 @@ spray.panel({
     }
   },
   mark({ sample }) {
-    for (const tile of this.tiles.querySelectorAll(".tile")) tile.setAttribute("aria-pressed", String(Number(tile.dataset.position) === sample));
+    const tiles = this.shown();
+    const isLookedAt = (tile) => Number(tile.dataset.position) === sample;
+    for (const tile of tiles) tile.setAttribute("aria-pressed", String(isLookedAt(tile)));
+    // One stop of the Tab key for all of them: what has the focus, what is looked at, or the first.
+    spray.stopAt(tiles, tiles.find((tile) => tile === document.activeElement) ?? tiles.find(isLookedAt) ?? tiles[0]);
   },
 });
 

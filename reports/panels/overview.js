@@ -19,8 +19,8 @@ spray.panel({
     const numbers = [
       [spray.count(report.facts.samples), "samples audited"],
       [spray.count(report.groups.length), "classes analysed"],
-      [spray.count(report.ranking.length), "findings"],
-      [spray.count(flagged), "flagged as suspicious", flagged > 0],
+      [report.facts.searched ? spray.count(report.ranking.length) : "–", report.facts.searched ? "findings" : "findings: not searched"],
+      [report.facts.searched ? spray.count(flagged) : "–", "flagged as suspicious", flagged > 0],
       [spray.count(report.facts.failed.samples + report.facts.failed.relevance), "failed rows"],
     ];
     spray.fill(section.querySelector("#overview-numbers"), numbers.map(([value, words, alarm]) => spray.element("div", { class: alarm ? "fact alarm" : "fact" }, spray.element("b", {}, value), spray.element("span", {}, words))));
@@ -38,7 +38,7 @@ spray.panel({
     const flagged = ranked.filter(([, subject]) => subject.flagged);
     const others = ranked.filter(([, subject]) => !subject.flagged);
     const shown = this.all ? others : others.slice(0, this.few);
-    const calm = ranked.length ? "None: no finding showed all that was asked of it beforehand. Those below are ranked all the same." : "None: no cluster of any class shares a region.";
+    const calm = !spray.report.facts.searched ? spray.unsearched() : ranked.length ? "None: no finding showed all that was asked of it beforehand. Those below are ranked all the same." : "None: no cluster of any class shares a region.";
     spray.fill(this.flagged, flagged.length ? flagged.map(([group, subject]) => this.case(group, subject)) : spray.element("p", { class: "empty" }, calm));
     spray.fill(this.findings, shown.length ? shown.map(([group, subject]) => this.card(group, subject)) : spray.element("p", { class: "empty" }, "none"));
     this.more.parentElement.hidden = shown.length === others.length;
@@ -110,9 +110,20 @@ spray.ranked = () => {
   return spray.report.ranking.map((key) => places.get(key)).filter(Boolean);
 };
 
+/** That nobody has looked for findings in this analysis, and where they are. */
+spray.unsearched = () => {
+  const { analyses, analysis } = spray.report;
+  const others = analyses.filter((entry) => entry.analysis !== analysis && entry.facts.searched);
+  const flagged = (entry) => entry.groups.reduce((sum, group) => sum + group.flagged, 0);
+  return [
+    "Findings were not searched in this analysis: nothing is known of its suspicions. `spray find` searches them.",
+    others.map((entry) => [" ", spray.element("a", { href: spray.router.address({ page: "overview", analysis: entry.analysis }) }, `${spray.count(flagged(entry))} flagged in ${entry.name}`)]),
+  ];
+};
+
 spray.factLine = () => {
   const { facts } = spray.report;
   const flagged = spray.report.groups.reduce((sum, group) => sum + group.flagged, 0);
-  const found = flagged === 1 ? "1 finding flagged" : `${spray.count(flagged)} findings flagged`;
+  const found = !facts.searched ? "findings not searched" : flagged === 1 ? "1 finding flagged" : `${spray.count(flagged)} findings flagged`;
   return `${found} · ${spray.count(facts.samples)} samples · ${spray.count(facts.classes)} classes`;
 };

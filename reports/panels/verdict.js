@@ -91,9 +91,10 @@ spray.panel({
     if (own.note === this.note.value) this.drafts.delete(this.about);
     else this.give(own.verdict);
   },
-  /** The note of a verdict given now: what was written, what one wrote before, or what an earlier analysis offers. */
-  noted() {
-    return this.drafts.get(this.about) ?? this.own()?.note ?? (this.said().length ? "" : this.note.value);
+  /** The note of a verdict given now: what was written, what one wrote before, or what an earlier analysis offers with
+      this very verdict. */
+  noted(verdict) {
+    return this.drafts.get(this.about) ?? this.own()?.note ?? (this.offered?.verdict === verdict ? this.offered.note : "");
   },
   async give(verdict) {
     if (!this.signer()) {
@@ -106,7 +107,7 @@ spray.panel({
     this.waiting = null;
     const [kind, key, members] = this.target();
     const { ids } = spray.state.chunk;
-    const note = this.noted();
+    const note = this.noted(verdict);
     this.drafts.delete(this.about);
     this.sending = spray.verdicts.served; // what is on its way can be taken back only once it has arrived
     const record = spray.verdicts.give(kind, key, Array.from(members, (i) => ids[i]), { verdict, note, annotator: this.signer() });
@@ -163,6 +164,7 @@ spray.panel({
     const seen = open.filter(([, entry]) => spray.verdicts.current(entry)).length;
     const progress = `${spray.count(seen)} of ${spray.count(open.length)} ${flagged.length ? "flagged " : ""}${open.length === 1 ? "finding" : "findings"} reviewed`;
     const earlier = record || state.sample !== null || !state.subject ? null : spray.verdicts.inherited(state.subject);
+    this.offered = earlier?.record ?? null;
     if (earlier) {
       const { verdict, annotator, note } = earlier.record;
       if (!this.drafts.has(about) && verdict !== "conflict") this.note.value = note;

@@ -12,17 +12,21 @@ spray.evidence = (subject, className) => {
   return [removed && spray.effect(removed), pasted && spray.effect(pasted), key, list];
 };
 
-/** The interventions of a finding: {title, sign, measure, mean, net, interval, controls, images, way}, null where not run. */
+/** The interventions of a finding: {title, sign, measure, mean, net, interval, controls, images, hosts, way}, null where not
+    run. Controls are [name, value, beside]: what was done to other samples is compared in log-odds and may be no part
+    of the net effect, which then is greater than the difference. */
 spray.effects = (subject, className) => {
   const { removal, transplant, flip_rate: flips } = subject.evidence ?? {};
   const turned = Number.isFinite(flips) ? `: ${spray.percent(flips)} become “${className}”` : "";
   const read = (title, sign, entry) => {
     const mean = entry?.mean ?? entry?.effect;
     if (!Number.isFinite(mean)) return null;
-    const controls = Object.entries(entry.controls ?? { control: entry.control }).filter(([, value]) => Number.isFinite(value));
+    // Older stores do not tell which: there it is seen by the difference.
+    const isBeside = (name, value) => (Array.isArray(entry.elsewhere) ? entry.measure !== "logit" && entry.elsewhere.includes(name) : Number.isFinite(entry.net) && entry.net > mean - value + 1e-6);
+    const controls = Object.entries(entry.controls ?? { control: entry.control }).filter(([, value]) => Number.isFinite(value)).map(([name, value]) => [name, value, isBeside(name, value)]);
     const interval = entry.net_interval ?? entry.interval;
     const known = Array.isArray(interval) && interval.every(Number.isFinite);
-    return { title, sign, measure: spray.measures[entry.measure] ?? spray.measures.probability, mean, net: entry.net ?? null, interval: known ? interval : null, controls, images: entry.images ?? entry.n, way: entry.way };
+    return { title, sign, measure: spray.measures[entry.measure] ?? spray.measures.probability, mean, net: entry.net ?? null, interval: known ? interval : null, controls, images: entry.images ?? entry.n, hosts: sign > 0 ? (subject.evidence.pasted_on ?? null) : null, way: entry.way };
   };
   return [read("region removed", -1, removal), read(`pasted elsewhere${turned}`, 1, transplant)];
 };
@@ -40,13 +44,17 @@ spray.axisNumber = (value, digits) => `${value < -1e-9 ? "−" : ""}${Math.abs(v
 /** A change of the class's probability: removing, sign −1, takes away what it had effect on. */
 spray.signed = (value, sign) => `${Math.abs(value) < 0.005 ? "±" : sign * value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 
+/** On how many images an intervention was done. */
+spray.effectSize = ({ images, hosts }) => (Number.isFinite(hosts) ? `of ${spray.count(images ?? 0)} on ${spray.count(hosts)} images` : `${spray.count(images ?? 0)} images`);
+
 /** An intervention in words, figures and all. */
-spray.effectWords = ({ title, sign, measure, mean, net, interval, controls, images, way }) => {
+spray.effectWords = (entry) => {
+  const { title, sign, measure, mean, net, interval, controls, way } = entry;
   const signed = (value) => spray.signed(value, sign);
-  const told = controls.map(([name, value]) => `${name} ${signed(value)}`).join(", ");
+  const told = controls.map(([name, value, beside]) => `${name} ${signed(value)}${beside ? " (other samples, compared in log-odds only)" : ""}`).join(", ");
   // Net effects keep the sign they have in the finding's summary and on the plot: above 0 speaks for the finding.
-  const range = interval ? `; effect net of the strongest control ${spray.signed(net ?? mean, 1)}, 95 % between ${interval.map((end) => spray.signed(end, 1)).join(" and ")}` : "";
-  return `${title}${way ? ` (${way})` : ""}: class ${measure.name} ${signed(mean)}; controls: ${told || "none"}${range}; ${spray.count(images ?? 0)} images`;
+  const range = interval ? `; effect net of the strongest control${controls.some(([, , beside]) => beside) ? " on the same samples" : ""} ${spray.signed(net ?? mean, 1)}, 95 % between ${interval.map((end) => spray.signed(end, 1)).join(" and ")}` : "";
+  return `${title}${way ? ` (${way})` : ""}: class ${measure.name} ${signed(mean)}; controls: ${told || "none"}${range}; ${spray.effectSize(entry)}`;
 };
 
 /** An intervention as a bar from 0 to 1, its controls as ticks; figures in the tooltip. */
@@ -76,14 +84,15 @@ spray.effectPlots = (subject, className) => {
 /** Dots for means, a whisker for the net effect's 95 %. */
 spray.effectPlot = (entries, measure) => {
   const narrow = innerWidth <= 760; // a phone's column: text keeps its size, the axis is shorter
-  const headings = ({ title, way, images }) => {
-    const how = [way, `${spray.count(images ?? 0)} images`].filter(Boolean).join(" · ");
+  const headings = (entry) => {
+    const { title, way } = entry;
+    const how = [way, spray.effectSize(entry)].filter(Boolean).join(" · ");
     return narrow ? [{ heading: title }, { heading: how, faint: true }] : [{ heading: `${title} · ${how}` }];
   };
   const rows = entries.flatMap((entry) => [
     ...headings(entry),
     { name: "this region", value: entry.mean, kind: "own" },
-    ...entry.controls.map(([name, value]) => ({ name: name === "control" ? name : `control: ${name}`, value, kind: "control" })),
+    ...entry.controls.map(([name, value, beside]) => ({ name: name === "control" ? name : `${beside ? "* other" : "control"}: ${name}`, value, kind: beside ? "control beside" : "control" })),
     ...(entry.interval ? [{ name: "net of the strongest", value: entry.net ?? entry.mean, interval: entry.interval, kind: "net" }] : []),
   ]);
   const values = rows.filter((row) => row.kind).flatMap((row) => [row.value, ...(row.interval ?? [])]);
@@ -95,6 +104,7 @@ spray.effectPlot = (entries, measure) => {
   const ticks = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9; k += 1) ticks.push(k * step);
   const bottom = rows.length * each + 4;
+  const beside = entries.some((entry) => entry.controls.some(([, , apart]) => apart));
   const text = (content, at, y, anchor, kind = "") => spray.element("svg:text", { x: at, y, "text-anchor": anchor, class: kind }, content);
   const line = (x0, y0, x1, y1, kind) => spray.element("svg:line", { x1: x0, y1: y0, x2: x1, y2: y1, class: kind });
   const mark = (row, at) => {
@@ -103,7 +113,7 @@ spray.effectPlot = (entries, measure) => {
     return [
       text(row.name, left - 10, y + 4, "end"),
       row.interval ? line(x(row.interval[0]), y, x(row.interval[1]), y, "whisker") : line(x(0), y, x(row.value), y, `stem ${row.kind}`),
-      spray.element("svg:circle", { cx: x(row.value), cy: y, r: row.kind === "control" ? 3.5 : 4.5, class: row.kind }),
+      spray.element("svg:circle", { cx: x(row.value), cy: y, r: row.kind.startsWith("control") ? 3.5 : 4.5, class: row.kind }),
       text(spray.signed(row.value, 1), end, y + 4, "end", "number"),
     ];
   };
@@ -112,10 +122,11 @@ spray.effectPlot = (entries, measure) => {
     { class: "effects" },
     spray.element(
       "svg:svg",
-      { viewBox: `0 0 ${end + 4} ${bottom + 48}`, role: "img", "aria-label": entries.map(spray.effectWords).join(". ") },
+      { viewBox: `0 0 ${end + 4} ${bottom + (beside ? 62 : 48)}`, role: "img", "aria-label": entries.map(spray.effectWords).join(". ") },
       ticks.map((tick) => [line(x(tick), 4, x(tick), bottom, Math.abs(tick) < 1e-9 ? "zero" : "grid"), text(spray.axisNumber(tick, step < 0.1 ? 2 : step < 1 ? 1 : 0), x(tick), bottom + 14, "middle")]),
       text(`${measure.name} lost when removed, gained when pasted`, narrow ? end / 2 : (left + right) / 2, bottom + 30, "middle"),
       text("right of 0 speaks for the finding", narrow ? end / 2 : (left + right) / 2, bottom + 44, "middle"),
+      beside ? text("* on other samples: not in the net, compared in log-odds", narrow ? end / 2 : (left + right) / 2, bottom + 58, "middle") : "",
       rows.map(mark),
     ),
   );

@@ -37,7 +37,9 @@ spray.panel({
         if (link.dataset.page === (state.page === "cluster" ? "class" : state.page)) link.setAttribute("aria-current", "page");
         else link.removeAttribute("aria-current");
       }
-      document.getElementById("display").classList.toggle("idle", state.page === "about");
+      const display = document.getElementById("display").classList;
+      display.toggle("idle", state.page === "about");
+      display.toggle("maps-only", ["overview", "summary"].includes(state.page)); // mean maps have a colour map and no more
     }
     if (["page", "group", "subject", "other", "analysis"].some((name) => changed.has(name))) document.title = spray.pageTitle(state);
     if (changed.has("analysis")) {
@@ -93,8 +95,9 @@ spray.card = (() => {
 
   function show(position, x, y, chunk = spray.state.chunk, subject = spray.state.subject) {
     card.hidden = false;
+    const region = subject && chunk.members[subject.key]?.includes(position) ? subject.region : null; // others do not share it
     for (const canvas of card.querySelectorAll("canvas")) {
-      spray.tiles.paint(canvas, chunk, position, { view: canvas.dataset.view, size, region: canvas.dataset.view === "image" ? null : subject?.region });
+      spray.tiles.paint(canvas, chunk, position, { view: canvas.dataset.view, size, region: canvas.dataset.view === "image" ? null : region });
     }
     spray.fill(text, spray.caption(chunk, position).map((line) => spray.element("div", {}, line)));
     const box = card.getBoundingClientRect();
@@ -126,8 +129,9 @@ spray.start = async () => {
   spray.mount();
   spray.theme.tell();
   if (spray.verdicts.served) {
-    await spray.verdicts.refresh().catch((error) => spray.trouble(`The verdicts of the store cannot be read: ${error.message}`));
-    setInterval(() => document.hidden || spray.verdicts.refresh().catch(() => null), 5000);
+    const tell = (problem) => problem && spray.trouble(problem);
+    await spray.verdicts.refresh().then(tell).catch((error) => spray.trouble(`The verdicts of the store cannot be read: ${error.message}`));
+    setInterval(() => document.hidden || spray.verdicts.refresh().then(tell).catch(() => null), 5000);
   }
   await spray.router.follow();
   requestAnimationFrame(() => requestAnimationFrame(() => {

@@ -50,16 +50,19 @@ spray.router = (() => {
   /** What an address names that is not in this report, in words; null where all is there. */
   function missing(asked, group, chunk) {
     const { report } = spray;
-    const wanted = (name, known) => (asked.has(name) && !known(asked.get(name)) ? `no ${name} “${asked.get(name).slice(0, 80)}”` : null);
+    const wanted = (name, known, called = name) => (asked.has(name) && !known(asked.get(name)) ? `no ${called} “${asked.get(name).slice(0, 80)}”` : null);
     const subject = (key) => group.subjects.some((entry) => entry.key === key);
+    const inside = [
+      chunk && wanted("sample", (row) => row !== "" && chunk.rows.includes(Number(row))),
+      group && wanted("subject", subject),
+    ].filter(Boolean);
     const lacking = [
       wanted("analysis", (id) => report.analyses.some((entry) => entry.analysis === id)),
       wanted("class", (index) => index === "" || report.groups.some((entry) => String(entry.index) === index)),
-      chunk && wanted("sample", (row) => row !== "" && chunk.rows.includes(Number(row))),
-      group && wanted("subject", subject),
-      wanted("with", (key) => key === "" || spray.groupOf(key)),
+      wanted("with", (key) => key === "" || spray.groupOf(key), "comparison"),
+      ...(inside.length ? [`${inside.join(", ")} in “${group.name}”`] : []),
     ].filter(Boolean);
-    return lacking.length ? `This report has ${lacking.join(", ")}${chunk ? ` in “${group.name}”` : ""}. Something else is shown.` : null;
+    return lacking.length ? `This report has ${lacking.join(", ")}. Something else is shown.` : null;
   }
 
   /** Show what the address says; what it does not say is the most suspicious. */

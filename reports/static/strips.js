@@ -25,17 +25,27 @@ spray.strip = (group, chunk, positions, { label, subject = null, ...attributes }
       spray.element("canvas", { "aria-hidden": "true" }),
     );
   const buttons = Array.from(positions, glimpse);
-  const onkeydown = (event) => {
-    const from = buttons.indexOf(document.activeElement);
-    const to = { ArrowRight: from + 1, ArrowLeft: from - 1, Home: 0, End: buttons.length - 1 }[event.key];
-    if (from < 0 || to === undefined) return;
-    event.preventDefault();
-    const next = buttons[Math.max(0, Math.min(buttons.length - 1, to))];
-    buttons[from].tabIndex = -1;
-    next.tabIndex = 0;
-    next.focus();
-  };
+  const onkeydown = (event) => spray.moveAmong(buttons, event);
   return spray.element("div", { class: "strip", role: "group", "aria-label": label, onkeydown, ...attributes }, buttons);
+};
+
+/** Let arrow keys, Home and End move among pictures of which one is a stop of the Tab key; up and down where they
+    stand in several rows. */
+spray.moveAmong = (buttons, event) => {
+  const from = buttons.indexOf(document.activeElement);
+  if (from < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
+  const rows = buttons.findIndex((button) => button.offsetTop > buttons[0].offsetTop);
+  const below = rows < 0 ? {} : { ArrowDown: from + rows, ArrowUp: from - rows };
+  const to = { ArrowRight: from + 1, ArrowLeft: from - 1, Home: 0, End: buttons.length - 1, ...below }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  spray.stopAt(buttons, buttons[Math.max(0, Math.min(buttons.length - 1, to))]).focus();
+};
+
+/** Make one of several buttons their stop of the Tab key. */
+spray.stopAt = (buttons, stop) => {
+  for (const button of buttons) button.tabIndex = button === stop ? 0 : -1;
+  return stop;
 };
 
 spray.paintStrip = (strip, chunk, { size, region = null }) => {
@@ -44,25 +54,36 @@ spray.paintStrip = (strip, chunk, { size, region = null }) => {
   }
 };
 
+/** Look at the page once in the next frame, after all that others change before it: every ``look`` reads the layout and
+    gives what is then to be changed, or nothing. All read first, so that the page is laid out once for all of them. */
+spray.looking = (() => {
+  const looks = new Set();
+  function run() {
+    const waiting = [...looks];
+    looks.clear();
+    for (const change of waiting.map((look) => look())) change?.();
+  }
+  return (look) => {
+    if (!looks.size) requestAnimationFrame(run);
+    looks.add(look);
+  };
+})();
+
 /** Say below a list that scrolls how many of its entries lie beneath the edge; a click brings them up. */
 spray.moreBelow = (scroller, entries) => {
   const sign = spray.element("button", { type: "button", class: "more-below", tabindex: "-1", hidden: true, onclick: () => scroller.scrollBy({ top: Math.max(40, scroller.clientHeight - 60) }) });
   scroller.after(sign);
-  let asked = false;
   function look() {
-    asked = false;
     const own = sign.hidden ? 0 : sign.offsetHeight; // what fits without the sign needs none
     const edge = scroller.getBoundingClientRect().bottom;
     const cut = scroller.scrollHeight - scroller.clientHeight - own > 4 && scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop > 4;
     const hidden = cut ? Array.from(entries()).filter((entry) => entry.getBoundingClientRect().bottom > edge + 4).length : 0;
-    sign.hidden = hidden === 0;
-    sign.textContent = `↓ ${spray.count(hidden)} more`;
+    return () => {
+      sign.hidden = hidden === 0;
+      sign.textContent = `↓ ${spray.count(hidden)} more`;
+    };
   }
-  /** Once per frame, when the page is laid out anyway. */
-  function soon() {
-    if (!asked) requestAnimationFrame(look);
-    asked = true;
-  }
+  const soon = () => spray.looking(look);
   scroller.addEventListener("scroll", soon, { passive: true });
   new ResizeObserver(soon).observe(scroller);
   return soon;

@@ -181,11 +181,14 @@ spray.verdicts = (() => {
     change((list) => without(list, records));
   }
 
-  /** What the server has; the page asks now and then, since others judge too, and sends what could not be saved before. */
+  /** What the server has; the page asks now and then, since others judge too, and sends what could not be saved before;
+      resolves to why that could not be saved now, or to null. */
   async function refresh() {
     const turn = (asked += 1);
     await accept(await fetch("verdicts"), turn);
-    for (const record of unsent()) if (!refused.has(named(record))) await send(record);
+    let problem = null;
+    for (const record of unsent()) if (!refused.has(named(record))) problem = (await send(record)) ?? problem;
+    return problem;
   }
 
   const named = (record) => JSON.stringify(fields.map((name) => record[name]));
