@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from spray.engine import UnsupportedOperation, explain
 from spray.engine.composites import COMPOSITES, Composite
 from spray.engine.operations import HANDLERS, activations, homogeneous
-from spray.engine.rules import Zero
+from spray.engine.rules import Zero, ZPlus
 
 ZERO = Composite("zero", Zero(), Zero())
 X = torch.randn(2, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -368,6 +368,213 @@ def test_constants_take_their_own_share(function, taken):
     checks = relevance(function, X, 0).checks
     torch.testing.assert_close(checks["tokens"], torch.full((2,), taken, dtype=torch.float64))
     torch.testing.assert_close(checks["sum"] + checks["tokens"], checks["start"])
+
+
+HALF = torch.tensor(0.5, dtype=torch.float64)
+EXTREMA = {
+    "maximum": (lambda x: torch.maximum(x, HALF), lambda x: x > HALF),
+    "max, constant first": (lambda x: torch.max(HALF, x), lambda x: x > HALF),
+    "minimum": (lambda x: x.minimum(HALF), lambda x: x < HALF),
+    "min, by keyword": (lambda x: torch.min(input=x, other=HALF), lambda x: x < HALF),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMA)
+def test_a_constant_takes_the_relevance_it_was_chosen_for(name):
+    function, chosen = EXTREMA[name]
+    for target in (0, 1, 2, 21):
+        explanation = relevance(function, X, target)
+        x = X.flatten(1)[:, target]
+        taken = torch.where(chosen(x), 0, HALF)
+        torch.testing.assert_close(explanation.checks["tokens"], taken)
+        torch.testing.assert_close(explanation.checks["sum"], torch.where(chosen(x), x, 0))
+
+
+def test_an_extremum_tied_with_a_constant_is_shared_and_a_gate_is_refused():
+    explanation = relevance(lambda x: torch.maximum(x, X.clone()), X, 0)
+    torch.testing.assert_close(explanation.checks["unaccounted"], torch.zeros(2, dtype=torch.float64))
+    tied = relevance(lambda x: torch.maximum(x, 2 * HALF), torch.ones_like(X), 0).checks
+    assert tied["tokens"].tolist() == tied["sum"].tolist() == [0.5, 0.5]
+    with pytest.raises(UnsupportedOperation, match="sigmoid"):
+        relevance(lambda x: torch.maximum(x, torch.sigmoid(x)), X)
+    signs = Composite("plus", ZPlus(), ZPlus())
+    weight = -torch.ones(3, 4, dtype=torch.float64)
+    lowered = relevance(lambda x: F.linear(torch.minimum(x.relu(), -HALF), weight), X, 0, signs).checks
+    torch.testing.assert_close(lowered["tokens"], lowered["start"], rtol=1e-6, atol=0)
+
+
+WRITTEN = {
+    "where, as a method": (lambda x: x.where(MASK, HALF), lambda x: torch.where(MASK, x, HALF)),
+    "where, by keyword": (
+        lambda x: torch.where(MASK, other=HALF, input=x),
+        lambda x: torch.where(MASK, x, HALF),
+    ),
+    "add, by keyword": (lambda x: torch.add(input=x, other=x * 2), lambda x: x * 3),
+    "mul, by keyword": (lambda x: torch.mul(input=x, other=HALF), lambda x: x * 0.5),
+    "hstack": (lambda x: torch.hstack([ONES, x]), lambda x: torch.cat([ONES, x], 1)),
+    "cat, by keyword": (lambda x: torch.cat(tensors=[ONES, x], dim=1), lambda x: torch.cat([ONES, x], 1)),
+}
+MASK = torch.eye(4, dtype=torch.bool)
+ONES = torch.ones(2, 1, 4, 4, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_an_operation_is_the_same_however_it_is_written(name):
+    for target in (0, 1, 20):
+        got, expected = (relevance(function, X, target) for function in WRITTEN[name])
+        torch.testing.assert_close(got.relevance, expected.relevance)
+        torch.testing.assert_close(got.checks, expected.checks)
+        torch.testing.assert_close(got.checks["unaccounted"], torch.zeros(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "taken", [lambda x: torch.add(x, x * 3, alpha=-1), lambda x: torch.sub(x, x * 3, alpha=1)]
+)
+def test_a_difference_written_as_a_sum_is_not_taken_for_nonnegative(taken):
+    weight = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plus = Composite("plus", ZPlus(), ZPlus())
+    got = relevance(lambda x: F.linear(taken(x.relu()), weight), X, 1, plus)
+    expected = relevance(lambda x: F.linear(x.relu() * -2, weight), X, 1, plus)
+    torch.testing.assert_close(got.relevance, expected.relevance)
+    torch.testing.assert_close(got.checks["unaccounted"], torch.zeros(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("aside", [F.relu, torch.tanh, nn.BatchNorm1d(3).double().eval()])
+@pytest.mark.parametrize("composite", ["lrp_epsilon", "epsilon_plus_no_bias"])
+def test_what_is_made_of_the_logits_aside_changes_nothing(aside, composite):
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
+
+    class Aside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers, self.kept = layers, None
+
+        def forward(self, x):
+            logits = self.layers(x)
+            self.kept = aside(logits)
+            return logits
+
+    for target in range(3):
+        got, expected = (explain(model.eval(), X, target, composite) for model in (Aside(), layers))
+        torch.testing.assert_close(got.relevance, expected.relevance)
+        torch.testing.assert_close(got.checks, expected.checks)
+
+
+def test_what_would_hide_a_share_is_refused():
+    with pytest.raises(UnsupportedOperation, match="rounding"):
+        relevance(lambda x: torch.div(x, 0.1, rounding_mode="floor"))
+    with pytest.raises(UnsupportedOperation, match=r"torch\.where"):
+        relevance(lambda x: ONES.masked_fill(MASK, x.sum()) + x)
+
+
+# -- in place, of values of the model on constants ----------------------------------------------------------------
+
+
+def added(x):
+    total = torch.zeros_like(x)
+    total.add_(x * 2)
+    total.add_(x.relu())
+    return total
+
+
+def scaled(x):
+    factor = torch.full_like(x, 3.0)
+    factor.mul_(x)
+    return factor - 1
+
+
+def shifted(x):
+    constant = torch.ones_like(x)
+    constant += x
+    return constant
+
+
+IN_PLACE = {
+    "added": (added, lambda x: x * 2 + x.relu()),
+    "scaled": (scaled, lambda x: 3 * x - 1),
+    "shifted": (shifted, lambda x: x + 1),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_values_added_to_a_constant_in_place_are_followed(name):
+    for target in (0, 21):
+        got, expected = (relevance(function, X, target) for function in IN_PLACE[name])
+        torch.testing.assert_close(got.logits, IN_PLACE[name][0](X).flatten(1))
+        torch.testing.assert_close(got.relevance, expected.relevance)
+        torch.testing.assert_close(got.checks, expected.checks)
+
+
+def part_of_a_constant(x):
+    whole = torch.zeros_like(x)
+    whole[:, :2].add_(x[:, :2])
+    return whole + x
+
+
+def view_made_before(x):
+    whole = torch.zeros_like(x)
+    view = whole[:, :2]
+    whole.add_(x)
+    return torch.cat([view, x], 1)
+
+
+def shared_memory(x):
+    whole = torch.zeros_like(x)
+    same = whole.detach()
+    whole += x
+    return whole + same
+
+
+def item(x):
+    whole = torch.zeros_like(x)
+    whole[:, 0] = x[:, 0]
+    return whole
+
+
+def cast(x):
+    return torch.zeros(2, 4, 4, 4).add_(x)
+
+
+def gate_in_a_constant(x):
+    whole = torch.zeros_like(x)
+    whole[:, :2] = torch.sigmoid(x)[:, :2]
+    return whole + x
+
+
+REFUSED = {
+    part_of_a_constant: "shares memory",
+    view_made_before: "shares memory",
+    shared_memory: "shares memory",
+    item: "__setitem__",
+    cast: "casts",
+    gate_in_a_constant: "sigmoid",
+    lambda x: torch.add(x, x, out=torch.empty_like(x)): "out=",
+}
+
+
+@pytest.mark.parametrize("function", REFUSED)
+def test_memory_of_constants_that_values_were_written_into_is_refused(function):
+    with pytest.raises(UnsupportedOperation, match=REFUSED[function]):
+        relevance(function)
+
+
+def test_a_buffer_written_in_place_is_left_alone():
+    model = nn.Sequential(nn.Flatten(), Accumulated()).double().eval()
+    for _ in range(2):
+        explanation = explain(model, X, 0, ZERO)
+        torch.testing.assert_close(explanation.logits, X.flatten(1)[:, :3])
+    assert not model[1].total.any()
+    assert not model[1].total.__dict__
+
+
+class Accumulated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("total", torch.zeros(2, 3))
+
+    def forward(self, x):
+        self.total.add_(x[:, :3])
+        return self.total * 1
 
 
 def test_a_product_with_a_constant_matrix_is_a_linear_layer():

@@ -150,6 +150,23 @@ def test_any_function_comes_through_the_same_door():
         explain(model, x, 2, Function("occlusion", occlusion), layers=["3"])
 
 
+def test_a_function_or_model_that_writes_into_its_inputs_harms_nobody():
+    class Shifted(nn.Module):
+        def forward(self, x):
+            return x.sub_(1).sum((2, 3))
+
+    def given_then_zeroed(model, inputs, targets):
+        seen = inputs.clone()
+        inputs.zero_()
+        return seen
+
+    x = images()
+    before = x.clone()
+    for _ in range(2):
+        assert torch.equal(attribute(Shifted().eval(), x, 1, given_then_zeroed), before)
+    assert torch.equal(x, before)
+
+
 CAPTUM = {
     "IntegratedGradients": {"n_steps": 64},
     "Occlusion": {"sliding_window_shapes": (2, 4, 4), "strides": (2, 4, 4)},

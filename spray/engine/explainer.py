@@ -234,9 +234,9 @@ class Explainer:
                 f"{method.name} gives relevance to inputs only. Leave layers out, or use a composite."
             )
         with torch.no_grad():
-            logits = preflight.check_logits(self.model(inputs), len(inputs))
+            logits = preflight.check_logits(self.model(inputs.clone()), len(inputs))
         chosen = preflight.check_targets(targets, logits)
-        relevance = method.relevance(self.model, inputs, chosen)
+        relevance = method.relevance(self.model, inputs.clone(), chosen)
         preflight.check_relevance(relevance, inputs, method.name)
         return Explanation(
             relevance.detach(),

@@ -56,6 +56,13 @@ def out_of_place(
     return name, func, kwargs, False
 
 
+def overwrites(name: str) -> bool:
+    """Whether the operation of that name writes into its first argument."""
+    if name.endswith("__"):
+        return name == "__setitem__" or (name.startswith("__i") and hasattr(Tensor, "__" + name[3:]))
+    return name.endswith("_")
+
+
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
     """Apply a function to every tensor in nested tuples, lists and dictionaries."""
     if isinstance(value, Tensor):

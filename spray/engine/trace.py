@@ -3,7 +3,8 @@
 A ``Trace`` is a torch function mode: every torch function the model calls on a tensor that depends on the
 input comes by, written as a module, a function, a method or an operator, and is handed to the handler of
 its name. An operation without a handler is refused by name. Tensors that do not depend on the input are
-constants. In-place operations return fresh tensors; later uses of the old one are led to the new one.
+constants. In-place operations return fresh tensors; later uses of the old one, a constant too, are led to the new
+one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from torch.overrides import TorchFunctionMode
 
 from spray.engine.calls import Early, LayerCall, either
 from spray.engine.errors import UnsupportedOperation
-from spray.engine.functions import CONSTANTS, METADATA, map_tensors, operation_name, out_of_place, tensors_in
+from spray.engine.functions import (
+    CONSTANTS,
+    METADATA,
+    map_tensors,
+    operation_name,
+    out_of_place,
+    overwrites,
+    tensors_in,
+)
 from spray.engine.ledger import Ledger
 from spray.engine.weights import DerivedWeights
 
@@ -95,6 +104,8 @@ class Trace(TorchFunctionMode):
         self.path: list[tuple[str, torch.nn.Module]] = []
         self.weighted: list[tuple[str, torch.nn.Module | None]] = []
         """Name and module of each weighted layer that has run."""
+        self.overwritten: list[tuple[Tensor, Tensor]] = []
+        """Constants that an in-place operation gave values of the model, and the tensors that hold these."""
         self.embedded: list[tuple[Tensor, Tensor]] = []
         """Tokens of the input, and the vectors an embedding has looked up for them."""
 
@@ -131,6 +142,7 @@ class Trace(TorchFunctionMode):
             UnsupportedOperation: it shares memory with a tensor that was overwritten in place since, or it was made
                 by an operation the trace could not see.
         """
+        tensor = self._filled(tensor)
         origin = self.origin(tensor)
         while origin is not None and origin.replaced is not None:
             tensor = origin.replaced
@@ -138,11 +150,7 @@ class Trace(TorchFunctionMode):
         if origin is not None:
             root = self.origin(_root(tensor))
             if root is not None and root.overwritten:
-                raise UnsupportedOperation(
-                    f"a tensor{self.place} shares memory with one that an in-place operation has overwritten "
-                    "since. Relevance cannot follow views of overwritten tensors: write the in-place operation "
-                    "out of place (inplace=False, x = x + y instead of x += y)."
-                )
+                raise self._shares_memory()
         elif tensor.requires_grad and not tensor.is_leaf:
             made_by = type(tensor.grad_fn).__name__
             raise UnsupportedOperation(
@@ -152,9 +160,28 @@ class Trace(TorchFunctionMode):
             )
         return tensor
 
+    def _filled(self, tensor: Tensor) -> Tensor:
+        """The tensor, or what an in-place operation has made of it where it is a constant."""
+        for constant, out in self.overwritten:
+            if tensor is constant:
+                return out
+        if self.overwritten and self.origin(tensor) is None and tensor.numel() > 0:
+            memory = tensor.untyped_storage().data_ptr()
+            if any(memory == constant.untyped_storage().data_ptr() for constant, _ in self.overwritten):
+                raise self._shares_memory()
+        return tensor
+
+    def _shares_memory(self) -> UnsupportedOperation:
+        return UnsupportedOperation(
+            f"a tensor{self.place} shares memory with one that an in-place operation has overwritten since. "
+            "Relevance cannot follow views of overwritten tensors: write the in-place operation out of place "
+            "(inplace=False, x = x + y instead of x += y)."
+        )
+
     def finish(self, output: Tensor) -> Tensor:
         """The model's output as it stands after the last in-place operation; c is what it hands back."""
         output = self.current(output)
+        self.consume([output])
         origin = self.origin(output)
         if origin is not None and origin.early is not None:
             origin.early.demand("quotient")
@@ -210,18 +237,19 @@ class Trace(TorchFunctionMode):
         if not tensors:
             return func(*args, **named)
         if not tracked or name in CONSTANTS:
-            return self._constant(func, args, named, tensors, tokens)
+            return self._constant(name, func, args, named, tensors, tokens)
         return self._follow(name, func, args, named, tracked)
 
     def _constant(
-        self, func: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor], tokens: bool
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor], tokens: bool
     ) -> Any:
         """An operation on constants; what is made of a gate stays a gate, integers made of tokens stay tokens."""
         gates = [origin.gate for origin in map(self.origin, tensors) if origin is not None and origin.gate]
         args, kwargs = map_tensors(_freeze, (args, kwargs))
         with torch.no_grad():
             out = func(*args, **kwargs)
-        for tensor in tensors_in(out):
+        written = [args[0], _root(args[0])] if gates and overwrites(name) else []
+        for tensor in tensors_in((out, written)):
             if gates and tensor.is_floating_point():
                 _mark(tensor, Origin(self.token, gate=gates[0]))
             elif tokens and not tensor.is_floating_point():
@@ -232,6 +260,9 @@ class Trace(TorchFunctionMode):
         self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], tracked: list[Tensor]
     ) -> Any:
         name, func, kwargs, in_place = out_of_place(name, func, kwargs)
+        first = next((key for key in ("input", "tensors") if key in kwargs), None)
+        if not args and first is not None:
+            args = (kwargs.pop(first),)
         call = Call(self, name, func, args, kwargs, tracked, in_place=in_place)
         handler = self.handlers.get(name)
         if handler is None:
@@ -254,7 +285,13 @@ class Trace(TorchFunctionMode):
         if in_place:
             origin = self.origin(args[0])
             root = self.origin(_root(args[0]))
-            if origin is not None and root is not None and out is not args[0]:
+            if out.dtype != args[0].dtype:
+                raise call.refuse(
+                    f"in place it casts {out.dtype} to {args[0].dtype}. Cast before the operation."
+                )
+            if origin is None or root is None:
+                self.overwritten.append((args[0], out))
+            elif out is not args[0]:
                 origin.replaced = out
                 root.overwritten = True
         return out

@@ -38,8 +38,9 @@ def concatenate(call: Call) -> Tensor:
     constants = [not call.trace.depends(piece) for piece in pieces]
     call.keeps_sign = not any(constants)
     if any(constants):
-        _refuse_gates(call, pieces)
+        refuse_gates(call, pieces)
         dim = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0)
+        dim = 1 if call.name == "hstack" and out.ndim > 1 else dim
         sizes = [1 if call.name == "stack" else piece.shape[dim] for piece in pieces]
         held = torch.cat(
             [
@@ -48,26 +49,37 @@ def concatenate(call: Call) -> Tensor:
             ],
             dim,
         )
-        _book(call, out, held)
+        book(call, out, held)
     return out
 
 
 def where(call: Call) -> Tensor:
     """A choice by a constant mask between values."""
-    condition, a, b = (*call.args, *call.kwargs.values())[:3]
+
+    def function(condition: Tensor, input: Any, other: Any) -> tuple[Tensor, Any, Any]:
+        return condition.bool(), input, other
+
+    def method(input: Any, condition: Tensor, other: Any) -> tuple[Tensor, Any, Any]:
+        return condition.bool(), input, other
+
+    bind = method if call.function is Tensor.where else function
+    condition, a, b = bind(*call.args, **call.kwargs)
     out: Tensor = call.native()
     if not (call.trace.depends(a) and call.trace.depends(b)):
-        _refuse_gates(call, (a, b))
+        refuse_gates(call, (a, b))
         chosen = condition if call.trace.depends(b) else ~condition
-        _book(call, out, torch.where(chosen, out.detach(), 0))
+        book(call, out, torch.where(chosen, out.detach(), 0))
     return out
 
 
 def masked_fill(call: Call) -> Tensor:
     """Values replaced by a constant where a mask is set."""
+    x, mask, value = (*call.args, *(call.kwargs[key] for key in ("mask", "value") if key in call.kwargs))
+    if not call.trace.depends(x) or call.trace.depends(value):
+        raise call.refuse("it fills in values of the model. Use torch.where, which tells both apart.")
+    refuse_gates(call, [value])
     out: Tensor = call.native()
-    mask = call.args[1]
-    _book(call, out, torch.where(mask, out.detach(), 0))
+    book(call, out, torch.where(mask, out.detach(), 0))
     return out
 
 
@@ -77,12 +89,12 @@ def _sum(call: Call, sign: int) -> Tensor:
     first, second = call.args[0], call.args[1] if len(call.args) > 1 else call.kwargs["other"]
     held = [value for value in (first, second) if not call.trace.depends(value)]
     if held:
-        _refuse_gates(call, held)
+        refuse_gates(call, held)
         value = held[0].detach() if isinstance(held[0], Tensor) else held[0]
         factor = sign * call.kwargs.get("alpha", 1) if held[0] is second else 1
-        _book(call, out, value * factor)
+        book(call, out, value * factor)
     else:
-        call.carries, call.keeps_sign = "no", sign == 1
+        call.carries, call.keeps_sign = "no", sign * call.kwargs.get("alpha", 1) > 0
     return out
 
 
@@ -90,22 +102,23 @@ def _subtract_from_number(number: float, x: Tensor) -> Tensor:
     return number - x
 
 
-def _book(call: Call, out: Tensor, held: Tensor | float) -> None:
+def book(call: Call, out: Tensor, held: Tensor | float) -> None:
     """Book Σ c·held of each sample once c arrives at the output; R passes sums with constants unchanged."""
     if isinstance(held, int | float) and held == 0:
         return
     ledger = call.trace.ledger
 
-    def book(c: Tensor | None) -> None:
+    def enter(c: Tensor | None) -> None:
         if c is None:  # R itself is carried here, and passes unchanged
             return
         share = torch.where(c == 0, 0, c * held)
         ledger.book("tokens", ledger.rows(share))
 
-    out.register_hook(book)
+    out.register_hook(enter)
 
 
-def _refuse_gates(call: Call, values: Any) -> None:
+def refuse_gates(call: Call, values: Any) -> None:
+    """Refuse values held constant as gates where only true constants have a share."""
     for value in values:
         origin = call.trace.origin(value)
         if origin is not None and origin.gate is not None:

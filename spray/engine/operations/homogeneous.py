@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spray.engine.functions import names
+from spray.engine.operations import constants
 from spray.engine.trace import Call, Handler, Origin
 
 SHAPES = names(
@@ -30,7 +31,7 @@ ELEMENTWISE = names("leaky_relu prelu neg positive abs hardshrink")
 
 LINEAR = names(
     "sum mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "cumsum max min amax amin maximum minimum fold"
+    "cumsum amax amin fold"
 )
 """Sums, averages and extrema over several values, which only c can pass."""
 
@@ -61,6 +62,20 @@ def linear(call: Call) -> Any:
     """Sums and averages."""
     call.keeps_sign = True
     return call.native()
+
+
+def extremum(call: Call) -> Any:
+    """Maxima and minima over a dimension, or of two tensors, a constant among these taking what it was chosen for."""
+    others = [*call.args[1:], *(call.kwargs[key] for key in ("other",) if key in call.kwargs)]
+    held = [k for k in (call.args[0], *others) if isinstance(k, Tensor) and not call.trace.depends(k)]
+    if not held:
+        return linear(call)
+    constants.refuse_gates(call, held)
+    out: Tensor = call.native()
+    (x,), (k,) = call.tracked, held
+    chosen = torch.where(k == out, 1.0, 0.0).to(out.dtype) / torch.where((k == out) & (x == out), 2, 1)
+    constants.book(call, out, out.detach() * chosen)
+    return out
 
 
 def dropout(call: Call) -> Tensor:
@@ -111,6 +126,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("view", "view_as"), view),
     **dict.fromkeys(ELEMENTWISE, elementwise),
     **dict.fromkeys(LINEAR, linear),
+    **dict.fromkeys(("max", "min", "maximum", "minimum"), extremum),
     **dict.fromkeys(
         ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"), dropout
     ),

@@ -52,6 +52,8 @@ def divide(call: Call) -> Tensor:
         UnsupportedOperation: the input stands in the denominator only, which is no share of anything.
     """
     x, y = _factors(call)
+    if call.kwargs.get("rounding_mode"):
+        raise call.refuse("rounding leaves steps, whose slope is 0 everywhere. Divide without rounding_mode.")
     if not call.trace.depends(x):
         raise _upside_down(call)
     if call.trace.depends(y):
@@ -114,7 +116,8 @@ def _upside_down(call: Call) -> UnsupportedOperation:
 
 
 def _factors(call: Call) -> tuple[Any, Any]:
-    return call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
+    names = ("other", "exponent", "mat2", "tensor2")
+    return call.args[0], (*call.args[1:], *(call.kwargs[name] for name in names if name in call.kwargs))[0]
 
 
 def _split(call: Call, x: Tensor, y: Tensor) -> Tensor:
