@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from spray.cli.checks import checks, in_words
 from spray.progress import Report, progress, silent
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ SHOWN_FAILURES = 5
 SHOWN_FINDINGS = 10
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of control, formatting and surrogate characters, and of line and paragraph separators."""
-OUTLYING = 10
-"""A sample is an outlier where Σ|R| / |ΣR| is so many times the median: its relevance may have blown up."""
-MOSTLY_ABSORBED = 0.9
-"""Maps of the rest show what hardly counts."""
 
 
 def printable(text: object) -> str:
@@ -218,7 +215,7 @@ def show_run(run: Run, as_json: bool) -> None:
             console.print(plain(f"  {entry['name']}: row {row} failed: {reason}"))
     for entry in facts["tables"]:
         if entry["checks"]:
-            console.print(plain(f"  {entry['name']}: {_told(entry['checks'])}"))
+            console.print(plain(f"  {entry['name']}: {in_words(entry['checks'])}"))
         if entry["halved"]:
             console.print(
                 plain(
@@ -250,7 +247,7 @@ def _facts(run: Run) -> dict[str, Any]:
                 "failures": failures,
                 "columns": list(table.columns),
                 "provenance": table.provenance.id,
-                "checks": _checks(table),
+                "checks": checks(run, table),
                 "halved": _halved(table),
             }
         )
@@ -285,40 +282,6 @@ def _halved(table: Table) -> dict[str, int]:
     missing = set(table.missing())
     facts = {shard: table.facts(shard) for shard in range(len(table.shards)) if shard not in missing}
     return {str(shard): told["batch"] for shard, told in facts.items() if "batch" in told}
-
-
-def _checks(table: Table) -> dict[str, float]:
-    """What the engine checked for every sample, summed up; empty where a table has no such columns."""
-    import numpy as np
-
-    if not {"start", "sum", "absolute"} <= table.columns.keys() or not table.ok.any():
-        return {}
-    rows = np.flatnonzero(table.ok)
-    start, total, absolute = (table.read(name, rows) for name in ("start", "sum", "absolute"))
-    spread = absolute / np.maximum(np.abs(total), np.finfo(np.float64).tiny)
-    checks = {
-        "negative_starts": int((start < 0).sum()),
-        "median_spread": float(np.median(spread)),
-        "outliers": int((spread > OUTLYING * np.median(spread)).sum()),
-    }
-    if "absorbed" in table.columns:
-        started = start != 0
-        if started.any():
-            share = table.read("absorbed", rows)[started] / start[started]
-            checks["median_absorbed"] = float(np.median(share))
-    return checks
-
-
-def _told(checks: Mapping[str, float]) -> str:
-    parts = [
-        f"{checks['negative_starts']} samples start from a negative logit",
-        f"Σ|R| / |ΣR| {checks['median_spread']:.3g} (median), {checks['outliers']} outliers",
-    ]
-    if "median_absorbed" in checks:
-        parts.append(f"{checks['median_absorbed']:.1%} of the relevance absorbed by biases and ε (median)")
-        if checks["median_absorbed"] > MOSTLY_ABSORBED:
-            parts.append("hardly any reaches the input: try --composite epsilon_plus_flat_no_bias")
-    return "; ".join(parts)
 
 
 def _class_name(run: Run, group: int) -> str:
