@@ -319,15 +319,115 @@ def test_hdf5_files_that_would_be_read_wrongly_are_refused(tmp_path: Path, damag
         "external": "another file",
         "raw file": "another file",
         "twice": "has 2 maps",
-        "negative": "-1 to 2",
+        "negative": "from -1 to 2",
     }
-    with pytest.raises(stores.StoreError, match=told.get(damage, "class 9|index names 2")):
+    with pytest.raises(stores.StoreError, match=told.get(damage, "class 9|expected 2 rows")):
         exchange.import_virelay(
             tmp_path / "b.zarr",
             tmp_path / "a.h5",
             inputs=tmp_path / "inputs.h5",
             analyses=[tmp_path / "analysis.h5"],
         )
+
+
+ODD_MEMBERS: dict[str, tuple[str, Any]] = {
+    "index between samples": ("index", [0.5, 1, 2, 3]),
+    "index NaN": ("index", [np.nan, 1, 2, 3]),
+    "index negative": ("index", [-1, 1, 2, 3]),
+    "index of two axes": ("index", np.zeros((4, 1), int)),
+    "index alone": ("index", 1),
+    "index text": ("index", np.array([b"x"] * 4)),
+    "label between classes": ("label", [0.0, 1.7, 0, 1]),
+    "label beyond 64 bits": ("label", np.array([2**64 - 1, 1, 0, 1], np.uint64)),
+    "label alone": ("label", 3),
+    "label truth values": ("label", np.array([True, False, True, True])),
+    "label table of other numbers": ("label", np.array([[0, 2], [1, 0], [1, 1], [0, 0]])),
+    "label of too few": ("label", [0, 1, 0]),
+    "attribution alone": ("attribution", 1.0),
+    "prediction of one axis": ("prediction", np.zeros(4)),
+    "prediction of too few": ("prediction", np.zeros((3, 2))),
+    "prediction of no class": ("prediction", np.zeros((4, 0))),
+    "attribution a type": ("attribution", np.dtype("f4")),
+    "attribution absent": ("attribution", None),
+}
+
+
+@pytest.mark.parametrize(
+    "case", [*ODD_MEMBERS, "soft link", "soft loop", "empty space", "no chunk", "no data"]
+)
+def test_odd_members_of_hdf5_are_refused_by_name(tmp_path: Path, case: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    links: dict[str, Any] = {
+        "soft link": ("prediction", h5py.SoftLink("/nowhere")),
+        "soft loop": ("attribution", h5py.SoftLink("/attribution")),
+        "empty space": ("label", h5py.Empty("i4")),
+        "no chunk": ("attribution", None),
+        "no data": ("attribution", None),
+    }
+    name, odd = (ODD_MEMBERS | links)[case]
+    members: dict[str, Any] = {
+        "attribution": np.ones((4, 1, 6, 6), np.float32),
+        "label": np.array([0, 1, 0, 1]),
+        "prediction": np.zeros((4, 2), np.float32),
+        "index": np.arange(4),
+    }
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for key, values in (members | {name: odd}).items():
+            if values is not None:
+                file[key] = values
+        if case in ("no chunk", "no data"):
+            chunks = (1, 1, 6, 6) if case == "no chunk" else None
+            data = file.create_dataset("attribution", (4, 1, 6, 6), "f4", chunks=chunks)
+            if chunks:
+                data[:3] = 1
+    with pytest.raises(stores.StoreError, match=rf"a\.h5.*{name}"):
+        exchange.import_virelay(tmp_path / "b.zarr", tmp_path / "a.h5")
+    assert not (tmp_path / "b.zarr").exists()
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+def test_a_damaged_hdf5_file_is_told(tmp_path: Path, kept: float) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["label"] = np.array([0, 1, 0, 1])
+        file["attribution"] = np.ones((4, 1, 30, 30), np.float32)
+        file["index"] = np.arange(4)
+    data = (tmp_path / "a.h5").read_bytes()
+    sound = int(kept * len(data))
+    for damaged in (data[:sound], data[:2048].ljust(len(data), b"\0")):
+        (tmp_path / "a.h5").write_bytes(damaged)
+        with pytest.raises(stores.StoreError, match=r"a\.h5"):
+            exchange.import_virelay(tmp_path / "b.zarr", tmp_path / "a.h5")
+
+
+ODD_ANALYSES: dict[str, dict[str, Any]] = {
+    "index": {"index": [0, 0]},
+    "embedding": {"embedding": [0.5, 1.5]},
+    "not finite": {"embedding": np.full((2, 2), np.nan)},
+    "finite eigenvalues": {"eigenvalue": [np.nan, 1]},
+    "2 finite eigenvalues": {"eigenvalue": [1, 2, 3]},
+    "cluster/k": {"cluster": [0.5, np.nan]},
+    "cluster/k.*-7": {"cluster": [-7, 1]},
+    "cluster/k.*shape": {"cluster": [[0], [1]]},
+    "cluster/k.*S1": {"cluster": np.array([b"a", b"b"])},
+}
+
+
+@pytest.mark.parametrize("told", ODD_ANALYSES)
+def test_odd_analyses_of_hdf5_are_refused_by_name(tmp_path: Path, told: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["attribution"], file["label"] = np.ones((2, 1, 6, 6), np.float32), np.array([0, 0])
+    usual = {"index": [0, 1], "embedding": np.eye(2), "eigenvalue": [1.0, 0.5], "cluster": [0, 1]}
+    case = usual | ODD_ANALYSES[told]
+    with h5py.File(tmp_path / "analysis.h5", "w") as file:
+        group = file.create_group("00000000")
+        group["index"], group["embedding/e"], group["cluster/k"] = (
+            case["index"], case["embedding"], case["cluster"],
+        )  # fmt: skip
+        group["embedding/e"].attrs["eigenvalue"] = case["eigenvalue"]
+    with pytest.raises(stores.StoreError, match=rf"analysis\.h5: 00000000.*{told}"):
+        exchange.import_virelay(tmp_path / "b.zarr", tmp_path / "a.h5", analyses=[tmp_path / "analysis.h5"])
 
 
 def test_maps_need_a_name(tmp_path: Path) -> None:

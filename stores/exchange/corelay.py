@@ -11,13 +11,12 @@ import numpy as np
 
 from stores.analysis import ALL_CLASSES, Clustering, GroupAnalysis
 from stores.errors import StoreError
+from stores.exchange import hdf5
+from stores.exchange.arrays import MOST_NUMBERED
 from stores.exchange.maps import import_maps
-from stores.exchange.virelay import UNKNOWN, h5py_module
+from stores.exchange.virelay import UNKNOWN
 from stores.provenance import Provenance
 from stores.run import Location, Run
-
-DEEPEST = 4
-"""Groups within groups: category/embedding/name, and one to spare. Hard links can make endless ones."""
 
 
 def import_virelay(
@@ -45,9 +44,10 @@ def import_virelay(
         grid: pooled maps have at most this many cells a side.
 
     Raises:
-        StoreError: a file is not HDF5, lacks a data set, or the files do not fit together.
+        StoreError: a file is not HDF5, lacks a data set or holds another than expected, or one that was never
+            written whole; or the files do not fit together.
     """
-    with _opened(attribution) as file:
+    with hdf5.opened(attribution) as file:
         return _import(out, file, attribution, inputs, analyses, label_map, method, grid)
 
 
@@ -62,22 +62,27 @@ def _import(
     grid: int,
 ) -> Run:
     names = _names(label_map)
-    maps = _member(file, "attribution", attribution)
-    maps = maps if hasattr(maps, "dtype") else _rows(maps)  # a data set is read block by block
-    labels, all_labels = _labels(_rows(_member(file, "label", attribution)))
-    logits = _rows(file["prediction"]) if "prediction" in file else None
-    index = np.asarray(file["index"], np.int64) if "index" in file else np.arange(len(maps))
+    maps, where = _maps(file, attribution), f"{attribution}: "
+    count = int(maps.shape[0])
+    labels, all_labels = _labels(
+        hdf5.array(hdf5.member(file, "label", attribution), hdf5.LABELS, where + "label", count),
+        where + "label",
+    )
+    logits = _optional(file, "prediction", hdf5.LOGITS, attribution, count)
+    if logits is not None and not logits.shape[1]:
+        raise StoreError(f"{where}prediction: expected a number for each class, got none.")
+    found = _optional(file, "index", hdf5.INDEX, attribution, count)
+    index = np.arange(count) if found is None else found.astype(np.int64)
     thumbnails = None
     if inputs is not None:
-        with _opened(inputs) as pictures:
-            thumbnails = _pictures(_rows(_member(pictures, "data", inputs)))
+        with hdf5.opened(inputs) as pictures:
+            data = hdf5.array(hdf5.member(pictures, "data", inputs), hdf5.PICTURES, f"{inputs}: data")
+            thumbnails = _pictures(data)
     n = len(index) if thumbnails is None else len(thumbnails)
     place = index if thumbnails is not None else np.arange(n)
-    outside = place.size and (place.min() < 0 or place.max() >= n)
-    if len(index) != len(maps) or len(labels) != len(maps) or outside:
+    if place.max(initial=-1) >= n:
         raise StoreError(
-            f"{attribution}: {len(maps)} maps, {len(labels)} labels and {len(index)} indices ({place.min(initial=0)} "
-            f"to {place.max(initial=-1)}) do not fit together, or to {n} samples."
+            f"{attribution}: index names sample {place.max()}, and {inputs} holds {n}, from number 0 on."
         )
     numbers, times = np.unique(index, return_counts=True)
     if (times > 1).any():
@@ -85,18 +90,23 @@ def _import(
             f"{attribution}: sample {numbers[times > 1][0]} has {times.max()} maps; a run has one of each sample. "
             "Import each attribution of the same samples by itself."
         )
-    count = (
+    classes_there = (
         max(1 + max(names, default=-1), 1 + int(labels.max(initial=-1)))
         if logits is None
         else logits.shape[1]
     )
-    unknown = [number for number, name in names.items() if number >= count and name == UNKNOWN]
+    if logits is None and classes_there > MOST_NUMBERED:
+        raise StoreError(
+            f"{where}label: the highest class is {classes_there - 1}: that would be {classes_there:,} classes. Labels "
+            "count from 0; where that many are meant, the file needs 'prediction' with a column for each."
+        )
+    unknown = [number for number, name in names.items() if number >= classes_there and name == UNKNOWN]
     labels = np.where(np.isin(labels, unknown), -1, labels)
-    classes = [names.get(number, f"{number:08d}") for number in range(count)]
+    classes = [names.get(number, f"{number:08d}") for number in range(classes_there)]
     absent = sorted(set(range(n)) - set(place.tolist()))
     run = import_maps(
         out,
-        _Placed(maps, place, n),
+        _Placed(maps, place, n, where + "attribution"),
         ids=[str(number) for number in (index if thumbnails is None else range(n))],
         labels=_spread(labels, place, n, -1),
         classes=classes,
@@ -109,16 +119,36 @@ def _import(
         metadata={"labels": [", ".join(map(str, it)) for it in _spread_lists(all_labels, place, n)]},
     )
     word_nets = {key: number for number, key in _word_nets(label_map).items()}
-    where = {int(number): int(row) for number, row in zip(index, place, strict=True)}
+    rows = {int(number): int(row) for number, row in zip(index, place, strict=True)}
     for path in analyses:
-        _import_analysis(run, path, method, grid, word_nets, where)
+        _import_analysis(run, path, method, grid, word_nets, rows)
     return run
+
+
+def _maps(file: Any, source: str | Path) -> Any:
+    """The maps: a data set as it is, to be read block by block; a group as one array."""
+    where, found = f"{source}: attribution", hdf5.member(file, "attribution", source)
+    if not hasattr(found, "dtype"):
+        return hdf5.array(found, hdf5.MAPS, where)
+    with hdf5.told(where):
+        hdf5.check(found, hdf5.MAPS, where)
+        hdf5.check_written(found, where)
+    return found
+
+
+def _optional(
+    file: Any, name: str, expected: hdf5.Expected, source: str | Path, count: int
+) -> np.ndarray | None:
+    if file.get(name, getlink=True, default=None) is None:
+        return None
+    return hdf5.array(hdf5.member(file, name, source), expected, f"{source}: {name}", count)
 
 
 class _Placed:
     """Maps at their place among n samples, zero where a sample has none; read slice by slice."""
 
-    def __init__(self, maps: Any, place: np.ndarray, n: int) -> None:
+    def __init__(self, maps: Any, place: np.ndarray, n: int, where: str) -> None:
+        self.where = where
         self.maps, self.dtype, self.shape = maps, maps.dtype, (n, *maps.shape[1:])
         self.source = np.full(n, -1)
         self.source[place] = np.arange(len(place))
@@ -129,7 +159,8 @@ class _Placed:
         values = np.zeros((len(source), *self.shape[1:]), self.dtype)
         order = present[np.argsort(source[present])]  # HDF5 wants its rows ascending
         if len(order):
-            values[order] = self.maps[source[order]]
+            with hdf5.told(f"{self.where}: rows {source[order[0]]} to {source[order[-1]]}"):
+                values[order] = self.maps[source[order]]
         return values
 
 
@@ -150,18 +181,22 @@ def _import_analysis(
         (run.table(table).provenance.id,),
     )
     handle = run.create_analysis(provenance, facts=facts)
-    with _opened(path) as file:
+    with hdf5.opened(path) as file:
         for category in file:
             number = _number(category, numbers, path)
             if number >= len(run.classes):
                 raise StoreError(
                     f"{path}: category {category!r} is class {number}, and there are {len(run.classes)} classes."
                 )
-            handle.write(_group(file[category], number, where, f"{path}: {category}"))
+            handle.write(_group(hdf5.member(file, category, path), number, where, f"{path}: {category}"))
 
 
 def _group(category: Any, number: int, where: dict[int, int], source: str) -> GroupAnalysis:
-    index = np.asarray(_member(category, "index", source), np.int64)
+    index = hdf5.array(hdf5.member(category, "index", source), hdf5.INDEX, f"{source}: index").astype(
+        np.int64
+    )
+    if len(np.unique(index)) < len(index):
+        raise StoreError(f"{source}: index names a sample more than once.")
     unknown = [int(row) for row in index if int(row) not in where]
     if unknown:
         raise StoreError(f"{source}: sample {unknown[0]} is not among the attributions.")
@@ -169,18 +204,23 @@ def _group(category: Any, number: int, where: dict[int, int], source: str) -> Gr
     order = np.argsort(rows, kind="stable")
     eigenvalues, vectors = np.zeros(0), np.zeros((len(rows), 0))
     pictures = {}
-    for name, embedding in category.get("embedding", {}).items():
-        values = _of_samples(embedding, len(rows), f"{source}/embedding/{name}")[order]
+    for name, embedding in _members(category, "embedding", source):
+        where_it_is = f"{source}/embedding/{name}"
+        values = hdf5.array(embedding, hdf5.EMBEDDING, where_it_is, len(rows))[order]
+        if not np.isfinite(values).all():
+            raise StoreError(f"{where_it_is}: has numbers that are not finite.")
         if "eigenvalue" in embedding.attrs:
-            found = np.asarray(embedding.attrs["eigenvalue"], np.float64)
+            found = _eigenvalues(embedding, values.shape[1], where_it_is)
             descending = bool((np.diff(found) <= 0).all())  # as it should be: reversed, ties stay in place
             ascending = np.arange(len(found))[::-1] if descending else np.argsort(found, kind="stable")
             eigenvalues, vectors = found[ascending], values[:, ascending]
-        elif values.ndim == 2 and values.shape[1] >= 2:
+        elif values.shape[1] >= 2:
             pictures[name] = values[:, :2].astype(np.float32)
     clusterings = {
-        name: Clustering(_of_samples(labels, len(rows), f"{source}/cluster/{name}")[order].astype(np.int64))
-        for name, labels in category.get("cluster", {}).items()
+        name: Clustering(
+            hdf5.array(labels, hdf5.CLUSTERS, f"{source}/cluster/{name}", len(rows))[order].astype(np.int64)
+        )
+        for name, labels in _members(category, "cluster", source)
     }
     none = np.zeros(0, np.int64)
     gaps = np.diff(eigenvalues)
@@ -191,11 +231,25 @@ def _group(category: Any, number: int, where: dict[int, int], source: str) -> Gr
     )  # fmt: skip
 
 
-def _of_samples(data: Any, count: int, source: str) -> np.ndarray:
-    values = np.asarray(data)
-    if values.shape[:1] != (count,):
-        raise StoreError(f"{source}: has shape {values.shape}, and the index names {count} samples.")
-    return values
+def _members(category: Any, name: str, source: str) -> list[tuple[str, Any]]:
+    """What lies in a group of a category, which may be left out."""
+    if category.get(name, getlink=True, default=None) is None:
+        return []
+    group = hdf5.member(category, name, source)
+    if hasattr(group, "dtype"):
+        raise StoreError(f"{source}: expected {name!r} to be a group of data sets, got a data set.")
+    return [(key, hdf5.member(group, key, f"{source}/{name}")) for key in group]
+
+
+def _eigenvalues(embedding: Any, dimensions: int, where: str) -> np.ndarray:
+    with hdf5.told(f"{where}: eigenvalue"):
+        found = np.asarray(embedding.attrs["eigenvalue"], np.float64)
+    if found.shape != (dimensions,) or not np.isfinite(found).all():
+        raise StoreError(
+            f"{where}: expected {dimensions} finite eigenvalues, one for each dimension, got "
+            f"{np.array2string(found, threshold=6)}."
+        )
+    return found
 
 
 def _number(category: str, numbers: dict[str, int], path: str | Path) -> int:
@@ -208,68 +262,14 @@ def _number(category: str, numbers: dict[str, int], path: str | Path) -> int:
     raise StoreError(f"{path}: category {category!r} is no class number, and the label map does not know it.")
 
 
-def _opened(path: str | Path) -> Any:
-    try:
-        file = h5py_module().File(path, "r")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be opened as HDF5: {error}") from error
-    try:
-        _refuse_other_files(file, path)
-    except StoreError:
-        file.close()
-        raise
-    return file
-
-
-def _refuse_other_files(group: Any, path: str | Path, depth: int = 0) -> None:
-    """A file from a stranger may name any other file of this machine as a part of itself."""
-    h5py = h5py_module()
-    for name in group:
-        link = group.get(name, getlink=True)
-        where = f"{path}: {group.name.rstrip('/')}/{name}"
-        if isinstance(link, h5py.ExternalLink):
-            raise StoreError(f"{where} is a link to another file; copy the data into this one.")
-        if isinstance(link, h5py.SoftLink):
-            continue  # what it points at is looked at in its own place
-        member = group[name]
-        if isinstance(member, h5py.Group):
-            if depth >= DEEPEST:
-                raise StoreError(f"{where} lies deeper than any file of ViRelAy or CoRelAy has groups.")
-            _refuse_other_files(member, path, depth + 1)
-        elif isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
-            raise StoreError(f"{where} lies in another file; copy the data into the file.")
-
-
-def _member(file: Any, name: str, source: str | Path) -> Any:
-    if name not in file:
-        raise StoreError(f"{source}: has no {name!r}; it has {', '.join(file) or 'nothing'}.")
-    return file[name]
-
-
-def _rows(data: Any) -> np.ndarray:
-    """A data set, or a group of one data set per sample (in the order of its keys), as one array."""
-    if hasattr(data, "dtype"):
-        values = np.asarray(data)
-    else:
-        pieces = [np.asarray(data[key]) for key in data]
-        shapes = sorted({piece.shape for piece in pieces})
-        if len(shapes) > 1:
-            raise StoreError(
-                f"{data.name}: entries of different shapes ({shapes[0]}, {shapes[1]}, …) have no common "
-                "map; bring them to one size first."
-            )
-        values = np.stack(pieces) if pieces else np.zeros(0)
-    if values.dtype.kind not in "fiub":
-        raise StoreError(f"{data.name}: expected numbers, got {values.dtype}.")
-    return values
-
-
-def _labels(labels: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
+def _labels(labels: np.ndarray, where: str) -> tuple[np.ndarray, list[list[int]]]:
     """The label of each sample (−1 where it has none or several), and all of them."""
-    if labels.dtype == bool or labels.ndim == 2:
-        every = [np.flatnonzero(row).tolist() for row in labels]
-    else:
-        every = [[int(label)] for label in labels]
+    one_each = labels.ndim == 1 and labels.dtype != bool
+    if not one_each and (labels.ndim == 1 or not np.isin(labels, (0, 1)).all()):
+        raise StoreError(
+            f"{where}: expected {hdf5.LABELS.words}, got {labels.dtype} of shape {labels.shape}."
+        )
+    every = [[int(it)] if one_each else np.flatnonzero(it).tolist() for it in labels]
     return np.array([row[0] if len(row) == 1 else -1 for row in every], np.int64), every
 
 
