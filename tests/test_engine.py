@@ -13,7 +13,7 @@ from spray.engine import BadInput, BadModel, Explainer, UnsupportedOperation, at
 from spray.engine.calls import LayerCall
 from spray.engine.composites import COMPOSITES, Composite
 from spray.engine.layer import Layer
-from spray.engine.rules import AlphaBeta, Epsilon, Flat, Gamma, Zero, ZPlus
+from spray.engine.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, Zero, ZPlus
 
 
 class Block(nn.Module):
@@ -253,6 +253,29 @@ def test_what_flat_gives_to_padding_outside_the_layer_is_in_the_books():
     checks = explain(model.double().eval(), images(), 0, Composite("f", first=Flat())).checks
     assert (checks["tokens"] != 0).all()
     torch.testing.assert_close(checks["unaccounted"], torch.zeros(3, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("join", [torch.cat, torch.stack])
+@pytest.mark.parametrize("rule", [Flat(), WSquare(), Box(), Epsilon()])
+def test_what_the_first_layer_gives_to_constants_beside_the_input_is_in_the_books(rule, join):
+    torch.manual_seed(0)
+    constant = torch.rand(3, 2, 8, 8, dtype=torch.float64)
+
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(4, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 2))
+
+        def forward(self, x):
+            return self.layers(join([constant, x], 1).reshape(3, 4, 8, 8))
+
+    model, x = Beside().double().eval(), images().clamp(-2, 2)
+    beside = Composite("beside", first=rule)
+    got = explain(model, x, 0, beside)
+    whole = explain(model.layers, torch.cat([constant, x], 1), 0, beside)
+    torch.testing.assert_close(got.relevance, whole.relevance[:, 2:])
+    torch.testing.assert_close(got.checks["tokens"], whole.relevance[:, :2].sum((1, 2, 3)))
+    torch.testing.assert_close(got.checks["absorbed"], whole.checks["absorbed"])
 
 
 def test_flat_may_stand_in_the_first_layers_but_not_behind_others():

@@ -629,6 +629,25 @@ def test_attn_lrp_follows_its_published_formulas(attention):
         torch.testing.assert_close(got[n], expected)
 
 
+def biased_written_out(x):
+    q, k, v = x[..., :2], x[..., 2:4], x[..., 4:]
+    return torch.softmax(q @ k.transpose(1, 2) / math.sqrt(2) + x[..., 4:5].transpose(1, 2), -1) @ v
+
+
+@pytest.mark.parametrize("by_keyword", [True, False])
+@pytest.mark.parametrize("composite", ["cp_lrp", "attn_lrp"])
+def test_a_mask_made_of_the_input_is_followed_as_if_written_out(composite, by_keyword):
+    def biased_fused(x):
+        q, k, v, mask = x[..., :2], x[..., 2:4], x[..., 4:], x[..., 4:5].transpose(1, 2)
+        q, k, v, mask = q[:, None], k[:, None], v[:, None], mask.expand(-1, 5, -1)[:, None]
+        given = {"attn_mask": mask} if by_keyword else {}
+        return F.scaled_dot_product_attention(q, k, v, *([] if by_keyword else [mask]), **given)[:, 0]
+
+    got, expected = (relevance(each, TOKENS, 6, composite) for each in (biased_fused, biased_written_out))
+    torch.testing.assert_close(got.relevance, expected.relevance)
+    assert composite == "attn_lrp" or torch.allclose(got.checks["sum"], got.checks["start"])
+
+
 @pytest.mark.parametrize("composite", ["cp_lrp", "attn_lrp"])
 @pytest.mark.parametrize(
     "options", [{}, {"need_weights": False}, {"attn_mask": "bool"}, {"attn_mask": "float"}]

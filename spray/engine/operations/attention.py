@@ -3,7 +3,8 @@
 CP-LRP (Ali et al. 2022): the attention weights are held constant, so attention is linear in V; this conserves.
 AttnLRP (Achtibat et al. 2024): the products are split, one half to V and one to the weights, and of the latter one
 half each to Q and K; softmax takes its Taylor expansion, R_i = x_i (R_i^out − s_i Σ_j R_j^out), which in the form
-c = R/x is autograd's gradient. Around the fused kernel this is the gradient to V × ½ and to Q and K × ¼ each.
+c = R/x is autograd's gradient. Around the fused kernel this is the gradient to V × ½ and to Q and K × ¼ each, and ½ to
+a mask made of the input.
 """
 
 from __future__ import annotations
@@ -33,15 +34,20 @@ def scaled_dot_product_attention(call: Call) -> Tensor:
         if kwargs.get("dropout_p", args[1] if len(args) > 1 else 0.0):
             raise call.refuse("attention dropout is active, so two passes differ. Call model.eval() first.")
         depends = call.trace.depends
+        mask: Tensor | None = args[0] if args else kwargs.pop("attn_mask", None)
+        rest = args[1:]
         if call.trace.attention == "constant":
             if not depends(value):
                 raise call.refuse("its values do not depend on the input, so no relevance can pass them.")
-            return F.scaled_dot_product_attention(query.detach(), key.detach(), value, *args, **kwargs)
+            mask = None if mask is None else mask.detach()
+            return F.scaled_dot_product_attention(query.detach(), key.detach(), value, mask, *rest, **kwargs)
         half, quarter = 0.5, 0.25
         query = share(query, quarter) if depends(query) else query.detach()
         key = share(key, quarter) if depends(key) else key.detach()
         value = share(value, half) if depends(value) else value.detach()
-        return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
+        if mask is not None:
+            mask = share(mask, half) if depends(mask) else mask.detach()
+        return F.scaled_dot_product_attention(query, key, value, mask, *rest, **kwargs)
 
     return bind(*call.args, **call.kwargs)
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spray.engine.trace import Call, Handler
+from spray.engine.calls import Early
+from spray.engine.trace import Call, Handler, Origin
 
 
 def add(call: Call) -> Tensor:
@@ -42,14 +43,13 @@ def concatenate(call: Call) -> Tensor:
         dim = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0)
         dim = 1 if call.name == "hstack" and out.ndim > 1 else dim
         sizes = [1 if call.name == "stack" else piece.shape[dim] for piece in pieces]
-        held = torch.cat(
-            [
-                part.detach() * constant
-                for part, constant in zip(out.split(sizes, dim), constants, strict=True)
-            ],
-            dim,
-        )
-        book(call, out, held)
+        held = [
+            torch.full_like(part, float(constant))
+            for part, constant in zip(out.detach().split(sizes, dim), constants, strict=True)
+        ]
+        early = call.trace.early(call, carries=True)
+        call.origin = Origin(call.trace.token, early=early)
+        _book_places(call, out, torch.cat(held, dim), early)
     return out
 
 
@@ -113,6 +113,17 @@ def book(call: Call, out: Tensor, held: Tensor | float) -> None:
             return
         share = torch.where(c == 0, 0, c * held)
         ledger.book("tokens", ledger.rows(share))
+
+    out.register_hook(enter)
+
+
+def _book_places(call: Call, out: Tensor, held: Tensor, early: Early | None) -> None:
+    """Book what the places of constants, 1 in ``held``, are given: c times the constant, or R where that is carried."""
+    ledger, values = call.trace.ledger, out.detach()
+
+    def enter(carried: Tensor) -> None:
+        given = early is not None and early.carried == "relevance"
+        ledger.book("tokens", ledger.rows(carried * held if given else carried * held * values))
 
     out.register_hook(enter)
 
