@@ -183,6 +183,54 @@ def test_maps_computed_elsewhere(tmp_path: Path, kind: str) -> None:
     assert np.isnan(run.samples.read("logits")).all() and (run.samples.read("prediction") == -1).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_chunk_that_a_zarr_array_lacks_is_no_zero(tmp_path: Path, dtype: str, sharded: bool) -> None:
+    """Zarr leaves chunks out that are all zero: nobody can tell them from lost ones."""
+    maps = zarr.create_array(
+        str(tmp_path / "maps.zarr"), shape=(8, 6, 6), chunks=(2, 6, 6), dtype=dtype,
+        shards=(4, 6, 6) if sharded else None,
+    )  # fmt: skip
+    maps[:2] = 3
+    maps[4:] = 5
+    maps[6, 2:4] = 0
+    run = exchange.import_arrays(tmp_path / "run", tmp_path / "maps.zarr")
+    table = run.table("relevance/imported")
+    assert table.failures == dict.fromkeys((2, 3), "the source has no chunk for it")
+    assert table.read("sum", [0, 1, 4, 6]).tolist() == [108, 108, 180, 120]
+    if not sharded:
+        (tmp_path / "maps.zarr/c/2/0/0").unlink()
+        lost = exchange.import_arrays(tmp_path / "lost", tmp_path / "maps.zarr")
+        assert [*lost.table("relevance/imported").failures] == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("size", [0, 9])
+def test_a_damaged_chunk_of_a_zarr_array_is_told(tmp_path: Path, size: int) -> None:
+    maps = zarr.create_array(
+        str(tmp_path / "maps.zarr"), data=np.ones((4, 6, 6), np.float32), chunks=(2, 6, 6)
+    )
+    assert maps.nchunks == 2
+    chunk = tmp_path / "maps.zarr/c/1/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:size])
+    with pytest.raises(stores.StoreError, match=r"maps\.zarr: rows 0 to 3 cannot be read"):
+        exchange.import_arrays(tmp_path / "run", tmp_path / "maps.zarr")
+
+
+def test_labels_in_a_zarr_array_without_their_chunk_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "maps.npy", np.ones((4, 6, 6), np.float32))
+    zarr.create_array(str(tmp_path / "labels"), data=np.array([0, 0, 1, 1]), chunks=(2,))
+    with pytest.raises(stores.StoreError, match=r"2 of 4 rows have no chunk \(first: row 0"):
+        exchange.import_arrays(tmp_path / "run", tmp_path / "maps.npy", labels=tmp_path / "labels")
+
+
+def test_maps_beyond_single_precision_are_failed_rows(tmp_path: Path) -> None:
+    maps = np.ones((3, 6, 6))
+    maps[1] = 1e300
+    np.save(tmp_path / "maps.npy", maps)
+    run = exchange.import_arrays(tmp_path / "run", tmp_path / "maps.npy")
+    assert [*run.table("relevance/imported").failures] == [1]
+
+
 def test_pooling_keeps_the_sum_whatever_the_grid() -> None:
     maps = np.random.default_rng(0).normal(size=(2, 3, 10, 7))
     for cells in ((10, 7), (5, 3), (4, 4), (1, 1)):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from stores.errors import StoreError
+from stores.exchange.zarrs import NO_CHUNK, Source
 from stores.provenance import Provenance
 from stores.run import Location, Run, create
 from stores.schema import Column, sample_columns
@@ -42,6 +43,7 @@ def import_maps(
         maps: (n, channel, y, x) or (n, y, x), anything that slices like an array; a row with a NaN is a
             failed row.
         ids: names of the samples.
+            A row of which a Zarr ``Source`` lacks a chunk is one too: it may be zero, or lost.
         labels: class indices, −1 where unknown.
         classes: names of the classes.
         logits: (n, class), if known; the prediction is their largest.
@@ -93,8 +95,12 @@ def import_maps(
             values["thumbnail"] = np.asarray(thumbnails[low:high])
         return values | {f"meta.{name}": list(column[low:high]) for name, column in (metadata or {}).items()}
 
+    absent = dict(missing or {})
+
     def of_maps(low: int, high: int) -> dict[str, Any]:
-        return _relevance(_block(maps, low, high, shape), labels[low:high], cells, full)
+        block, holes = _block(maps, low, high, shape)
+        absent.update(dict.fromkeys((low + holes).tolist(), NO_CHUNK))
+        return _relevance(block, labels[low:high], cells, full)
 
     fill(samples, of_samples, {})
     table = run.create_table(
@@ -103,7 +109,7 @@ def import_maps(
         rows_per_shard=rows,
         provenance=provenance,
     )
-    fill(table, of_maps, missing or {})
+    fill(table, of_maps, absent)
     return run
 
 
@@ -126,8 +132,9 @@ def load_array(path: str | Path, key: str | None = None) -> Any:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         import zarr
 
-        array: Any = zarr.open_array(str(path), path=key or "", mode="r")
-        return array
+        return Source(zarr.open_array(str(path), path=key or "", mode="r"), str(path))
+    except StoreError:
+        raise
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise StoreError(
             f"{path} cannot be read as an array ({error}). Expected .npy, .npz or a Zarr array of numbers; "
@@ -142,12 +149,14 @@ def pooled(maps: Float[np.ndarray, "n c y x"], cells: tuple[int, int]) -> Float[
 
 
 def fill(table: Table, values: Callable[[int, int], dict[str, Any]], failed: Mapping[int, str]) -> None:
-    """Write the shards that are missing, each from ``values(first row, one past the last)``."""
+    """Write the shards that are missing, each from ``values(first row, one past the last)``.
+
+    ``values`` may add to ``failed``: it is looked at after the call.
+    """
     for shard in table.missing():
         rows = table.shards[shard]
-        table.write(
-            shard, values(rows.start, rows.stop), {row: why for row, why in failed.items() if row in rows}
-        )
+        found = values(rows.start, rows.stop)
+        table.write(shard, found, {row: why for row, why in failed.items() if row in rows})
 
 
 def _shares(size: int, cells: int) -> Float[np.ndarray, "cells size"]:
@@ -206,8 +215,15 @@ def _three(shape: Sequence[int]) -> tuple[int, int, int]:
     return one, two, three
 
 
-def _block(maps: Any, low: int, high: int, shape: tuple[int, int, int]) -> Float[np.ndarray, "n c y x"]:
-    return np.asarray(maps[low:high], np.float32).reshape(-1, *shape)
+def _block(
+    maps: Any, low: int, high: int, shape: tuple[int, int, int]
+) -> tuple[Float[np.ndarray, "n c y x"], Int[np.ndarray, " hole"]]:
+    """Maps, and which of them lack a part in the source."""
+    values, absent = maps.read(slice(low, high)) if isinstance(maps, Source) else (maps[low:high], None)
+    with np.errstate(over="ignore"):  # what is too large for single precision is infinite, and a failed row
+        block = np.asarray(values, np.float32).reshape(-1, *shape)
+    holes = () if absent is None else np.flatnonzero(absent.reshape(len(absent), -1).any(axis=1))
+    return np.where(np.isfinite(block), block, np.float32(np.nan)), np.asarray(holes, np.int64)
 
 
 def _labels(labels: Any, classes: int) -> np.ndarray:
