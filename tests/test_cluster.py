@@ -64,6 +64,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_workers_here_leave_ctrl_c_to_who_hands_out_the_work(client: Any) -> None:
+    """A terminal sends it to every process; each would tell where it was."""
+    assert set(client.run(lambda: signal.getsignal(signal.SIGINT)).values()) == {signal.SIG_IGN}
+
+
 def test_two_workers_write_the_store_of_one_process(client: Any, alone: Path, tmp_path: Path) -> None:
     seen = []
     run = attribute_on(
