@@ -19,6 +19,7 @@ from rich.text import Text
 
 from spray.cli.checks import checks, in_words
 from spray.progress import Report, progress, silent
+from stores.shown import share
 
 if TYPE_CHECKING:
     from spray.workflow import Audit
@@ -56,12 +57,15 @@ def reporting(quiet: bool) -> Iterator[Report]:
 def show_demo(summary: Mapping[str, Any], out: Path) -> None:
     """The demo's result in a few sentences."""
     planted, control = summary["planted"], summary["control"]
-    purity = "none flagged" if planted["purity"] is None else f"{planted['purity']:.0%}"
+    purity = "none flagged" if planted["purity"] is None else share(planted["purity"])
+    tagged, clean, right = (
+        share(summary[name]) for name in ("flip_rate_tagged", "flip_rate_clean", "accuracy")
+    )
     for line in (
-        f"The model reads the tag: pasted on other clothes it makes {summary['flip_rate_tagged']:.0%} of them a shirt "
-        f"({summary['flip_rate_clean']:.0%} without it). Accuracy shows nothing: {summary['accuracy']:.1%}.",
+        f"The model reads the tag: pasted on other clothes it makes {tagged} of them a shirt ({clean} without it). "
+        f"Accuracy shows nothing: {right}.",
         f"Found without a hint: the shirt class ranks {planted['class_rank']}, the tagged finding "
-        f"{planted['cluster_rank']} of all; purity {purity}, recall {planted['recall']:.0%}.",
+        f"{planted['cluster_rank']} of all; purity {purity}, recall {share(planted['recall'])}.",
         f"Control (a model trained without tags): {control['flagged']} findings flagged, highest suspicion "
         f"{control['max_suspicion']:.2f}.",
         f"{summary['seconds']['total']:.0f} s. Open {out / 'report.html'} in a browser.",
@@ -168,12 +172,26 @@ def _conclusion(
         yield (
             f"{len(lost)} units are to be written again, all else stays as it is{'' if left is None else of_others}."
         )
-        for command in _commands(store, to_redo):
+        needed = [unit for unit in to_redo if not _is_superseded(store, unit)]
+        if len(needed) < len(to_redo):
+            yield f"Nothing needs {len(to_redo) - len(needed)} of them any more: a newer list of findings is there."
+        for command in _commands(store, needed):
             yield f"Redo just these: {command}"
     if gaps:
         yield "Incomplete: what is named above as not written is missing, and nothing reads it as anything else."
         for command in _commands(store, gaps):
             yield f"Go on: {command}"
+
+
+def _is_superseded(store: str, unit: str) -> bool:
+    """Whether it is a list of findings before the newest, or part of the way to one that is there."""
+    from stores.floor import Floor
+    from stores.ledger import Ledger
+
+    analysis, kind, rest = unit.rpartition("/")[0].rpartition("/")[0], *unit.split("/")[2:4], None, None
+    if kind not in ("findings", "tested"):
+        return False
+    return False
 
 
 def _commands(store: str, units: Sequence[str]) -> list[str]:

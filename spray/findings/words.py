@@ -18,7 +18,7 @@ def summary(finding: Finding, class_size: int, class_name: str) -> str:
     """The finding in plain words."""
     evidence = finding.evidence
     of_class = f"'{class_name}' samples" if finding.group >= 0 else "samples of all classes"
-    sentences = [f"{len(finding.rows)} of {class_size} {of_class}.", _shared(finding)]
+    sentences = [f"{len(finding.rows):,} of {class_size:,} {of_class}.", _shared(finding)]
     if "removal" not in evidence:
         sentences.append("Not tested by intervention: a suspicion only.")
     else:
@@ -92,7 +92,7 @@ class _Words:
         hosts = _number(self.evidence.get("pasted_on", self.pasted["images"]))
         doing = "Injecting them into" if self.channels else "Pasting it on"
         return (
-            f"{doing} {hosts:.0f} samples of other classes {_moves(self.pasted, self.scale, 'raises', 'lowers')}, "
+            f"{doing} {hosts:,.0f} samples of other classes {_moves(self.pasted, self.scale, 'raises', 'lowers')}, "
             f"net {_net(self.pasted)}, and turns {_percent(_number(self.evidence['flip_rate']))} of them into "
             f"'{self.class_name}'{matched}."
         )
