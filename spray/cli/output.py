@@ -172,7 +172,7 @@ def _conclusion(
         yield (
             f"{len(lost)} units are to be written again, all else stays as it is{'' if left is None else of_others}."
         )
-        needed = [unit for unit in to_redo if not _is_superseded(store, unit)]
+        needed = _needed(store, to_redo)
         if len(needed) < len(to_redo):
             yield f"Nothing needs {len(to_redo) - len(needed)} of them any more: a newer list of findings is there."
         for command in _commands(store, needed):
@@ -183,15 +183,23 @@ def _conclusion(
             yield f"Go on: {command}"
 
 
-def _is_superseded(store: str, unit: str) -> bool:
-    """Whether it is a list of findings before the newest, or part of the way to one that is there."""
-    from stores.floor import Floor
+def _needed(store: str, units: Sequence[str]) -> list[str]:
+    """These without lists of findings before the newest, and without what was kept on the way to one that is there."""
+    import stores
     from stores.ledger import Ledger
 
-    analysis, kind, rest = unit.rpartition("/")[0].rpartition("/")[0], *unit.split("/")[2:4], None, None
-    if kind not in ("findings", "tested"):
-        return False
-    return False
+    ledger = Ledger(stores.open(store).floor)
+    kept = []
+    for unit in units:
+        _, id, kind, number = [*unit.split("/"), "", "", ""][:4]
+        if kind not in ("findings", "tested"):
+            kept.append(unit)
+            continue
+        newest = max(map(int, ledger.units(f"analyses/{id}/findings")), default=0)
+        lost = [int(it.rpartition("/")[2]) for it in units if it.startswith(f"analyses/{id}/findings/")]
+        if max([int(number)] if kind == "findings" else lost, default=0) > newest or not newest:
+            kept.append(unit)
+    return kept
 
 
 def _commands(store: str, units: Sequence[str]) -> list[str]:
