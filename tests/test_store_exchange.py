@@ -387,6 +387,7 @@ ODD_MEMBERS: dict[str, tuple[str, Any]] = {
     "index text": ("index", np.array([b"x"] * 4)),
     "label between classes": ("label", [0.0, 1.7, 0, 1]),
     "label beyond 64 bits": ("label", np.array([2**64 - 1, 1, 0, 1], np.uint64)),
+    "label beyond the classes": ("label", [9, 1, 0, 1]),
     "label alone": ("label", 3),
     "label truth values": ("label", np.array([True, False, True, True])),
     "label table of other numbers": ("label", np.array([[0, 2], [1, 0], [1, 1], [0, 0]])),

@@ -102,6 +102,10 @@ def _import(
         )
     unknown = [number for number, name in names.items() if number >= classes_there and name == UNKNOWN]
     labels = np.where(np.isin(labels, unknown), -1, labels)
+    if labels.max(initial=-1) >= classes_there:
+        raise StoreError(
+            f"{where}label: class {labels.max()} is not among the {classes_there} classes of 'prediction'."
+        )
     classes = [names.get(number, f"{number:08d}") for number in range(classes_there)]
     absent = sorted(set(range(n)) - set(place.tolist()))
     run = import_maps(
