@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from spray.engine import axes
 from spray.engine.calls import Early, LayerCall, either
 from spray.engine.errors import UnsupportedOperation
 from spray.engine.functions import (
@@ -50,6 +51,8 @@ class Origin:
     nonnegative: bool = False
     """Whether its values are known to be ≥ 0, by the operations that made it."""
     replaced: Tensor | None = None
+    axis: int | None = 0
+    """The dimension along which the samples are, None where it cannot be told."""
     overwritten: bool = False
     """Whether an in-place operation has changed the memory it shares with its views."""
 
@@ -69,6 +72,24 @@ class Call:
     in_place: bool = False
     """Whether the model asked for it in place; handlers may work out of place, later uses are led to the result."""
     origin: Origin | None = field(default=None)
+    axis: int | None = 0
+    """The dimension of the samples in what is given, and then in what is returned."""
+
+    def samples_first(self, values: Tensor) -> Tensor:
+        """Values shaped like the result, once there is one, with their samples along the first dimension."""
+        self.need_samples(first=False)
+        return values.movedim(self.axis, 0) if self.axis else values
+
+    def need_samples(self, *, first: bool) -> None:
+        """Refuse values whose samples cannot be told apart, or are not along the first dimension where they must be."""
+        known = self.axis == 0 if first else self.axis is not None
+        if not known and self.trace.ledger.samples > 1:
+            where = "cannot be told" if self.axis is None else f"is {self.axis}"
+            raise self.refuse(
+                f"the dimension of the samples in its input {where}, but what is absorbed is booked sample by sample. "
+                "Keep samples along the first dimension (batch_first=True, x.transpose(0, 1) before), or explain one "
+                "sample at a time."
+            )
 
     def native(self) -> Any:
         """Run the operation itself, out of place, recorded by autograd, parameters held constant."""
@@ -278,9 +299,14 @@ class Trace(TorchFunctionMode):
                 "the model turns gradients off inside its forward (no_grad, inference_mode, detach), so relevance "
                 "cannot follow. Remove that, or explain the part of the model after it."
             )
+        call.axis = self._samples(tracked)
+        if call.axis and name in ("linear", "layer_norm", "rms_norm"):
+            with self:
+                return func(args[0].movedim(call.axis, 0), *args[1:], **kwargs).movedim(0, call.axis)
         if name != "batch_norm":
             self.consume(tracked)
         out = handler(call)
+        call.axis = self._samples_after(call, (args, kwargs), out)
         out = map_tensors(lambda tensor: self._finish(call, tensor), out)
         if in_place:
             origin = self.origin(args[0])
@@ -295,6 +321,18 @@ class Trace(TorchFunctionMode):
                 origin.replaced = out
                 root.overwritten = True
         return out
+
+    def _samples(self, tracked: list[Tensor]) -> int | None:
+        """The dimension of the samples in tensors that depend on the input."""
+        origins = [(self.origin(tensor), tensor.ndim) for tensor in tracked]
+        return axes.common([(origin.axis, ndim) for origin, ndim in origins if origin is not None])
+
+    def _samples_after(self, call: Call, given: tuple[Any, Any], out: Any) -> int | None:
+        """The dimension of the samples in what an operation has returned for the arguments given."""
+        first = next(tensors_in(out), None)
+        if first is None or not call.tracked:
+            return 0
+        return axes.after(call.name, call.function, given, call.tracked, call.axis, first)
 
     def consume(self, tracked: list[Tensor]) -> None:
         """Tell the weighted layers whose outputs are used that they are."""
@@ -312,13 +350,14 @@ class Trace(TorchFunctionMode):
                 "its result does not depend on the input differentiably, so relevance cannot follow."
             )
         if call.origin is not None:
+            call.origin.axis = call.axis
             _mark(out, call.origin)
             return out
         early = self.early(call, carries=call.carries == "natively")
         if early is not None and call.carries == "elementwise" and out.shape == call.tracked[0].shape:
             early.carries = True
             out = either(call.tracked[0], out, early)
-        _mark(out, Origin(self.token, early=early, nonnegative=self._nonnegative(call)))
+        _mark(out, Origin(self.token, early=early, nonnegative=self._nonnegative(call), axis=call.axis))
         return out
 
     def _nonnegative(self, call: Call) -> bool:

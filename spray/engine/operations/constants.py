@@ -106,13 +106,14 @@ def book(call: Call, out: Tensor, held: Tensor | float) -> None:
     """Book Σ c·held of each sample once c arrives at the output; R passes sums with constants unchanged."""
     if isinstance(held, int | float) and held == 0:
         return
-    ledger = call.trace.ledger
+    ledger, samples_first = call.trace.ledger, call.samples_first
+    call.need_samples(first=False)
 
     def enter(c: Tensor | None) -> None:
         if c is None:  # R itself is carried here, and passes unchanged
             return
         share = torch.where(c == 0, 0, c * held)
-        ledger.book("tokens", ledger.rows(share))
+        ledger.book("tokens", ledger.rows(samples_first(share)))
 
     out.register_hook(enter)
 
@@ -120,6 +121,7 @@ def book(call: Call, out: Tensor, held: Tensor | float) -> None:
 def _book_places(call: Call, out: Tensor, held: Tensor, early: Early | None) -> None:
     """Book what the places of constants, 1 in ``held``, are given: c times the constant, or R where that is carried."""
     ledger, values = call.trace.ledger, out.detach()
+    call.need_samples(first=True)
 
     def enter(carried: Tensor) -> None:
         given = early is not None and early.carried == "relevance"

@@ -105,6 +105,8 @@ def pad(call: Call) -> Any:
         raise call.refuse(f"padding with {value} adds a constant to the model. Pad with zeros or reflect.")
     trace, x = call.trace, call.tracked[0]
     early = trace.early(call, carries=True)
+    if early is not None and mode == "constant":
+        call.need_samples(first=True)
     origin = trace.origin(x)
     call.origin = Origin(trace.token, early=early, nonnegative=origin is not None and origin.nonnegative)
     out: Tensor = call.native()

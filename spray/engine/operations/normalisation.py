@@ -59,6 +59,7 @@ def batch_norm(call: Call) -> Tensor:
 def _affine(call: Call, x: Tensor, fold: Fold) -> Tensor:
     """scale·x + shift over the channels, folded into the layer that made x if nothing else has used it."""
     trace = call.trace
+    call.need_samples(first=True)
     origin = trace.origin(x)
     layer_call = origin.call if origin is not None else None
     foldable = trace.folds and layer_call is not None and _first_of_channels(layer_call, x)
@@ -200,6 +201,8 @@ def _standardise(
     centred: bool = True,
 ) -> Tensor:
     """(x − mean)/σ·weight + bias over the dimensions ``dims`` of x in the given shape."""
+    if bias is not None:
+        call.need_samples(first=True)
     constants = [None if t is None else t.detach() for t in (weight, bias)]
     out: Tensor = _Standardise.apply(x, shape, dims, *constants, eps, centred, call.trace.ledger)
     return out

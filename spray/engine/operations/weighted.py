@@ -25,6 +25,7 @@ def weighted(
         UnsupportedOperation: its input or weight is of a kind that no rule covers.
     """
     trace = call.trace
+    call.need_samples(first=True)
     origin = trace.origin(x)
     if origin is None or origin.gate is not None or trace.depends(weight) or trace.depends(bias):
         made_of = f" ({origin.gate})" if origin is not None and origin.gate else ""
