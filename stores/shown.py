@@ -203,11 +203,6 @@ def _rest(entries: Sized) -> str:
     return f"<p>and {len(entries) - MOST:,} more</p>" if len(entries) > MOST else ""
 
 
-def share(value: float | None) -> str:
-    """A share as percentage; a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
 def grid(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table with a line of names above; all text is escaped."""
     cell = "style='text-align:left'"

@@ -18,8 +18,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from spray.cli.checks import checks, in_words
+from spray.percent import share
 from spray.progress import Report, progress, silent
-from stores.shown import share
 
 if TYPE_CHECKING:
     from spray.workflow import Audit

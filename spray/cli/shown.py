@@ -10,7 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from spray.cli.output import plain, printable
-from stores.shown import share
+from spray.percent import share
 
 if TYPE_CHECKING:
     from spray.correction import Corrected

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from spray.correction.material import Batch
 from spray.findings.verification.fills import transplant
+from spray.percent import share
 from stores.provenance import Json
-from stores.shown import share
 
 
 @dataclass(frozen=True)
