@@ -310,7 +310,8 @@ def test_a_click_on_dots_that_overlap_opens_the_one_whose_card_is_shown(visit):
         v.settled(f"spray.state.sample === {sample}")
         assert v.state("spray.state.selection.length") == 1
         assert f"sample={v.state(f'spray.state.chunk.rows[{sample}]')}" in v.state("location.hash")
-        v.page.wait_for_timeout(500)  # Bokeh takes two clicks within 0.3 s for a double click, wherever they are
+        # Bokeh takes two clicks within 0.3 s for a double click, wherever they are.
+        v.page.wait_for_timeout(500)
 
 
 def test_a_box_selects(fresh):
