@@ -33,34 +33,6 @@ def report(run):
     return reports.build(run.path, run.path.parent / "report.html", title="Audit of shapes")
 
 
-@pytest.fixture(scope="module")
-def shared(browser, report):
-    one = Visit(browser, report.as_uri())
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def visit(shared):
-    """The report as it opens, in a window that all tests share which leave no verdicts."""
-    yield shared.again
-    shared.check()
-
-
-@pytest.fixture
-def fresh(browser, report):
-    """The report in a window of its own."""
-    visits = []
-
-    def open_report(address="", **options):
-        visits.append(Visit(browser, report.as_uri() + address, **options))
-        return visits[-1]
-
-    yield open_report
-    for one in visits:
-        one.close()
-
-
 def test_opening_shows_the_most_suspicious_class_and_its_top_finding(run, visit):
     finding = run.analysis().findings()[0]
     v = visit()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from browser import IN_BROWSER, Visit
+from browser import IN_BROWSER
 
 import reports
 import stores
@@ -22,34 +22,6 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(run):
     return reports.build(run.path, run.path.parent / "report.html", title="Audit of shapes")
-
-
-@pytest.fixture(scope="module")
-def shared(browser, report):
-    one = Visit(browser, report.as_uri())
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def visit(shared):
-    """The report as it opens, in a window that all tests share which leave no verdicts."""
-    yield shared.again
-    shared.check()
-
-
-@pytest.fixture
-def fresh(browser, report):
-    """The report in a window of its own."""
-    visits = []
-
-    def open_report(address="", url=None, **options):
-        visits.append(Visit(browser, (url or report.as_uri()) + address, **options))
-        return visits[-1]
-
-    yield open_report
-    for one in visits:
-        one.close()
 
 
 def height(v, selector):

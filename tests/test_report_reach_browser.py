@@ -32,27 +32,11 @@ def report(run):
     return reports.build(run.path, run.path.parent / "report.html", title="Audit of shapes")
 
 
-@pytest.fixture(scope="module")
-def page(browser, report):
-    """One report for all tests that leave nothing behind."""
-    one = Visit(browser, report.as_uri())
-    yield one
-    one.close()
-
-
 @pytest.fixture
-def v(page, run):
-    """It, at the class that it opens with."""
-    show(page, run.analysis().findings()[0])
-    return page
-
-
-@pytest.fixture
-def fresh(browser, report):
-    """A report of one's own, to leave verdicts in."""
-    one = Visit(browser, report.as_uri())
-    yield one
-    one.close()
+def v(shared, run):
+    """The shared report, at the class that it opens with."""
+    show(shared, run.analysis().findings()[0])
+    return shared
 
 
 def show(v, finding, **more):
@@ -131,30 +115,32 @@ def test_findings_of_two_classes_stand_side_by_side_and_have_an_address(v, run):
 
 
 def test_a_verdict_is_given_where_the_evidence_is(fresh, run):
+    window = fresh()
     finding = run.analysis().findings()[0]
-    show(fresh, finding, page="cluster")
-    fresh.page.fill("#annotator", "A. Auditor")
-    fresh.page.fill("#verdict-note", "the tag")
-    fresh.page.locator("#page-cluster #verdict-buttons [data-value=clever_hans]").click()
-    (record,) = fresh.state("spray.verdicts.all()")
+    show(window, finding, page="cluster")
+    window.page.fill("#annotator", "A. Auditor")
+    window.page.fill("#verdict-note", "the tag")
+    window.page.locator("#page-cluster #verdict-buttons [data-value=clever_hans]").click()
+    (record,) = window.state("spray.verdicts.all()")
     assert (record["key"], record["verdict"], record["note"]) == (finding.name, "clever_hans", "the tag")
-    assert "Clever Hans" in fresh.page.inner_text("#cluster-columns .given")
-    show(fresh, finding)
-    assert fresh.page.locator("#page-class .slot.right > #panel-verdict").is_visible()
-    assert fresh.page.locator("#verdict-buttons [aria-checked=true]").inner_text().endswith("Clever Hans")
+    assert "Clever Hans" in window.page.inner_text("#cluster-columns .given")
+    show(window, finding)
+    assert window.page.locator("#page-class .slot.right > #panel-verdict").is_visible()
+    assert window.page.locator("#verdict-buttons [aria-checked=true]").inner_text().endswith("Clever Hans")
 
 
 def test_focus_stays_where_it_is_when_a_verdict_arrives(fresh):
+    window = fresh()
     at = "document.activeElement"
     name = f"{at}.className + ({at}.dataset.key ?? '') + {at}.dataset.position"
     members = "Array.from(spray.state.selection, (i) => spray.state.chunk.ids[i])"
     for selector, word in (("#clusters tbody tr", "valid"), (".tile", "unsure"), (".class", "valid")):
-        fresh.page.locator(selector).nth(1).focus()
-        before = fresh.state(name)
+        window.page.locator(selector).nth(1).focus()
+        before = window.state(name)
         given = json.dumps({"verdict": word, "note": "", "annotator": "A"})
-        fresh.state(f"spray.verdicts.give('finding', spray.state.subject.key, {members}, {given})")
-        assert word in fresh.page.inner_text("#clusters")
-        assert fresh.state(name) == before and fresh.state(f"{at} !== document.body"), selector
+        window.state(f"spray.verdicts.give('finding', spray.state.subject.key, {members}, {given})")
+        assert word in window.page.inner_text("#clusters")
+        assert window.state(name) == before and window.state(f"{at} !== document.body"), selector
 
 
 def test_a_list_that_is_cut_says_how_much_lies_below(v):
@@ -254,15 +240,16 @@ def test_disagreement_and_withdrawal_have_colours_of_their_own(v):
 
 
 def test_a_page_of_the_gallery_has_the_sample_of_the_address(fresh, run):
-    fresh.page.set_viewport_size({"width": 1440, "height": 900})
-    members = fresh.state("Array.from(spray.state.selection)")
-    each = fresh.page.locator(".tile").count()
+    window = fresh()
+    window.page.set_viewport_size({"width": 1440, "height": 900})
+    members = window.state("Array.from(spray.state.selection)")
+    each = window.page.locator(".tile").count()
     if len(members) <= each:
-        fresh.state("(document.getElementById('gallery').style.maxWidth = '180px', null)")
-        fresh.settled(f"document.querySelectorAll('.tile').length < {len(members)}")
+        window.state("(document.getElementById('gallery').style.maxWidth = '180px', null)")
+        window.settled(f"document.querySelectorAll('.tile').length < {len(members)}")
     finding = run.analysis().findings()[0]
-    row = fresh.state("spray.state.chunk.rows[spray.state.selection.at(-1)]")
-    show(fresh, finding, sample=row)
-    fresh.settled("document.querySelector('.tile[aria-pressed=true]') !== null")
-    assert fresh.page.locator(".tile[aria-pressed=true]").get_attribute("data-position") == str(members[-1])
-    assert np.ptp(fresh.pixels(".tile[aria-pressed=true] canvas")) > 20
+    row = window.state("spray.state.chunk.rows[spray.state.selection.at(-1)]")
+    show(window, finding, sample=row)
+    window.settled("document.querySelector('.tile[aria-pressed=true]') !== null")
+    assert window.page.locator(".tile[aria-pressed=true]").get_attribute("data-position") == str(members[-1])
+    assert np.ptp(window.pixels(".tile[aria-pressed=true] canvas")) > 20
