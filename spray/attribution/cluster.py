@@ -312,9 +312,8 @@ def _carried(client: Any, job: Job) -> Iterator[None]:
         try:
             client.register_plugin(Carry(job))
             break
-        except (
-            OSError
-        ) as error:  # a worker died before it could answer; the one in its place is told as it comes
+        except OSError as error:
+            # A worker died before it could answer; the one in its place is told as it comes.
             if attempt == 2 * _PATIENCE:
                 raise AttributionError(
                     f"Workers keep dying as they are told about the model and the data ({error}). Nothing was written. "

@@ -55,15 +55,11 @@ def concatenate(call: Call) -> Tensor:
 
 def where(call: Call) -> Tensor:
     """A choice by a constant mask between values."""
-
-    def function(condition: Tensor, input: Any, other: Any) -> tuple[Tensor, Any, Any]:
-        return condition.bool(), input, other
-
-    def method(input: Any, condition: Tensor, other: Any) -> tuple[Tensor, Any, Any]:
-        return condition.bool(), input, other
-
-    bind = method if call.function is Tensor.where else function
-    condition, a, b = bind(*call.args, **call.kwargs)
+    order = (
+        ("input", "condition", "other") if call.function is Tensor.where else ("condition", "input", "other")
+    )
+    given = dict(zip(order, call.args, strict=False)) | call.kwargs
+    condition, a, b = given["condition"].bool(), given["input"], given["other"]
     out: Tensor = call.native()
     if not (call.trace.depends(a) and call.trace.depends(b)):
         refuse_gates(call, (a, b))
