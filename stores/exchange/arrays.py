@@ -14,6 +14,7 @@ from stores.exchange.maps import check_maps, import_maps, load_array
 from stores.run import Location, Run
 
 LARGEST = 2**31 - 1
+"""No class, sample or cluster has a higher number."""
 MOST_NUMBERED = 100_000
 """So many classes at most have numbers for names; a label far beyond is a mistake, or an identity."""
 

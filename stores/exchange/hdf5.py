@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from stores.errors import StoreError
+from stores.exchange.arrays import LARGEST
 from stores.exchange.virelay import h5py_module
 
 DEEPEST = 4
 """Groups within groups: category/embedding/name, and one to spare. Hard links can make endless ones."""
-LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,8 @@ def import_maps(
     Args:
         out: path or URL of the run; one that is there and was made from the same is completed.
         maps: (n, channel, y, x) or (n, y, x), anything that slices like an array; a row with a NaN is a
-            failed row.
+            failed row. One of which a Zarr ``Source`` lacks a chunk is one too: it may be zero, or lost.
         ids: names of the samples.
-            A row of which a Zarr ``Source`` lacks a chunk is one too: it may be zero, or lost.
         labels: class indices, −1 where unknown.
         classes: names of the classes.
         logits: (n, class), if known; the prediction is their largest.
