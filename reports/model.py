@@ -175,7 +175,7 @@ class ReportModel:
 def _newest(run: Run) -> str:
     """The newest analysis in which findings were searched, else the newest: one without them tells of no suspicion."""
     names = list(reversed(run.analyses()))
-    return next((name for name in names if run.analysis(name).findings_provenance is not None), names[0])
+    return next((name for name in names if run.analysis(name).searched), names[0])
 
 
 def read_group(run: Run, analysis: GroupAnalysis, samples: Samples, findings: Sequence[Finding]) -> Group:
@@ -350,7 +350,7 @@ def facts(run: Run, handle: AnalysisHandle) -> dict[str, Json]:
         "group_by": handle.facts.get("group_by", "label"),
         "conservation": conservation(relevance),
         "findings": len(handle.findings()),
-        "searched": handle.findings_provenance is not None,
+        "searched": handle.searched,
         "format": run.version,
     }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -44,6 +43,7 @@ from spray.models import load_model
 from spray.progress import Report, silent
 from stores import AnalysisHandle, Finding, Run
 from stores.analysis import FindingList
+from stores.shown import grid
 
 if TYPE_CHECKING:
     from reports import Inline, ReportPath
@@ -106,17 +106,17 @@ class Audit:
         return f"Audit({str(self.run.path)!r}, findings={len(self.findings)}, flagged={len(self.flagged)})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{'⚑' if finding.flagged else ''}</td><td>{escape(self._class_name(finding))}</td>"
-            f"<td>{len(finding.rows)}</td><td>{finding.score:.2f}</td>"
-            f"<td style='text-align:left'>{escape(finding.summary)}</td></tr>"
-            for finding in self.findings[:10]
-        )
+        findings = self.findings
+        told = [
+            ("⚑" if finding.flagged else "", self._class_name(finding), len(finding.rows), f"{finding.score:.2f}",
+             finding.summary)
+            for finding in findings[:10]
+        ]  # fmt: skip
+        flagged = sum(finding.flagged for finding in findings)
         return (
             f"<p><b>SpRAy audit</b> of {self.run.n} samples in {len(self.run.classes)} classes: "
-            f"{len(self.findings)} findings, {len(self.flagged)} flagged.</p>"
-            "<table><tr><th></th><th>class</th><th>samples</th><th>suspicion</th>"
-            f"<th style='text-align:left'>in words</th></tr>{rows}</table>"
+            f"{len(findings)} findings, {flagged} flagged.</p>"
+            f"{grid(('', 'class', 'samples', 'suspicion', 'in words'), told)}"
         )
 
     def _class_name(self, finding: Finding) -> str:

@@ -125,6 +125,11 @@ class AnalysisHandle:
         return FindingList([] if newest is None else newest[0])
 
     @property
+    def searched(self) -> bool:
+        """Whether there is a list of findings, be it empty; none of it is read."""
+        return bool(self._revisions())
+
+    @property
     def findings_provenance(self) -> Provenance | None:
         """How the newest list of findings was made; None if there is none."""
         newest = self._newest_findings()

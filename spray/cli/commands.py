@@ -240,7 +240,7 @@ def analyze(store: str, relevance: str | None, quiet: bool, as_json: bool, **fla
             group_by=group_by_of(chosen.group_by),
             progress=report,
         )
-        if handle.findings_provenance is None:
+        if not handle.searched:
             findings.find(run, handle, report=report)
     show_audit(Audit(run, handle), as_json)
 

@@ -38,7 +38,7 @@ class Audited:
             raise ComparisonError(
                 f"{run.path} has no analysis yet: run `spray analyze {run.path}`, then `spray verify`, first."
             ) from None
-        if handle.findings_provenance is None:
+        if not handle.searched:
             raise ComparisonError(
                 f"{run.path}: analysis {handle.id} has no findings yet: run `spray verify {run.path}` first."
             )
