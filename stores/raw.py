@@ -1,8 +1,7 @@
 """Rows of maps that are stored as they are (codecs: bytes, crc32c), read without decoding anything else.
 
 Zarr reads the same files; this spares its scheduling, which costs more than the reading where a class's rows are strewn
-over all shards. The layout is that of Zarr's sharding codec: chunks, then an index of (offset, length) pairs of
-uint64 with a CRC-32C, all little-endian.
+over all shards. ``stores.shards`` says how they are laid out.
 """
 
 from __future__ import annotations

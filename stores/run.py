@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from stores.analyses import AnalysisHandle, create_analysis, list_analyses
 from stores.analysis import GroupAnalysis
 from stores.differences import difference
-from stores.encoding import group_document
+from stores.encoding import COMPRESSION, group_document
 from stores.errors import Damaged, NotAStore, StoreError, Uncommitted
 from stores.floor import Floor, LocalFloor
 from stores.ledger import COMMITS, Ledger
@@ -88,10 +88,15 @@ class Run:
             "rows_per_shard": rows_per_shard,
             "provenance": provenance.to_json(),
         }
+        if any(column.encoding == "scaled_float16" for column in columns):
+            content["compression"] = COMPRESSION
         if "/" in key:
             self.floor.put(f"{key.partition('/')[0]}/{_ROOT}", group_document({}))
         self.floor.create(f"{key}/{_ROOT}", group_document(element("table", content)))
         stored = self._table_content(key)
+        if stored is not None and stored.get("compression") != content.get("compression"):
+            content.pop("compression", None)  # a table goes on as it began
+            content |= {"compression": stored["compression"]} if "compression" in stored else {}
         if stored is not None and min(stored["rows_per_shard"], rows_per_shard) >= self.n:
             content["rows_per_shard"] = stored["rows_per_shard"]  # one shard holds all rows, either way
         if stored != json.loads(json.dumps(content)):

@@ -12,8 +12,15 @@ import zarr
 from jaxtyping import Bool, Int
 
 from stores import raw
-from stores.encoding import column_arrays, column_documents, decode, encode_shard
-from stores.errors import Damaged, StoreError, Uncommitted
+from stores.encoding import (
+    COMPRESSIONS,
+    FIRST_COMPRESSION,
+    column_arrays,
+    column_documents,
+    decode,
+    encode_shard,
+)
+from stores.errors import Damaged, StoreError, Uncommitted, UnknownVersion
 from stores.floor import Floor
 from stores.ledger import Claim, Commit, Ledger
 from stores.names import safe_key
@@ -41,6 +48,12 @@ class Table:
         self.provenance = Provenance.from_json(content["provenance"])
         self.n = rows
         self.rows_per_shard = max(1, min(int(content["rows_per_shard"]), rows))
+        self._compression: str = content.get("compression", FIRST_COMPRESSION)
+        if self._compression not in COMPRESSIONS:
+            raise UnknownVersion(
+                f"{floor.url}: the maps of {self.name!r} are compressed by {self._compression!r}; this reader knows "
+                f"{', '.join(COMPRESSIONS)}. The store was left untouched: upgrade spray-audit to read it."
+            )
         self._floor, self._key, self._writable = floor, key, writable
         self._ledger = Ledger(floor)
         self._commits: dict[int, Commit] = {}
@@ -165,7 +178,7 @@ class Table:
         files, seals = {}, {}
         for name, column in self.columns.items():
             folder = f"{self._key}/{safe_key(name)}"
-            chunks = encode_shard(column, self.n, self.rows_per_shard, rows, values[name])
+            chunks = encode_shard(column, self.n, self.rows_per_shard, rows, values[name], self._compression)
             for key, data in chunks.items():
                 files[folder + key] = data
                 seals[folder + key] = raw.seal(column, self.rows_per_shard, data)
@@ -371,7 +384,9 @@ class Table:
         """Metadata of every array of the table, by key; the table's columns say all of it."""
         found = {}
         for column in self.columns.values():
-            for suffix, document in column_documents(column, self.n, self.rows_per_shard).items():
+            for suffix, document in column_documents(
+                column, self.n, self.rows_per_shard, self._compression
+            ).items():
                 found[f"{self._key}/{safe_key(column.name)}{suffix}/zarr.json"] = document
         return found
 
