@@ -21,6 +21,7 @@ from reports.inline import ReportPath
 from reports.model import ReportModel
 from reports.panels import PANELS
 from reports.payload import page_payload, script_json
+from reports.placing import BLOCKS, PAGE, check_file, check_folder, put_folder
 from reports.theme import style_variables
 
 HERE = Path(__file__).parent
@@ -69,7 +70,7 @@ def write(
     Args:
         run_path: The store.
         out_path: The file to write, such as ``report.html``; a folder gets its name without the suffix. Either
-            appears whole, or not at all.
+            appears whole, or not at all, and takes the place of an older report, never of anything else.
         analysis: Id of the analysis to show first; the newest where None. All others of the store can be chosen
             in the report.
         title: Heading of the report; the store's name where None.
@@ -78,32 +79,36 @@ def write(
     Raises:
         stores.StoreError: there is no readable store at ``run_path``, or no analysis in it.
         ValueError: there is no such carrier.
+        FileExistsError, IsADirectoryError: what has the name of the report is no report; it is left as it is.
     """
     if carrier not in get_args(Carrier):
         raise ValueError(f"a report is carried by {', '.join(get_args(Carrier))}, got {carrier!r}")
     run = stores.open(os.fspath(run_path))
     models = read_models(run, analysis, title=title)
     out = Path(out_path)
+    folder = out.with_suffix("")
+    if carrier == "folder":
+        check_folder(folder)
+    else:
+        check_file(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / "blocks").mkdir(parents=True)
+    (partial / BLOCKS).mkdir(parents=True)
     try:
-        names = list(spooled(run, models, partial / "blocks"))
-        size = sum((partial / "blocks" / f"{name}.js").stat().st_size for name in names)
+        names = list(spooled(run, models, partial / BLOCKS))
+        size = sum((partial / BLOCKS / f"{name}.js").stat().st_size for name in names)
         chosen, reason = choose(carrier, size)
         if chosen == "file":
-            inside = ((name, read_block(partial / "blocks" / f"{name}.js", name)) for name in names)
+            inside = ((name, read_block(partial / BLOCKS / f"{name}.js", name)) for name in names)
             whole = partial / "report.html"
             whole.write_text(page(models, run.verdicts(), inside=inside), encoding="utf-8")
             whole.replace(out)
             return Written(ReportPath(out), chosen, out.stat().st_size, reason)
-        (partial / "index.html").write_text(page(models, run.verdicts(), folder="blocks"), encoding="utf-8")
-        folder = out.with_suffix("")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
+        (partial / PAGE).write_text(page(models, run.verdicts(), folder=BLOCKS), encoding="utf-8")
+        put_folder(partial, folder)
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        return Written(ReportPath(folder / "index.html"), chosen, total, reason)
+        return Written(ReportPath(folder / PAGE), chosen, total, reason)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -20,7 +20,14 @@ from reports.carriers import read_models
 from reports.images import ATLAS_SIDE, atlas, packed, quantise
 from reports.model import ReportModel, top_probability
 from reports.payload import column_payload, finite, page_payload, script_json
-from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, FLAGGED, THEMES, contrast, style_variables
+from reports.theme import (
+    CLUSTER_COLOURS,
+    COLOUR_MAPS,
+    FLAGGED,
+    THEMES,
+    contrast,
+    style_variables,
+)
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +301,63 @@ def test_a_large_report_becomes_a_folder_and_says_why(tmp_path, run, monkeypatch
     assert not list(tmp_path.glob(".*")), "something half-written was left behind"
     with pytest.raises(ValueError, match="auto, file, folder"):
         reports.write(run.path, tmp_path / "r.html", carrier="zip")
+
+
+def test_a_report_takes_the_place_of_a_report_and_of_nothing_else(tmp_path, run, monkeypatch):
+    import reports
+
+    photos = tmp_path / "photos"
+    (photos / "blocks").mkdir(parents=True)
+    (photos / "index.html").write_text('<p id="report">mine')
+    (photos / "blocks" / "a.js").write_text("mine")
+    (photos / "a.jpg").write_text("mine")
+    for changed in ("a.jpg", "index.html"):
+        for carrier, limit in (("folder", 25_000_000), ("auto", 1000)):
+            monkeypatch.setattr(reports.carriers, "FILE_BYTES", limit)
+            with pytest.raises(FileExistsError, match=r"photos, and something else.*photos-report\.html"):
+                reports.write(run.path, tmp_path / "photos.html", carrier=carrier)
+        assert (photos / changed).is_file() and sorted(p.name for p in tmp_path.iterdir()) == ["photos"]
+        (photos / "a.jpg").unlink(missing_ok=True)
+        (photos / "index.html").write_text(
+            "mine"
+        )  # the page of somebody else, beside scripts of somebody else
+    (photos / "blocks" / "a.js").rename(photos / "blocks" / "a.jpg")
+    with pytest.raises(FileExistsError):
+        reports.write(run.path, tmp_path / "photos.html", carrier="folder")
+    for other in ("file", "link"):
+        (tmp_path / "file").write_text("mine")
+        if other == "link":
+            (tmp_path / "link").symlink_to(photos)
+        with pytest.raises(FileExistsError, match="something else has that name"):
+            reports.write(run.path, tmp_path / f"{other}.html", carrier="folder")
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(IsADirectoryError, match=r"photos/report\.html"):
+        reports.write(run.path, photos)
+    monkeypatch.undo()
+    assert reports.write(run.path, tmp_path / "photos.html").carrier == "file", (
+        "a file beside a folder is fine"
+    )
+
+
+def test_an_older_folder_stays_until_the_new_one_stands(tmp_path, run, monkeypatch):
+    import pathlib
+
+    import reports
+
+    first = reports.write(run.path, tmp_path / "r.html", carrier="folder", title="first")
+    again = reports.write(run.path, tmp_path / "r.html", carrier="folder", title="second")
+    assert again.path == first.path and "second" in first.path.read_text()
+    move = pathlib.Path.replace
+
+    def stumble(self, target):
+        if self.name == ".r.html.partial":
+            raise OSError("no space")
+        return move(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", stumble)
+    with pytest.raises(OSError, match="no space"):
+        reports.write(run.path, tmp_path / "r.html", carrier="folder", title="third")
+    assert "second" in first.path.read_text() and not list(tmp_path.glob(".*"))
 
 
 def test_analyses_are_named_by_what_tells_them_apart(tmp_path):
