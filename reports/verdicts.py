@@ -7,11 +7,13 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from reports.model import ReportModel, store_identity
 from stores import Run, Verdict
+from stores.shown import verdicts_html
 from stores.verdicts import check_new
 
 FORMAT = "spray-verdicts"
@@ -40,6 +42,13 @@ class VerdictFile:
             "title": self.title,
             "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
         }
+
+    def _repr_html_(self) -> str:
+        title, store = escape(self.title) or "Verdicts", escape(self.store[:12])
+        head = f"<p><b>{title}</b>: {len(self.verdicts):,} verdicts on the store <code>{store}</code></p>"
+        apart = "".join(f"<li>{escape(str(conflict))}</li>" for conflict in conflicts(self.verdicts))
+        told = f"<p>People disagree about:</p><ul>{apart}</ul>" if apart else ""
+        return head + verdicts_html(self.verdicts) + told
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,19 @@ def test_a_file_comes_back_as_it_was_written(tmp_path, run):
     assert read_file(write_file(tmp_path / "v.json", file)) == file
 
 
+def test_a_file_shows_its_verdicts_and_disagreements_in_a_notebook_as_text(run):
+    hostile = "<script>alert(1)</script>"
+    one = verdict(run, note="the tag", annotator="Ada")
+    file = file_of(run, one, verdict(run, annotator="Bob", verdict="clever_hans", note=hostile))
+    told = file._repr_html_()
+    assert "2 verdicts" in told and "the tag" in told and "⚠ Clever Hans" in told and file.store[:12] in told
+    assert told.count("<tr>") == 3 and f"finding {one.key}: Ada: valid (the tag); Bob: clever_hans" in told
+    named = dataclasses.replace(one, annotator=hostile, key=hostile)
+    for shown in (told, VerdictFile(hostile, hostile, (named,))._repr_html_()):
+        assert "<script" not in shown and "&lt;script&gt;" in shown
+    assert "disagree" not in file_of(run, one)._repr_html_()
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
