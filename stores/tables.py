@@ -29,6 +29,7 @@ from stores.provenance import Json, Provenance, to_json
 from stores.schema import Column
 from stores.values import clean
 
+DOCUMENT = "zarr.json"
 Rows = slice | Sequence[int] | np.ndarray | None
 
 
@@ -240,6 +241,8 @@ class Table:
         parts = {}
         for suffix in column_arrays(column):
             self._check_files(shard, commit, key + suffix, column)
+            if key + suffix not in self._arrays and not raw.readable(column):
+                self._arrays[key + suffix] = self._array(column, key + suffix)
             parts[suffix] = self._decoded(column, commit, key + suffix, rows, out)
         values = decode(column, parts)
         if out is not None and values is not out:
@@ -274,8 +277,6 @@ class Table:
 
     def _read_rows(self, key: str, rows: Int[np.ndarray, " m"]) -> np.ndarray:
         """Rows of one array within a shard: runs of inner chunks are read whole and the rows picked from them."""
-        if key not in self._arrays:
-            self._arrays[key] = zarr.open_array(self._floor.zarr(), path=key, mode="r")
         array = self._arrays[key]
         size = array.chunks[0]
         chunks = rows // size
@@ -287,6 +288,16 @@ class Table:
             block = np.asarray(array[low:high])
             pieces.append(block if len(run) == high - low else block[run - low])
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _array(self, column: Column, key: str) -> zarr.Array[Any]:
+        """An array for Zarr to read: by what the table's columns say, since its own document is no part of a commit."""
+        document = f"{key}/{DOCUMENT}"
+        if not _same_json(self._floor.read(document), self._documents_of(column)[document]):
+            raise Damaged(
+                f"{self._floor.url}: {document} is missing or altered, so its values would be read as others. "
+                "`spray check --repair` writes it again; no value is lost."
+            )
+        return zarr.open_array(self._floor.zarr(), path=key, mode="r")
 
     def _check_files(self, shard: int, commit: Commit, key: str, column: Column) -> None:
         """A missing, shortened or strange file reads as fill values, or as others', without a word; so look first."""
@@ -382,13 +393,15 @@ class Table:
 
     def documents(self) -> dict[str, bytes]:
         """Metadata of every array of the table, by key; the table's columns say all of it."""
-        found = {}
+        found: dict[str, bytes] = {}
         for column in self.columns.values():
-            for suffix, document in column_documents(
-                column, self.n, self.rows_per_shard, self._compression
-            ).items():
-                found[f"{self._key}/{safe_key(column.name)}{suffix}/zarr.json"] = document
+            found |= self._documents_of(column)
         return found
+
+    def _documents_of(self, column: Column) -> dict[str, bytes]:
+        folder = f"{self._key}/{safe_key(column.name)}"
+        documents = column_documents(column, self.n, self.rows_per_shard, self._compression)
+        return {f"{folder}{suffix}/{DOCUMENT}": document for suffix, document in documents.items()}
 
 
 def _surely_finite(values: np.ndarray) -> bool:

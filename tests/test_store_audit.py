@@ -234,6 +234,32 @@ def test_altered_metadata_is_told_on_reading(path: Path) -> None:
         stores.open(path).samples.read("label")
 
 
+@pytest.mark.parametrize(
+    ("key", "before", "after"),
+    [
+        ("samples/label", '"little"', '"big"'),
+        ("samples/label", '"int64"', '"float64"'),
+        ("samples/thumbnail", '"level": 3', '"level": 4'),
+        ("relevance/epsilon_plus_flat/input.full", '"float16"', '"int16"'),
+        ("relevance/epsilon_plus_flat/input.full=scale", '"float32"', '"int32"'),
+        ("relevance/epsilon_plus_flat/sum", '"float64"', '"int64"'),
+        ("samples/id", None, ""),
+    ],
+)
+def test_an_array_is_not_read_by_an_altered_document(
+    path: Path, key: str, before: str | None, after: str
+) -> None:
+    document = path / key / "zarr.json"
+    text = document.read_text()
+    assert before is None or before in text
+    table, column = key.removesuffix("=scale").rsplit("/", 1)
+    document.unlink() if before is None else document.write_text(text.replace(before, after))
+    with pytest.raises(stores.Damaged, match=f"{key}/zarr.json is missing or altered.*check --repair"):
+        stores.open(path).table(table).read(column)
+    assert [problem.kind for problem in stores.check(path, repair=True)] == ["metadata"]
+    assert stores.check(path) == [] and len(stores.open(path).table(table).read(column))
+
+
 RELEVANCE = "relevance/epsilon_plus_flat"
 
 
