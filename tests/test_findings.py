@@ -13,7 +13,7 @@ import stores
 from spray.analysis import Analysis, analyze
 from spray.attribution import Attribution, attribute_dataset
 from spray.data import as_audit_data
-from spray.findings import Findings, MismatchError, find
+from spray.findings import Findings, MismatchError, OwnRank, find
 from spray.findings.class_findings import ClassFindings
 from spray.findings.regions import TopRegion
 from spray.findings.stage import concluded
@@ -135,7 +135,28 @@ def test_at_most_so_many_flags_per_class(
         run, handle, strict, model=model, dataset=as_audit_data(data, classes=["dark <b>", "bright"])
     )
     assert found[0].evidence["confirmed"] is True
+    assert "Confirmed" in found[0].summary and "Not among the most suspicious" in found[0].summary
     assert not any(finding.flagged for finding in found)
+
+
+def test_a_rank_of_ones_own_is_never_answered_from_another_function(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], found: list[Finding]
+) -> None:
+    """Functions that only differ in what they close over, with the interventions' outcomes kept."""
+    run, handle, model, data = audited
+    dataset = as_audit_data(data, classes=["dark <b>", "bright"])
+
+    def by_share(sign: float) -> list[float]:
+        rank = OwnRank(lambda parts: sign * (parts["share"] or 0))
+        return [
+            it.score for it in find(run, handle, replace(STEP, ranking=rank), model=model, dataset=dataset)
+        ]
+
+    up, down = by_share(1), by_share(-1)
+    assert len(up) == len(found) > 1
+    assert sorted(down) == pytest.approx(sorted(-score for score in up)) and down[0] < 0 < up[0]
+    known = handle.findings_provenance
+    assert by_share(-1) == down and handle.findings_provenance == known
 
 
 def test_another_model_or_other_data_are_refused(

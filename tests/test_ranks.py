@@ -1,5 +1,7 @@
 """Other ranks than the combined one: weights, a score, a function; and what a wrong name is told."""
 
+from functools import partial
+
 import pytest
 
 from spray.findings import OwnRank, Ranking, Weighted
@@ -20,16 +22,23 @@ def test_weights_of_scores() -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("casual", "no score 'casual'"), ("causal=much", "expected a number"), ("", "no score ''")],
+    [
+        ("casual", "no score 'casual'"),
+        ("causal=much", "expected a number"),
+        ("causal=nan", "expected a number"),
+        ("", "no score ''"),
+    ],
 )
 def test_what_is_no_rank_is_told(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         rank_of(text, SCORES)
 
 
-def test_a_function_of_ones_own_is_known_by_its_code() -> None:
-    first = OwnRank(lambda parts: 2 * (parts["causal"] or 0))
-    other = OwnRank(lambda parts: 3 * (parts["causal"] or 0))
-    assert first.score(PARTS) == pytest.approx(0.8)
-    assert describe(first) != describe(other)
-    assert "test_ranks:" in str(describe(first)["identity"])
+def test_a_function_of_ones_own_has_a_name_and_gives_finite_numbers() -> None:
+    rank = OwnRank(lambda parts: 2 * (parts["causal"] or 0))
+    assert rank.score(PARTS) == pytest.approx(0.8)
+    assert "test_ranks:" in str(describe(rank)["identity"])
+    assert describe(OwnRank(partial(max, 0.5)))["identity"] == "functools:partial"
+    for odd in (float("nan"), float("inf"), None, "much"):
+        with pytest.raises(ValueError, match="expected a finite number"):
+            OwnRank(lambda parts, odd=odd: odd).score(PARTS)

@@ -38,6 +38,17 @@ def test_p_is_never_zero_and_one_without_an_effect() -> None:
     )
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("count", [5, 31])
+def test_what_is_no_number_is_never_significant(odd: float, count: int) -> None:
+    differences = np.random.default_rng(0).normal(0, 1, count)
+    differences[2] = odd
+    with pytest.raises(ValueError, match=f"1 of {count} differences are NaN or infinite"):
+        sign_flip(differences, 0)
+    with pytest.raises(ValueError):
+        benjamini_hochberg([0.01, float("nan")])
+
+
 def test_the_stop_is_seeded_and_does_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [
         np.random.default_rng(seed).normal(shift, 1, 30) for seed in range(5) for shift in (0.05, 0.2, 0.6)

@@ -16,7 +16,8 @@ EVIDENCE: dict[str, Any] = {
         "controls": {"matched": 0.05},
     },
     "transplant": {
-        "measure": "probability", "mean": 0.6, "net": 0.55, "net_interval": [0.5, 0.6], "images": 60, "controls": {},
+        "measure": "probability", "mean": 0.6, "net": 0.55, "net_interval": [0.5, 0.6], "images": 60,
+        "controls": {"matched": 0.02},
     },
     "flip_rate": 0.61,
     "flip_rates": {"shared": 0.61, "matched": 0.04},
@@ -26,7 +27,7 @@ EVIDENCE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def words(name: str = "shirt", flagged: bool = False, **changes: Any) -> str:
+def words(name: str = "shirt", flagged: bool = False, target: str = "", **changes: Any) -> str:
     evidence = {**EVIDENCE, **changes}
     finding = Finding(
         "c0.f0",
@@ -41,11 +42,11 @@ def words(name: str = "shirt", flagged: bool = False, **changes: Any) -> str:
         None,
         evidence,
     )
-    return summary(finding, 600, name)
+    return summary(finding, 600, name, target)
 
 
 def test_a_confirmed_finding() -> None:
-    assert words(flagged=True, jittered={"mean": 0.5}) == (
+    assert words(flagged=True, confirmed=True, jittered={"mean": 0.5}) == (
         "120 of 600 'shirt' samples. Their shared relevance lies at the top left: 83 % of it in 4.0 % of the area. "
         "Removing it lowers P(shirt) by 0.41 (matched regions of other samples: 0.05), net of the strongest control "
         "0.36 [0.30, 0.42]. Pasting it on 200 samples of other classes raises P(shirt) by 0.60, net 0.55 [0.50, 0.60], "
@@ -55,8 +56,38 @@ def test_a_confirmed_finding() -> None:
     )
 
 
+def test_a_confirmed_finding_that_is_not_flagged_is_confirmed_all_the_same() -> None:
+    said = words(confirmed=True)
+    assert "Confirmed (q = 0.0013)" in said and said.endswith(
+        "Not among the most suspicious of its class, which are flagged."
+    )
+
+
+def test_without_a_control_on_the_same_samples_nothing_is_called_net() -> None:
+    compared = {
+        "net": 0.41,
+        "elsewhere": ["matched"],
+        "log_odds": {"mean": 3.4, "controls": {"matched": 0.8}},
+    }
+    assert (
+        "Removing it lowers P(shirt) by 0.41 [0.30, 0.42] (matched regions of other samples: 0.05); it lowers the "
+        "log-odds by 3.40 (matched regions: 0.80). Pasting it on 200 samples of other classes raises P(shirt) by "
+        "0.60 [0.50, 0.60], and turns"
+    ) in words(removal=EVIDENCE["removal"] | compared, transplant=EVIDENCE["transplant"] | {"controls": {}})
+
+
+def test_samples_have_the_name_of_their_group_and_effects_that_of_the_class_explained() -> None:
+    said = words("cat", target="dog")
+    assert said.startswith("120 of 600 'cat' samples.")
+    assert "lowers P(dog) by 0.41" in said and "61 % of them into 'dog'" in said
+
+
 def test_other_images_are_compared_in_log_odds_where_probability_is_the_measure() -> None:
-    compared = {"elsewhere": ["matched"], "log_odds": {"mean": 3.4, "controls": {"matched": 0.8}}}
+    compared = {
+        "controls": {"matched": 0.05, "random": 0.01},
+        "elsewhere": ["matched"],
+        "log_odds": {"mean": 3.4, "controls": {"matched": 0.8, "random": 0.1}},
+    }
     assert (
         "Removing it lowers P(shirt) by 0.41 (matched regions of other samples: 0.05), net of the strongest control on "
         "the same samples 0.36 [0.30, 0.42]; it lowers the log-odds by 3.40 (matched regions: 0.80). Pasting"
@@ -69,7 +100,17 @@ def test_an_unconfirmed_finding_claims_nothing_and_says_what_is_missing() -> Non
     assert words(unmet=["necessity", "significance"]).endswith(
         "Not shown to be both necessary and sufficient."
     )
-    assert words(unmet=["independence of the host"]).endswith("Not confirmed: independence of the host.")
+    assert words(unmet=["independence of the host"]).endswith(
+        "Not confirmed; it lacks independence of the host."
+    )
+    assert words(unmet=["size of the effect", "significance"]).endswith(
+        "Not confirmed; it lacks size of the effect, significance."
+    )
+    screened = (
+        "Too little showed on one half of the samples to test it on the other; its figures are upper bounds."
+    )
+    assert words(unmet=["tested on the other half", "significance"]).endswith(f"Not confirmed. {screened}")
+    assert words(unmet=["tested on the other half", "necessity"]).endswith(f"sufficient. {screened}")
     assert words().endswith("Not confirmed: too many candidates for its significance.")
     assert "uses" not in words(unmet=["necessity"])
 
@@ -91,9 +132,7 @@ def test_effects_the_other_way_are_told_as_such() -> None:
         flip_rates={"shared": 0.0},
         jittered={"mean": 0.0},
     )
-    assert (
-        "Removing it raises P(cat) by 0.05, net of the strongest control −0.10 [−0.20, 0.00]. Pasting" in said
-    )
+    assert "Removing it raises P(cat) by 0.05 [0.00, 0.20]. Pasting" in said
     assert "raises P(cat) by 0.00, net −0.08 [−0.10, 0.00], and turns 0 % of them into 'cat'." in said
     assert "beside" not in said
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from spray.findings.outcomes import Outcomes
 from spray.findings.scores import ASSOCIATION
 from spray.findings.step import Findings
 from spray.findings.subject import Subject
-from spray.findings.suspicion import Ranking
+from spray.findings.suspicion import OwnRank, Ranking
 from spray.findings.verification import Requirements
 from spray.findings.verification.evidence import APART
 from spray.findings.verification.significance import benjamini_hochberg
@@ -52,7 +53,7 @@ def find(
         subject = Subject.of(run, model, dataset, device)
     done: dict[str, Json] = {"name": "interventions", "done": subject is not None}
     provenance = Provenance((describe(step), done), (analysis.id,))
-    if analysis.findings_provenance is not None and analysis.findings_provenance.id == provenance.id:
+    if _stored(analysis, provenance) and not isinstance(step.ranking, OwnRank):
         return list(analysis.findings())
     tested_by = Provenance((describe(replace(step, ranking=Ranking())), done), (analysis.id,))
     outcomes = Outcomes(run)
@@ -72,10 +73,25 @@ def find(
             log("group", group=group, findings=len(of_class))
     report(len(groups), len(groups), what)
     ranked = concluded(found, step)
+    if isinstance(step.ranking, OwnRank):
+        provenance = replace(provenance, steps=(*provenance.steps, _scores(ranked)))
+        if _stored(analysis, provenance):
+            return list(analysis.findings())
     sizes = {group: len(analysis.read(group).rows) for group in {finding.group for finding in ranked}}
     ranked = [_worded(finding, run, sizes[finding.group]) for finding in ranked]
     analysis.write_findings(ranked, provenance)
     return ranked
+
+
+def _stored(analysis: AnalysisHandle, provenance: Provenance) -> bool:
+    known = analysis.findings_provenance
+    return known is not None and known.id == provenance.id
+
+
+def _scores(ranked: Sequence[Finding]) -> dict[str, Json]:
+    """What a function made of the parts: its provenance, since its code does not tell."""
+    told = ",".join(f"{finding.name}={finding.score!r}" for finding in ranked)
+    return {"name": "scores", "digest": hashlib.sha256(told.encode()).hexdigest()}
 
 
 def concluded(findings: Sequence[Finding], step: Findings) -> list[Finding]:
@@ -134,6 +150,10 @@ def _associated(findings: Sequence[Finding], alpha: float) -> list[Finding]:
 
 
 def _worded(finding: Finding, run: Run, class_size: int) -> Finding:
-    target = finding.evidence.get("target", finding.group)
-    name = run.classes[target] if isinstance(target, int) and target >= 0 else "any class"
-    return replace(finding, summary=summary(finding, class_size, name))
+    group = _class_name(run, finding.group)
+    target = _class_name(run, finding.evidence.get("target", finding.group))
+    return replace(finding, summary=summary(finding, class_size, group, target))
+
+
+def _class_name(run: Run, number: Json) -> str:
+    return run.classes[number] if isinstance(number, int) and number >= 0 else "any class"

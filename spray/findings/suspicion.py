@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -75,22 +75,33 @@ class Weighted:
 
 @dataclass(frozen=True)
 class OwnRank:
-    """A function of the parts. Its name and a digest of its code stand in the provenance."""
+    """A function of the parts. Its name stands in the provenance, with a digest of the scores that it gave.
+
+    The code of a function does not tell what it depends on (defaults, closures, globals), so findings are ranked anew
+    in each call; the interventions are not done anew.
+    """
 
     function: Callable[[Parts], float] = field(metadata=TUNING)
     flags_per_class: int = 3
     identity: str = field(init=False)
 
     def __post_init__(self) -> None:
-        kind = type(self.function) if not hasattr(self.function, "__qualname__") else self.function
-        code = getattr(self.function, "__code__", None)
-        made = b"" if code is None else code.co_code + repr(code.co_consts).encode()
-        digest = hashlib.sha256(made).hexdigest()[:12]
-        object.__setattr__(self, "identity", f"{kind.__module__}:{kind.__qualname__}:{digest}")
+        named = self.function if hasattr(self.function, "__qualname__") else type(self.function)
+        object.__setattr__(self, "identity", f"{named.__module__}:{named.__qualname__}")
 
     def score(self, parts: Parts) -> float:
-        """Suspicion of a finding with these parts."""
-        return float(self.function(parts))
+        """Suspicion of a finding with these parts.
+
+        Raises:
+            ValueError: the function gives no finite number.
+        """
+        given: object = self.function(parts)
+        if not isinstance(given, int | float | np.number) or not np.isfinite(given):
+            raise ValueError(
+                f"The rank {self.identity} gives {given!r} for a finding with the parts {dict(parts)}, expected a "
+                "finite number. A part that a finding lacks is None."
+            )
+        return float(given)
 
 
 def _fisher_ratio(separability: float) -> float:
@@ -118,7 +129,10 @@ def rank_of(text: str, known: Mapping[str, object]) -> Rank:
                 f"'causal=1,separation=0.2'; scores are {', '.join(known)}."
             )
         try:
-            weights.append((name, float(weight) if weight else 1.0))
+            value = float(weight) if weight else 1.0
         except ValueError:
-            raise ValueError(f"rank: the weight of '{name}' is '{weight}', expected a number.") from None
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"rank: the weight of '{name}' is '{weight}', expected a number.")
+        weights.append((name, value))
     return Weighted(tuple(weights))

@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spray.findings.regions import describe_place
-from spray.findings.verification.evidence import MOVING
+from spray.findings.verification.evidence import MOVING, NECESSITY, SIGNIFICANCE, SUFFICIENCY, TESTED
 from stores import Finding
 from stores.provenance import Json
 
 SIGNIFICANT = 0.05
 ENOUGH = 0.5
 """Content pasted beside its place still works if it keeps this much of its effect."""
+SCREENED = (
+    "Too little showed on one half of the samples to test it on the other; its figures are upper bounds."
+)
 
 
-def summary(finding: Finding, class_size: int, class_name: str) -> str:
-    """The finding in plain words."""
+def summary(finding: Finding, class_size: int, group_name: str, target_name: str = "") -> str:
+    """The finding in plain words: samples of the group ``group_name``, tested for the class ``target_name``.
+
+    Both are the same unless relevance explains another class than the one by which samples are grouped.
+    """
     evidence = finding.evidence
-    of_class = f"'{class_name}' samples" if finding.group >= 0 else "samples of all classes"
+    of_class = f"'{group_name}' samples" if finding.group >= 0 else "samples of all classes"
     sentences = [f"{len(finding.rows):,} of {class_size:,} {of_class}.", _shared(finding)]
     if "removal" not in evidence:
         sentences.append("Not tested by intervention: a suspicion only.")
     else:
-        words = _Words(evidence, class_name)
+        words = _Words(evidence, target_name or group_name)
         sentences += [words.removal(), words.transplant(), words.beside(), words.verdict(finding.flagged)]
     sentences.insert(2, _association(evidence))
     return " ".join(sentence for sentence in sentences if sentence)
@@ -73,15 +79,22 @@ class _Words:
         """What removing did, and removing as much of others; in log-odds, too, where others are compared only so."""
         kind = "channels" if self.channels else "regions"
         matched = _matched(self.removed.get("controls"), f"matched {kind} of other samples")
-        moves = _moves(self.removed, self.scale, "lowers", "raises")
         doing = "Suppressing them" if self.channels else "Removing it"
-        sentence = f"{doing} {moves}{matched}, net of the strongest control {{}}{_net(self.removed)}"
+        did = _did(self.removed, self.scale, "lowers", "raises", matched, self._compared(self.removed))
         log_odds, elsewhere = self.removed.get("log_odds"), self.removed.get("elsewhere")
         if not self.in_probability or not isinstance(log_odds, Mapping) or not elsewhere:
-            return sentence.format("") + "."
+            return f"{doing} {did}."
         matched = _matched(log_odds["controls"], f"matched {kind}")
-        moves = _moves(log_odds, "the log-odds", "lowers", "raises")
-        return f"{sentence.format('on the same samples ')}; it {moves}{matched}."
+        return f"{doing} {did}; it {_moves(log_odds, 'the log-odds', 'lowers', 'raises')}{matched}."
+
+    def _compared(self, effect: Mapping[str, Json]) -> str:
+        """What the effect is net of on its own scale, in words; empty where it is compared with no control."""
+        controls, elsewhere = effect.get("controls"), effect.get("elsewhere")
+        named = set(controls) if isinstance(controls, Mapping) else set()
+        others = set(map(str, elsewhere)) if isinstance(elsewhere, list) and self.in_probability else set()
+        if not named - others:
+            return ""
+        return f"net of the strongest control{' on the same samples' if others else ''}"
 
     def transplant(self) -> str:
         """What pasting did, and what pasting as much of others did."""
@@ -91,10 +104,11 @@ class _Words:
             matched = f" (matched {kind}: {_percent(_number(rates['matched']))})"
         hosts = _number(self.evidence.get("pasted_on", self.pasted["images"]))
         doing = "Injecting them into" if self.channels else "Pasting it on"
+        net = "net" if self._compared(self.pasted) else ""
+        did = _did(self.pasted, self.scale, "raises", "lowers", "", net)
         return (
-            f"{doing} {hosts:,.0f} samples of other classes {_moves(self.pasted, self.scale, 'raises', 'lowers')}, "
-            f"net {_net(self.pasted)}, and turns {_percent(_number(self.evidence['flip_rate']))} of them into "
-            f"'{self.class_name}'{matched}."
+            f"{doing} {hosts:,.0f} samples of other classes {did}, and turns "
+            f"{_percent(_number(self.evidence['flip_rate']))} of them into '{self.class_name}'{matched}."
         )
 
     def beside(self) -> str:
@@ -107,17 +121,25 @@ class _Words:
         works = "still works" if kept >= ENOUGH else "works less"
         return f"A few pixels beside its place it {works} ({_percent(kept)})."
 
-    def verdict(self, confirmed: bool) -> str:
+    def verdict(self, flagged: bool) -> str:
         """What follows, and no more."""
         what = "these channels" if self.channels else "this region"
         q, unmet = self.evidence.get("q_value"), self.evidence.get("unmet")
-        if confirmed:
+        if self.evidence.get("confirmed") is True:
             level = "" if q is None else f" (q = {_number(q):.2g})"
-            return f"Confirmed{level}: the model uses {what} by itself; whether it may is for you to judge."
-        missing = {"necessity", "sufficiency", "size of the effect"}
-        if not isinstance(unmet, list) or missing & set(map(str, unmet)):
-            return "Not shown to be both necessary and sufficient."
-        return f"Not confirmed: {', '.join(map(str, unmet)) or 'too many candidates for its significance'}."
+            rank = "" if flagged else " Not among the most suspicious of its class, which are flagged."
+            return f"Confirmed{level}: the model uses {what} by itself; whether it may is for you to judge.{rank}"
+        missing = [str(name) for name in unmet] if isinstance(unmet, list) else ["necessity"]
+        half = ""
+        if TESTED in missing:
+            half = f" {SCREENED}"
+            missing = [name for name in missing if name not in {TESTED, SIGNIFICANCE}]
+        if {NECESSITY, SUFFICIENCY} & set(missing):
+            return f"Not shown to be both necessary and sufficient.{half}"
+        if missing or half:
+            lacks = f"; it lacks {', '.join(missing)}" if missing else ""
+            return f"Not confirmed{lacks}.{half}"
+        return "Not confirmed: too many candidates for its significance."
 
 
 def _matched(controls: Json, what: str) -> str:
@@ -132,11 +154,24 @@ def _moves(effect: Mapping[str, Json], scale: str, up: str, down: str) -> str:
     return f"{up if round(mean, 2) >= 0 else down} {scale} by {abs(mean):.2f}"
 
 
+def _did(effect: Mapping[str, Json], scale: str, up: str, down: str, matched: str, net: str) -> str:
+    """What was done, and the ``net`` effect with its interval; without a control that is the effect itself."""
+    moves = _moves(effect, scale, up, down)
+    if net:
+        return f"{moves}{matched}, {net} {_net(effect)}"
+    return f"{moves} {_interval(effect, 1 if round(_number(effect['mean']), 2) >= 0 else -1)}{matched}"
+
+
 def _net(effect: Mapping[str, Json]) -> str:
+    return f"{_signed(_number(effect['net']))} {_interval(effect)}"
+
+
+def _interval(effect: Mapping[str, Json], sign: int = 1) -> str:
+    """Of the net effect, told in the direction of ``sign``."""
     bounds = effect["net_interval"]
     assert isinstance(bounds, list)
-    low, high = (_signed(_number(bound)) for bound in bounds)
-    return f"{_signed(_number(effect['net']))} [{low}, {high}]"
+    low, high = sorted(sign * _number(bound) for bound in bounds)
+    return f"[{_signed(low)}, {_signed(high)}]"
 
 
 def _number(value: Json) -> float:

@@ -17,6 +17,8 @@ from stores.provenance import Json
 FIXED, MOVING, CHANNELS = "fixed", "moving", "channels"
 """Where a region is: at one place, in each sample at its own most relevant one, or among channels."""
 
+TESTED, SIGNIFICANCE = "tested on the other half", "significance"
+NECESSITY, SUFFICIENCY = "necessity", "sufficiency"
 APART = "members that stand apart"
 """The requirement that relevance alone decides, before any intervention."""
 
@@ -126,11 +128,11 @@ class Requirements:
         """
         hosts, removal, pasted = evidence.hosts, evidence.removal, evidence.transplant
         checks = {
-            "tested on the other half": evidence.candidate,
-            "necessity": self._reaches(removal, self.necessity, removal.beyond),
-            "sufficiency": self._reaches(pasted, self.sufficiency, pasted.net),
+            TESTED: evidence.candidate,
+            NECESSITY: self._reaches(removal, self.necessity, removal.beyond),
+            SUFFICIENCY: self._reaches(pasted, self.sufficiency, pasted.net),
             "size of the effect": evidence.score >= (self.moving if evidence.where == MOVING else self.score),
-            "significance": evidence.candidate and evidence.p_value <= self.alpha,
+            SIGNIFICANCE: evidence.candidate and evidence.p_value <= self.alpha,
             "agreement of fills": len(evidence.removal.ways) >= self.fills,
             APART: separation is None or separation >= self.separation,
             "independence of the host": hosts is not None and hosts.holds(self.alpha, self.host_classes),

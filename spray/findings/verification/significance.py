@@ -21,9 +21,17 @@ def sign_flip(differences: Float[np.ndarray, " n"], seed: int, permutations: int
     All patterns of signs for few units, drawn ones else, until ``ENOUGH`` of them reach the data's mean (then
     p = reached / drawn) or ``permutations`` are drawn (p = (reached + 1) / (drawn + 1)). 1 without units.
 
+    Raises:
+        ValueError: a difference is NaN or infinite; as a mean of signs it would outdo every other.
+
     Source: Fisher 1935; Besag and Clifford 1991 for the stop.
     """
     count = len(differences)
+    unknown = count - int(np.isfinite(differences).sum())
+    if unknown:
+        raise ValueError(
+            f"{unknown} of {count} differences are NaN or infinite: leave them out before the test."
+        )
     observed = float(differences.sum())
     if not count or observed <= 0:
         return 1.0
@@ -45,6 +53,9 @@ def sign_flip(differences: Float[np.ndarray, " n"], seed: int, permutations: int
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """q-values, in order: the least rate of false discoveries at which each hypothesis is rejected.
+
+    Raises:
+        ValueError: a p-value is none.
 
     Source: Benjamini and Hochberg 1995, as adjusted p-values: qᵢ = minⱼ≥ᵢ p₍ⱼ₎ · m / j.
     """
