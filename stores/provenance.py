@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
 TUNING = {"tuning": True}
@@ -38,7 +40,10 @@ def describe(step: object) -> dict[str, Json]:
 
 
 def to_json(value: Any) -> Json:
-    """JSON form of a parameter: steps are described, tuples become lists, numpy scalars become numbers."""
+    """JSON form of a parameter: steps are described, tuples become lists, numpy scalars become numbers.
+
+    Arrays and tensors become shape, type and a digest of their values.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -53,10 +58,28 @@ def to_json(value: Any) -> Json:
         return str(value)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return to_json(value.item())
+    if hasattr(value, "__array__"):
+        return _array(value)
     raise TypeError(
         f"{value!r} of type {type(value).__name__} has no JSON form, so it cannot stand in a provenance "
-        "record. Use numbers, strings, tuples, mappings, or a frozen dataclass."
+        "record. Use numbers, strings, tuples, mappings, arrays, or a frozen dataclass."
     )
+
+
+def _array(value: Any) -> Json:
+    """Shape, type and SHA-256 (of the values in C order, little-endian) of a numpy array or a torch tensor."""
+    array = np.ascontiguousarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if array.dtype.hasobject:
+        raise TypeError(
+            f"an array of {array.dtype} has no JSON form, so it cannot stand in a provenance record. Use an array of "
+            "numbers, or a tuple."
+        )
+    data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return {
+        "shape": list(array.shape),
+        "dtype": array.dtype.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
 
 
 def canonical_json(value: Json) -> str:

@@ -101,3 +101,31 @@ def test_several_targets_of_a_function_and_no_layers(tmp_path):
             tmp_path / "b.zarr",
             Attribution(Function("f", occluded), layers=("3",), **STEP),
         )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_baselines_of_captum_are_stored_by_their_digest_and_others_are_another_method(tmp_path):
+    pytest.importorskip("captum.attr", reason="captum is not installed")
+
+    def step(value):
+        baselines = torch.full((2, *channels_last(Images().images).shape[1:]), value)
+        return Attribution(Captum("GradientShap", {"baselines": baselines, "n_samples": 2}), **STEP)
+
+    run = attribute_dataset(tiny_model(), Images(), tmp_path / "a.zarr", step(0.0))
+    record = run.table("relevance/captum.GradientShap").provenance.steps[1]["composite"]["settings"][
+        "baselines"
+    ]
+    assert record["shape"][0] == 2 and len(record["sha256"]) == 64
+    before = contents(tmp_path / "a.zarr")
+    attribute_dataset(tiny_model(), Images(), tmp_path / "a.zarr", step(0.0))
+    assert contents(tmp_path / "a.zarr") == before
+    with pytest.raises(stores.StoreError, match=r"baselines\.sha256"):
+        attribute_dataset(tiny_model(), Images(), tmp_path / "a.zarr", step(0.5))
+
+
+def test_a_bare_function_is_told_how_a_store_can_know_it():
+    for bare in (occluded, lambda model, inputs, targets: inputs):
+        with pytest.raises(BadInput, match=r"Function\('mine', the_function, version='1'\)"):
+            Attribution(bare)
+    with pytest.raises(TypeError, match="convolution=rule"):
+        Attribution(None)

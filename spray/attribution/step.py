@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from spray.attribution.targets import Target, expanded
 from spray.engine import Start
-from spray.engine.composites import Method
+from spray.engine.composites import Method, composite
 from spray.engine.errors import BadInput
 from spray.engine.methods import Foreign
 from stores.provenance import TUNING, Json, describe
@@ -40,6 +40,12 @@ class Attribution:
     workers: int = field(default=0, metadata=TUNING)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.composite, str) and composite(self.composite) is not self.composite:
+            raise BadInput(
+                f"composite is {self.composite!r}, a bare function, and a store has to know a method by a name and a "
+                "version, which you change when the function does. Give Function('mine', the_function, version='1'), "
+                "from spray.engine.methods."
+            )
         targets = expanded(self.target)
         object.__setattr__(self, "target", targets[0] if len(targets) == 1 else targets)
         if self.start != START and any("-" in str(target) for target in targets):

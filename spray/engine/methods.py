@@ -58,7 +58,9 @@ class Function:
 class Captum:
     """An attributor of captum (an optional extra), by class name, with the settings of its ``attribute``.
 
-    ``seed`` is set for every batch, since some attributors draw samples (GradientShap, from torch and numpy).
+    Settings that are tensors or arrays (``baselines``) are moved to the device and the precision of the inputs; in
+    provenance they stand by shape, type and digest. ``seed`` is set for every batch, since some attributors draw
+    samples (GradientShap, from torch and numpy).
     """
 
     attributor: str
@@ -86,11 +88,19 @@ class Captum:
             ) from None
         if not hasattr(attr, self.attributor):
             raise AttributionError(f"captum.attr has no attributor {self.attributor!r}.")
+        settings = {name: _beside(inputs, value) for name, value in self.settings.items()}
         with _seeded(self.seed, inputs.device):
-            out: Tensor = getattr(attr, self.attributor)(model).attribute(
-                inputs, target=targets, **self.settings
-            )
+            out: Tensor = getattr(attr, self.attributor)(model).attribute(inputs, target=targets, **settings)
         return out.detach()
+
+
+def _beside(inputs: Tensor, value: Any) -> Any:
+    """A setting as the inputs need it: tensors on their device, numbers of their precision."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        return value.to(inputs.device, inputs.dtype if value.is_floating_point() else value.dtype)
+    return value
 
 
 @contextmanager
