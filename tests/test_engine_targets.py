@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from spray.engine import (
 )
 from spray.engine.methods import Captum, Function
 from spray.engine.start import Difference
-from stores.provenance import describe
+from stores.provenance import canonical_json, describe
 
 
 def small_cnn(bias=True):
@@ -95,11 +96,20 @@ def test_a_difference_of_logits_is_the_difference_of_two_maps():
         (1, Difference(9), "not among 0 to 4"),
         (Ranked(5), "logit", "rank 5"),
         (1, "softmax", "'difference'"),
+        (1, None, "'difference'"),
+        (1, Difference, "'difference'"),
+        (1, ["logit", "logit"], "2 starts for 1 targets"),
     ],
 )
 def test_starts_and_ranks_that_do_not_fit_are_refused(targets, start, message):
     with pytest.raises(BadInput, match=message):
-        attribute(small_cnn(), images(), targets, start=start)
+        Explainer(small_cnn()).explain_each(images(), [targets], start)
+
+
+def test_of_many_rows_an_error_names_the_first():
+    with pytest.raises(BadInput, match=r"rows 0, 1, 2, 3, 4, …; a difference") as error:
+        attribute(small_cnn(), images().repeat(3, 1, 1, 1), 1, start=Difference(1))
+    assert error.value.rows == tuple(range(9))
 
 
 def test_a_unit_start_from_a_logit_of_zero_is_refused():
@@ -125,9 +135,84 @@ def test_guided_backprop_and_deconvnet_change_what_relus_hand_back(kind, inplace
     torch.testing.assert_close(attribute(model, x, 1, kind), g.detach())
 
 
-def test_guided_backprop_is_refused_where_activations_are_no_relus():
-    with pytest.raises(UnsupportedOperation, match=r"gelu.*ReLU networks only"):
-        attribute(nn.Sequential(nn.Linear(4, 4), nn.GELU()).eval(), torch.randn(1, 4), 0, "guided_backprop")
+class Elementwise(nn.Module):
+    """Three linear layers with a function between them."""
+
+    def __init__(self, function):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList([nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)])
+        self.function = function
+        self.double().eval()
+
+    def forward(self, x):
+        for layer in self.layers[:-1]:
+            x = self.function(layer(x))
+        return self.layers[-1](x)
+
+
+ZERO = torch.zeros(1, dtype=torch.float64)
+RELUS = {
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp, by place": lambda x: torch.clamp(x, 0),
+    "clamp, a tensor": lambda x: x.clamp(ZERO),
+    "clip": lambda x: torch.clip(input=x, min=0.0),
+    "clamp_": lambda x: x.clamp_(0),
+    "clamp_min": lambda x: x.clamp_min(0),
+    "clamp_min_": lambda x: torch.clamp_min_(x, 0),
+    "maximum": lambda x: torch.maximum(x, ZERO),
+    "maximum, zero first": lambda x: torch.maximum(ZERO, x),
+    "max": lambda x: torch.max(x, other=torch.zeros_like(x)),
+    "threshold": lambda x: F.threshold(x, 0, 0),
+    "threshold_": lambda x: F.threshold(x, 0.0, 0.0, inplace=True),
+    "nn.Threshold": nn.Threshold(0, 0),
+    "relu_": lambda x: x.relu_(),
+}
+
+
+@pytest.mark.parametrize("kind", ["guided_backprop", "deconvnet"])
+@pytest.mark.parametrize("name", RELUS)
+def test_a_relu_is_a_relu_however_it_is_written(name, kind):
+    x = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = attribute(Elementwise(F.relu), x, 1, kind)
+    assert not torch.allclose(expected, attribute(Elementwise(F.relu), x, 1, "gradient"))
+    torch.testing.assert_close(attribute(Elementwise(RELUS[name]), x, 1, kind), expected)
+
+
+OTHER_ACTIVATIONS = {
+    "gelu": F.gelu,
+    "rrelu": F.rrelu,
+    "softmax": lambda x: x.softmax(1),
+    "log_softmax": lambda x: F.log_softmax(x, 1),
+    "sin": torch.sin,
+    "hardtanh": lambda x: F.hardtanh(x, 0, 6),
+    "clamp": lambda x: x.clamp(0, 6),
+    "clamp_max": lambda x: x.clamp_max(0),
+    "threshold": lambda x: F.threshold(x, 0.1, 0),
+    "maximum": lambda x: torch.maximum(x, ZERO + 1),
+    "min": lambda x: torch.min(ZERO, x),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_ACTIVATIONS)
+def test_guided_backprop_is_refused_where_activations_are_no_relus(name):
+    x = torch.randn(5, 4, dtype=torch.float64)
+    with pytest.raises(UnsupportedOperation, match=rf"{name}.*ReLU networks only"):
+        attribute(Elementwise(OTHER_ACTIVATIONS[name]), x, 0, "guided_backprop")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.max(x, -x),
+        lambda x: x * x.detach().clamp(0, 6),
+        lambda x: x.unflatten(1, (2, -1)).max(1).values.repeat(1, 2),
+    ],
+)
+def test_what_is_no_activation_keeps_its_gradient_under_guided_backprop(function):
+    x = torch.randn(5, 4, dtype=torch.float64)
+    expected = attribute(Elementwise(function), x, 0, "gradient")
+    torch.testing.assert_close(attribute(Elementwise(function), x, 0, "guided_backprop"), expected)
 
 
 def test_any_function_comes_through_the_same_door():
@@ -195,6 +280,38 @@ def test_captums_attributors_come_through_the_same_door(name):
     else:  # completeness: Σ R is the difference to the baseline
         tolerance = 0.05 if name == "IntegratedGradients" else 0.5
         torch.testing.assert_close(explanation.checks["sum"], drop, rtol=tolerance, atol=0.05)
+
+
+def test_settings_that_are_tensors_stand_in_provenance_by_shape_type_and_digest():
+    def recorded(baselines):
+        return describe(Captum("GradientShap", {"baselines": baselines}))["settings"]["baselines"]
+
+    zeros = torch.zeros(2, 1, 64)
+    assert recorded(zeros)["shape"] == [2, 1, 64] and recorded(zeros)["dtype"] == "float32"
+    same = (
+        zeros.clone().requires_grad_(),
+        zeros.numpy(),
+        zeros.mT.contiguous().mT,
+        zeros.numpy().astype(">f4"),
+    )
+    assert all(recorded(each) == recorded(zeros) for each in same)
+    others = (zeros + 1, zeros.double(), zeros[:1], torch.cat([zeros[:1], zeros[1:] - 0.5]))
+    assert len({canonical_json(recorded(each)) for each in (zeros, *others)}) == 5
+    with pytest.raises(TypeError, match="array of object"):
+        recorded(np.array([object()]))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("as_array", [True, False])
+def test_baselines_come_to_the_inputs_precision_and_device(as_array):
+    pytest.importorskip("captum", reason="pip install 'spray-audit[captum]'")
+    model, x = small_cnn(), images()
+    baselines = torch.zeros(4, 2, 8, 8, dtype=torch.float32)
+    single = Captum(
+        "GradientShap", {"baselines": baselines.numpy() if as_array else baselines, "n_samples": 3}
+    )
+    double = Captum("GradientShap", {"baselines": baselines.double(), "n_samples": 3})
+    assert torch.equal(attribute(model, x, 2, single), attribute(model, x, 2, double))
 
 
 def test_captum_is_an_optional_extra():

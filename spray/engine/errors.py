@@ -23,3 +23,8 @@ class BadInput(AttributionError, ValueError):
     def __init__(self, message: str, rows: tuple[int, ...] = ()) -> None:
         super().__init__(message)
         self.rows = rows
+
+
+def few(rows: tuple[int, ...]) -> str:
+    """The first of many rows, for a message."""
+    return ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")

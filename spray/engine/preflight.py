@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spray.engine.errors import BadInput, BadModel
+from spray.engine.errors import BadInput, BadModel, few
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def check_inputs(inputs: Float[Tensor, "n ..."], model: nn.Module) -> None:
         rows = tuple(torch.nonzero(~finite).flatten().tolist())
         if rows:
             raise BadInput(
-                f"{len(rows)} of {inputs.shape[0]} samples hold NaN or infinite values (rows {_few(rows)}). "
+                f"{len(rows)} of {inputs.shape[0]} samples hold NaN or infinite values (rows {few(rows)}). "
                 "Leave them out or repair them.",
                 rows,
             )
@@ -136,7 +137,7 @@ def check_logits(logits: object, samples: int) -> Tensor:
     if not finite.all():
         rows = tuple(torch.nonzero(~finite).flatten().tolist())
         raise BadInput(
-            f"the model's output is NaN or infinite for {len(rows)} samples (rows {_few(rows)}).", rows
+            f"the model's output is NaN or infinite for {len(rows)} samples (rows {few(rows)}).", rows
         )
     return logits
 
@@ -158,11 +159,17 @@ def check_targets(
                 f"rank {targets.rank} is not among the ranks 0 to {classes - 1} of {classes} classes."
             )
         return logits.detach().argsort(dim=1, descending=True, stable=True)[:, targets.rank]
-    if isinstance(targets, int):
-        chosen = torch.full((samples,), targets, device=logits.device)
+    if isinstance(targets, int | np.integer) and not isinstance(targets, bool):
+        chosen = torch.full((samples,), int(targets), device=logits.device)
     else:
         given = targets if isinstance(targets, Tensor) or not callable(targets) else targets(logits.detach())
-        chosen = torch.as_tensor(given, device=logits.device)
+        try:
+            chosen = torch.as_tensor(given, device=logits.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise BadInput(
+                f"targets are {given!r}, but integer classes are needed: one for all, one for each of {samples} "
+                "samples, Ranked(k), a function of the logits, or None for the predicted."
+            ) from None
         if chosen.is_floating_point() or chosen.dtype == torch.bool or chosen.shape != (samples,):
             raise BadInput(
                 f"targets are {chosen.dtype} of shape {tuple(chosen.shape)}, but one integer class for each of "
@@ -192,9 +199,7 @@ def check_relevance(relevance: object, inputs: Tensor, method: str) -> None:
         )
     rows = tuple(torch.nonzero(~torch.isfinite(relevance).flatten(1).all(1)).flatten().tolist())
     if rows:
-        raise BadInput(
-            f"{method} returned NaN or infinity for {len(rows)} samples (rows {_few(rows)}).", rows
-        )
+        raise BadInput(f"{method} returned NaN or infinity for {len(rows)} samples (rows {few(rows)}).", rows)
 
 
 def check_layers(layers: tuple[str, ...], model: nn.Module) -> None:
@@ -210,7 +215,3 @@ def check_layers(layers: tuple[str, ...], model: nn.Module) -> None:
 
             near = get_close_matches(layer, names, n=3, cutoff=0.4) or names[:5]
             raise BadInput(f"the model has no module '{layer}'. Near names: {', '.join(near)}.")
-
-
-def _few(rows: tuple[int, ...]) -> str:
-    return ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")

@@ -7,15 +7,16 @@ the meaning of the map's signs around, so such samples are counted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from spray.engine.errors import BadInput
+from spray.engine.errors import BadInput, few
 
 
+@runtime_checkable
 class Start(Protocol):
     """How relevance is put in at the logits."""
 
@@ -58,7 +59,7 @@ class Unit:
         rows = tuple(torch.nonzero(logit.flatten() == 0).flatten().tolist())
         if rows:
             raise BadInput(
-                f"start='unit' divides by the logit, which is 0 in rows {rows}. Use 'logit'.", rows
+                f"start='unit' divides by the logit, which is 0 in rows {few(rows)}. Use 'logit'.", rows
             )
         return torch.zeros_like(logits).scatter_(1, targets[:, None], logit.reciprocal())
 
@@ -93,7 +94,8 @@ class Difference:
         same = tuple(torch.nonzero(other == targets).flatten().tolist())
         if same:
             raise BadInput(
-                f"the target is class {self.against} itself in rows {same}; a difference is 0 there.", same
+                f"the target is class {self.against} itself in rows {few(same)}; a difference is 0 there.",
+                same,
             )
         return own.scatter_(1, other[:, None], -1.0)
 
@@ -105,10 +107,10 @@ def start(given: str | Start) -> Start:
     """The start of that name, or the start itself.
 
     Raises:
-        BadInput: no start has that name; the message lists those there are.
+        BadInput: no start has that name, or it is none; the message lists those there are.
     """
-    if not isinstance(given, str):
+    if isinstance(given, Start) and not isinstance(given, type):
         return given
-    if given not in STARTS:
+    if not isinstance(given, str) or given not in STARTS:
         raise BadInput(f"there is no start {given!r}. There are: {', '.join(map(repr, STARTS))}.")
     return STARTS[given]
