@@ -4,6 +4,7 @@ import copy
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -488,7 +489,7 @@ REFUSED = {
     "out=": (lambda x: torch.add(x, x, out=torch.empty(3, 4)), "out="),
     "padding with a value": (lambda x: F.pad(x, (1, 0), value=2.0)[:, :4], "padding with 2.0"),
     "a shifted clamp": (lambda x: x.clamp(1, 2), "value at 0"),
-    "a number taken out": (lambda x: x * float(x.sum()), "__float__|item"),
+    "a number taken out": (lambda x: x * float(x[0, 0]), "__float__|item"),
     "batch statistics": (lambda x: F.batch_norm(x, None, None, training=True), "statistics of the batch"),
 }
 
@@ -571,6 +572,28 @@ def test_autocast_outside_changes_nothing():
         assert torch.equal(attribute(model, x), expected)
 
 
+def test_autocast_inside_the_model_is_off_as_well():
+    class Cast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small_cnn().float()
+
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.inner(x * (torch.eye(8) @ torch.eye(8)).sum()).float()
+
+    model, x = Cast().eval(), images().float()
+    got, expected = explain(model, x, 0), explain(model.inner, x * 8, 0)
+    torch.testing.assert_close(got.relevance, expected.relevance)
+    torch.testing.assert_close(got.checks, expected.checks)
+
+
+@pytest.mark.parametrize("cast", [lambda x: x.to(torch.bfloat16).float(), lambda x: x.half().float()])
+def test_a_cast_to_half_precision_inside_the_model_is_refused(cast):
+    with pytest.raises(UnsupportedOperation, match=r"bfloat16|half"):
+        attribute(Calls(cast).eval(), torch.randn(3, 4), 0, "lrp_epsilon")
+
+
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
@@ -578,6 +601,9 @@ def test_autocast_outside_changes_nothing():
         (-1, "classes 0 to 4"),
         (torch.tensor([0, 1]), "integer class"),
         (torch.ones(3), "int"),
+        ("cat", "one for each of 3 samples"),
+        (["cat", "dog", "cat"], "one for each of 3 samples"),
+        (True, "integer class"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(targets, message):
@@ -610,10 +636,26 @@ def test_a_model_that_returns_no_logits_is_refused():
         attribute(small_cnn()[:2], images())
 
 
-def test_max_pooling_gives_all_to_the_first_of_tied_maxima():
-    model = nn.Sequential(nn.MaxPool1d(2), nn.Flatten())
-    relevance = attribute(model, torch.ones(1, 1, 2), 0, "lrp_0")
-    assert relevance.tolist() == [[[1.0, 0.0]]]
+def test_a_numpy_integer_is_a_target():
+    model, x = small_cnn(), images()
+    assert torch.equal(attribute(model, x, np.int64(2)), attribute(model, x, 2))
+
+
+@pytest.mark.parametrize(
+    ("pool", "shares"),
+    [
+        (nn.MaxPool1d(2), [1.0, 0.0]),
+        (lambda x: x.max(2).values, [1.0, 0.0]),
+        (lambda x: x.amax(2), [0.5, 0.5]),
+        (lambda x: torch.max(x[..., :1], x[..., 1:]), [0.5, 0.5]),
+    ],
+)
+def test_tied_maxima_share_as_documented(pool, shares):
+    class Pooled(nn.Module):
+        def forward(self, x):
+            return pool(x).flatten(1)
+
+    assert attribute(Pooled().eval(), torch.ones(1, 1, 2), 0, "lrp_0").flatten().tolist() == shares
 
 
 def test_rules_by_name_type_and_position():

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from spray.engine import UnsupportedOperation, explain
 from spray.engine.composites import COMPOSITES, Composite
 from spray.engine.operations import HANDLERS, activations, homogeneous
-from spray.engine.rules import Zero, ZPlus
+from spray.engine.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Norm, WSquare, Zero, ZPlus
 
 ZERO = Composite("zero", Zero(), Zero())
 X = torch.randn(2, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -464,7 +464,7 @@ def test_what_would_hide_a_share_is_refused():
     with pytest.raises(UnsupportedOperation, match="rounding"):
         relevance(lambda x: torch.div(x, 0.1, rounding_mode="floor"))
     with pytest.raises(UnsupportedOperation, match=r"torch\.where"):
-        relevance(lambda x: ONES.masked_fill(MASK, x.sum()) + x)
+        relevance(lambda x: ONES.masked_fill(MASK, x.sum()) + x, X[:1])
 
 
 # -- in place, of values of the model on constants ----------------------------------------------------------------
@@ -577,11 +577,151 @@ class Accumulated(nn.Module):
         return self.total * 1
 
 
-def test_a_product_with_a_constant_matrix_is_a_linear_layer():
-    W = torch.randn(4, 3, dtype=torch.float64)
-    x = X.flatten(2)[:, :, :4]
-    got = relevance(lambda x: x @ W, x, 2, Composite("z", linear=Zero()))
-    torch.testing.assert_close(got.relevance[:, 0], x[:, 0] * W[:, 2])
+# -- products with constants --------------------------------------------------------------------------------------
+
+W = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+PRODUCTS = {
+    "x @ W": lambda x: x @ W.T,
+    "matmul": lambda x: torch.matmul(x, other=W.T),
+    "W @ x": lambda x: (W @ x.transpose(1, 2)).transpose(1, 2),
+    "W @ x, W in place of three": lambda x: (W[None] @ x.mT).mT,
+    "x @ a matrix for all": lambda x: x @ W.T[None],
+    "bmm": lambda x: torch.bmm(x, W.T.expand(len(x), 4, 5)),
+    "einsum": lambda x: torch.einsum("ntc,oc->nto", x, W),
+    "einsum, the constant first": lambda x: torch.einsum("oc,ntc->nto", W, x),
+    "einsum, a list": lambda x: torch.einsum("ntc,oc->nto", [x, W]),
+    "einsum with an ellipsis": lambda x: torch.einsum("...c,oc->...o", x, W),
+    "einsum that moves places": lambda x: torch.einsum("ntc,oc->not", x, W).mT,
+    "einsum without an arrow": lambda x: torch.einsum("atc,oc", x, W).mT,
+    "places first": lambda x: (x.transpose(0, 1) @ W.T).transpose(0, 1),
+    "W @ x, places first": lambda x: (W @ x.permute(1, 2, 0)).permute(2, 0, 1),
+    "einsum, places first": lambda x: torch.einsum("tnc,oc->nto", x.transpose(0, 1), W),
+    "one output": lambda x: torch.stack([x.flatten(0, 1) @ row for row in W], 1).unflatten(0, (len(x), 3)),
+}
+BY_RULE = {
+    "zero": Composite("m", linear=Zero()),
+    "epsilon": Composite("m", linear=Epsilon(0.1)),
+    "relative epsilon": Composite("m", linear=Epsilon(0.1, relative=True)),
+    "z_plus": Composite("m", linear=ZPlus()),
+    "z_plus without bias": Composite("m", linear=ZPlus(bias=False)),
+    "alpha_beta": Composite("m", linear=AlphaBeta()),
+    "gamma": Composite("m", linear=Gamma()),
+    "flat": Composite("m", linear=ZPlus(), first=Flat()),
+    "w_square": Composite("m", linear=ZPlus(), first=WSquare()),
+    "box": Composite("m", linear=ZPlus(), first=Box(-9.0, 9.0)),
+    "box by channel": Composite(
+        "m", linear=ZPlus(), first=Box((-9.0, -8.0, -7.0, -6.0), (6.0, 7.0, 8.0, 9.0))
+    ),
+    "norm": Composite("m", linear=Norm()),
+}
+
+
+class Multiplied(nn.Module):
+    """A product with a constant, and a head after a ReLU."""
+
+    def __init__(self, product):
+        super().__init__()
+        torch.manual_seed(0)
+        self.product, self.head = product, nn.Linear(5, 3)
+        self.double().eval()
+
+    def forward(self, x):
+        return self.head(torch.relu(self.product(x)).mean(1))
+
+
+BY_ROWS = ("flat", "w_square", "box", "box by channel", "relative epsilon")
+"""Rules under which five layers of one output each are another network than one layer of five."""
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [(name, rule) for name in PRODUCTS for rule in BY_RULE if name != "one output" or rule not in BY_ROWS],
+)
+def test_a_product_with_a_constant_is_a_linear_layer_however_it_is_written(name, rule):
+    x = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    expected = explain(Multiplied(lambda x: F.linear(x, W)), x, 1, BY_RULE[rule])
+    got = explain(Multiplied(PRODUCTS[name]), x, 1, BY_RULE[rule])
+    torch.testing.assert_close(got.logits, expected.logits)
+    torch.testing.assert_close(got.relevance, expected.relevance)
+    torch.testing.assert_close(got.checks, expected.checks)
+
+
+@pytest.mark.parametrize("name", ["einsum", "W @ x", "x @ W"])
+def test_the_rule_of_a_product_is_found_by_name_and_position(name):
+    class Named(nn.Module):
+        def forward(self, x):
+            return PRODUCTS[name](x)
+
+    x = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    plain = Composite("plain", linear=Epsilon())
+    expected = explain(Multiplied(lambda x: F.linear(x, W)), x, 1, plain.with_rules({0: ZPlus()})).relevance
+    for where in ("product", 0, Named):
+        got = explain(Multiplied(Named()), x, 1, plain.with_rules({where: ZPlus()})).relevance
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("equation", ["ncs,oc->nos", "nsc,oc->nos"])
+def test_a_batch_norm_after_a_product_is_folded_into_it(equation):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(5).double().eval()
+    trained(norm)
+    x = torch.randn(2, 4, 3, dtype=torch.float64)
+    x = x if equation.startswith("nc") else x.transpose(1, 2)
+    convolution = nn.Conv1d(4, 5, 1, bias=False).double()
+    convolution.weight.data = W[..., None]
+
+    def by_convolution(x):
+        return norm(convolution(x if equation.startswith("nc") else x.transpose(1, 2))).mT
+
+    for composite in ("lrp_epsilon", Composite("z", ZPlus(), ZPlus())):
+        got = explain(Multiplied(lambda x: norm(torch.einsum(equation, x, W)).mT), x, 1, composite)
+        expected = explain(Multiplied(by_convolution), x, 1, composite)
+        torch.testing.assert_close(got.relevance, expected.relevance)
+        torch.testing.assert_close(got.checks, expected.checks)
+
+
+def test_weights_of_each_sample_have_rules_but_those_of_weights_alone():
+    x = torch.randn(3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    weights = torch.randn(3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+
+    def own(rows):
+        return Multiplied(lambda x: torch.bmm(x, weights[rows]))
+
+    for rule in ("zero", "epsilon", "z_plus", "alpha_beta", "gamma", "norm"):
+        whole = explain(own([0, 1, 2]), x, 1, BY_RULE[rule])
+        for row in range(3):
+            alone = explain(own([row]), x[row : row + 1], 1, BY_RULE[rule])
+            torch.testing.assert_close(whole.relevance[row], alone.relevance[0])
+            torch.testing.assert_close(whole.checks["absorbed"][row], alone.checks["absorbed"][0])
+    for rule in ("flat", "w_square", "box"):
+        with pytest.raises(UnsupportedOperation, match="each sample has weights of its own"):
+            explain(own([0, 1, 2]), x, 1, BY_RULE[rule])
+
+
+MIXED = {
+    "a mean over everything": lambda x: x - x.mean(),
+    "a sum over samples": lambda x: x + x.sum(0),
+    "a maximum over samples": lambda x: x - torch.amax(x, 0, keepdim=True),
+    "a softmax over samples": lambda x: x * F.softmax(x, dim=0),
+    "a matrix over samples": lambda x: (torch.ones(2, 2, dtype=x.dtype) @ x.transpose(0, 1)).transpose(0, 1),
+    "an einsum over samples": lambda x: x + torch.einsum("ntc,n->tc", x, torch.ones(2, dtype=x.dtype)),
+    "flipped samples": lambda x: x + x.flip(0),
+    "one sample for all": lambda x: x - x[:1] + F.linear(x[0], torch.eye(4, dtype=x.dtype)),
+    "two views of each": lambda x: F.linear(torch.cat([x, -x]), torch.eye(4, dtype=x.dtype))[:2],
+    "repeated": lambda x: F.linear(x.repeat(2, 1, 1), torch.eye(4, dtype=x.dtype))[2:],
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_operations_that_mix_samples_are_refused(name):
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    with pytest.raises(UnsupportedOperation, match="samples"):
+        explain(Multiplied(lambda x: F.linear(MIXED[name](x), W)), x, 1, "lrp_epsilon")
+
+
+def test_products_of_more_than_two_are_refused():
+    with pytest.raises(UnsupportedOperation, match="Multiply two at a time"):
+        relevance(lambda x: torch.einsum("nchw,hk,wl->nckl", x, W[:4], W[:4]))
 
 
 # -- attention ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spray.engine import BadInput, explain
+from spray.engine import BadInput, attribute, explain
 from spray.engine.composites import Composite
 from spray.engine.geometry import Linear
 from spray.engine.layer import Layer
@@ -368,6 +368,29 @@ def test_parameters_outside_their_range_are_refused():
         Gamma(-1.0)
     with pytest.raises(ValueError, match="alpha ≥ 1"):
         AlphaBeta(alpha=0.5)
+    with pytest.raises(ValueError, match="low ≤ high"):
+        Box(3.0, -3.0)
+    with pytest.raises(ValueError, match="low ≤ high"):
+        Box((0.0, 2.0), 1.0)
+
+
+@pytest.mark.parametrize("rule", [Epsilon, ZPlus, AlphaBeta, Gamma, Box, Norm])
+@pytest.mark.parametrize("epsilon", [-1e-6, float("nan"), float("inf")])
+def test_a_stabiliser_that_would_not_stabilise_is_refused(rule, epsilon):
+    with pytest.raises(ValueError, match="epsilon ≥ 0"):
+        rule(epsilon=epsilon)
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_relative_epsilon_is_that_of_the_output_whatever_activation_follows(inplace):
+    torch.manual_seed(0)
+    layer, head = nn.Linear(4, 6).double(), nn.Linear(6, 2, bias=False).double()
+    rule = Composite("relative", linear=Zero()).with_rules({0: Epsilon(0.5, relative=True)})
+    x = torch.randn(3, 4, dtype=torch.float64)
+    got = attribute(nn.Sequential(layer, nn.ReLU(inplace), head).eval(), x, 1, rule)
+    z = layer(x).detach()
+    r = head.weight[1] * z.clamp(min=0) / (z + 0.5 * z.square().mean(1, keepdim=True).sqrt() * z.sign())
+    torch.testing.assert_close(got, (x * (r @ layer.weight)).detach())
 
 
 def test_every_rule_is_listed_under_its_name():

@@ -21,6 +21,17 @@ MOVING = names(
     "permute transpose t T mT adjoint swapaxes swapdims movedim moveaxis unsqueeze stack einsum atleast_3d"
 )
 RESHAPING = names("view view_as reshape reshape_as flatten unflatten ravel")
+PLACING = {
+    **dict.fromkeys(("cat", "concat", "concatenate", "unbind", "select", "index_select", "narrow"), 1),
+    **dict.fromkeys(("chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split"), 2),
+    **dict.fromkeys(("__getitem__", "repeat", "tile", "vstack"), None),
+}
+"""Operations that put places beside each other or take some of them, by which argument says along which dimension."""
+REDUCING = {
+    **dict.fromkeys(names("sum mean amax amin max min cumsum softmax _softmax flip"), 1),
+    **dict.fromkeys(("normalize", "roll"), 2),
+}
+"""Operations in which the values of a dimension meet, or change places, by which argument says along which."""
 _MARK = 1_000_003
 """The size by which the samples are known again."""
 
@@ -48,7 +59,7 @@ def after(
 ) -> int | None:
     """The dimension of the samples in what an operation on tracked tensors returned, None where it cannot be told."""
     x = tracked[0]
-    if axis is None or (axis == 0 and name not in MOVING):
+    if axis is None or (axis == 0 and name not in MOVING and not _places(name, *arguments)):
         return axis
     if name in RESHAPING:
         return _reshaped(x.shape, out.shape, axis)
@@ -59,18 +70,104 @@ def after(
     held = {id(tensor) for tensor in tracked}
 
     def marked(tensor: Tensor) -> Tensor:
-        shape = list(tensor.shape)
-        if id(tensor) in held or name == "stack":
-            shape[axis] = _MARK
-        return torch.empty(shape, dtype=tensor.dtype, device="meta")
+        return _marked(tensor, axis if id(tensor) in held or name == "stack" else None)
 
     args, kwargs = map_tensors(marked, arguments)
+    return _found(function, *args, **kwargs)
+
+
+Bilinear = Callable[[Tensor, Tensor], Tensor]
+"""f(x, W), linear in both."""
+
+
+def of_product(function: Bilinear, x: Tensor, axis: int, weight: Tensor) -> tuple[int, int | None] | None:
+    """The dimension of the samples in f(x, W), and that in W where W has one; None where samples meet."""
+    own = [dim for dim, size in enumerate(weight.shape) if size == x.shape[axis]]
+    for dim in (None, *own):
+        found = _found(function, _marked(x, axis), _marked(weight, dim))
+        if found is not None:
+            return found, dim
+    return None
+
+
+def channels(function: Bilinear, x: Tensor, weight: Tensor) -> tuple[int, int | None, int | None]:
+    """The dimensions of the channels in f(x, W), in W, and in x; the last two None where there is no one such.
+
+    Channels of the output are its second dimension, as a BatchNorm has it, where a dimension of W makes that one, or
+    else the last. Channels of the input are what is summed over with W.
+    """
+    last = empty(function, x, weight).ndim - 1
+    made = {_found(function, _marked(x, None), _marked(weight, dim)): dim for dim in range(weight.ndim)}
+    summed = [
+        of_x
+        for of_x, size in enumerate(x.shape)
+        for of_weight in range(weight.ndim)
+        if weight.shape[of_weight] == size
+        and _marks(function, _marked(x, of_x), _marked(weight, of_weight)) == []
+    ]
+    entering = summed[0] if len(summed) == 1 else None
+    return (1, made[1], entering) if 1 in made and last > 1 else (-1, made.get(last), entering)
+
+
+def empty(function: Bilinear, x: Tensor, weight: Tensor) -> Tensor:
+    """f(x, W) without values."""
+    return function(_marked(x, None), _marked(weight, None))
+
+
+def _marked(tensor: Tensor, dim: int | None) -> Tensor:
+    """A tensor without values, one of whose dimensions has a size of its own."""
+    shape = list(tensor.shape)
+    if dim is not None:
+        shape[dim] = _MARK
+    return torch.empty(shape, dtype=tensor.dtype, device="meta")
+
+
+def _found(function: Callable[..., Any], *args: Any, **kwargs: Any) -> int | None:
+    """Where the size is in what comes out, None where nothing or more than one is of it."""
+    found = _marks(function, *args, **kwargs)
+    return found[0] if found is not None and len(found) == 1 else None
+
+
+def _marks(function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[int] | None:
+    """Every dimension of that size in what comes out, None where the sizes given do not fit each other."""
     try:
         shape = next(tensors_in(function(*args, **kwargs))).shape
     except (RuntimeError, IndexError, NotImplementedError):
         return None
-    found = [i for i, size in enumerate(shape) if size == _MARK]
-    return found[0] if len(found) == 1 else None
+    return [dim for dim, size in enumerate(shape) if size == _MARK]
+
+
+def _places(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operation of ``PLACING`` may work along the first dimension."""
+    if name not in PLACING:
+        return False
+    if name == "__getitem__":
+        first = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
+        return not (first is Ellipsis or (isinstance(first, slice) and first == slice(None)))
+    place = PLACING[name]
+    if place is None:
+        return True
+    dim = kwargs.get("dim", kwargs.get("axis", args[place] if len(args) > place else 0))
+    x = next(tensors_in(args))
+    return bool(dim % x.ndim == 0)
+
+
+def meet(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], axis: int | None) -> bool:
+    """Whether an operation takes values of several samples together."""
+    if name not in REDUCING or axis is None:
+        return False
+    x, place = args[0], REDUCING[name]
+    default = 1 if name == "normalize" else None
+    dims = kwargs.get(
+        "dim", kwargs.get("axis", kwargs.get("dims", args[place] if len(args) > place else default))
+    )
+    if isinstance(dims, Tensor) or "other" in kwargs:  # the larger of two
+        return False
+    if name == "flip" and isinstance(dims, int):
+        dims = args[place:]
+    if dims is None or dims == ():
+        return "softmax" not in name
+    return axis in [dim % x.ndim for dim in (dims if isinstance(dims, tuple | list) else (dims,))]
 
 
 def _multiplied(equation: str, *operands: Any, x: Tensor, axis: int) -> int | None:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from spray.engine import preflight
+from spray.engine import preflight, tokens
 from spray.engine.backprop import ChangedReLU
 from spray.engine.composites import Composite, Gradient, Method, composite
 from spray.engine.errors import AttributionError, BadInput, BadModel, UnsupportedOperation
@@ -150,10 +150,17 @@ class Explainer:
 
         For the true, the predicted and the second class: ``explain_each(inputs, [labels, None, Ranked(1)])``.
         ``start`` is one for all targets, or a list of one for each.
+
+        Raises:
+            BadInput: there are not as many starts as targets; otherwise as ``explain``.
         """
         self._check_model()
         preflight.check_inputs(inputs, self.model)
         starts = start if isinstance(start, list) else [start] * len(targets)
+        if len(starts) != len(targets):
+            raise BadInput(
+                f"there are {len(starts)} starts for {len(targets)} targets. Give one of each, or one for all."
+            )
         seeds = [_start(each).seed for each in starts]
         with computing(inputs.device.type):
             if isinstance(self.composite, Foreign):
@@ -168,7 +175,8 @@ class Explainer:
             ]
 
     def _forward(self, inputs: Tensor) -> _Pass:
-        x = inputs.clone() if inputs.is_inference() else inputs.detach()
+        integers = not inputs.is_floating_point()  # tokens, which a model may write into
+        x = inputs.clone() if integers or inputs.is_inference() else inputs.detach()
         x.requires_grad_(x.is_floating_point())
         method, trace = self.composite, None
         if isinstance(method, Composite):
@@ -205,7 +213,7 @@ class Explainer:
             raise BadInput(
                 f"{self.composite.name} needs numbers as inputs, not tokens. Use an LRP composite."
             )
-        if not trace.embedded or any(tokens.shape != x.shape for tokens, _ in trace.embedded):
+        if not trace.embedded:
             raise UnsupportedOperation(
                 f"inputs are {x.dtype} of shape {tuple(x.shape)}: tokens, which an embedding has to look up as they "
                 "are. Explain the part of the model after its embedding, with the embedded inputs."
@@ -223,7 +231,10 @@ class Explainer:
         relevance = {
             name: self._relevance(name, out, next(carried), run.trace) for name, out in run.layers.items()
         }
-        total = torch.stack(parts).sum((0, -1)) if run.trace and run.trace.embedded else parts[0]
+        total = parts[0]
+        if run.trace is not None and run.trace.embedded:
+            places = [places for places, _ in run.trace.embedded]
+            total = tokens.total(run.trace.shape, list(zip(places, parts, strict=True)))
         checks = _checks(total, (seeded * logits).sum(1), run.trace)
         return Explanation(total, logits, chosen, relevance, checks)
 

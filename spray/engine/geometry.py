@@ -5,8 +5,9 @@ Rules run one layer with several weights (W, W⁺, |W|, W², 1): a geometry is t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,15 @@ class Geometry(Protocol):
 
     @property
     def channel_dim(self) -> int:
-        """The dimension that holds the channels (features), in input and output."""
+        """The dimension that holds the channels (features) of the output."""
+
+    @property
+    def input_dim(self) -> int | None:
+        """The dimension that holds the channels (features) of the input, None where there is no one such."""
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether each sample meets weights of its own."""
 
     def forward(
         self, x: Float[Tensor, "n ..."], weight: Tensor, bias: Tensor | None
@@ -52,7 +61,9 @@ class Geometry(Protocol):
 class Linear:
     """x ↦ x Wᵀ over the last dimension; W is (out, in)."""
 
-    channel_dim: int = -1
+    channel_dim: ClassVar[int] = -1
+    input_dim: ClassVar[int] = -1
+    per_sample: ClassVar[bool] = False
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Wx + b."""
@@ -88,6 +99,59 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Product:
+    """x ↦ f(x, W), linear in both: a ``matmul`` or ``einsum`` with a constant, W as the model has it."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    channel_dim: int = -1
+    weight_dim: int | None = None
+    """The dimension of W that makes the channels of the output, None where none does alone."""
+    input_dim: int | None = None
+    per_sample: bool = False
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """f(x, W) + b."""
+        out = self.function(x, weight)
+        if bias is None:
+            return out
+        shape = [1] * out.ndim
+        shape[self.channel_dim] = -1
+        return out + bias.view(shape)
+
+    def adjoint(self, r: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+        """Wᵀr."""
+        gradient: Tensor = torch.func.vjp(lambda x: self.function(x, weight), like)[1](r)[0]
+        return gradient
+
+    def outputs(self, weight: Tensor) -> int:
+        """The number of output channels, 1 where W has no dimension of theirs."""
+        return 1 if self.weight_dim is None else weight.shape[self.weight_dim]
+
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Every output channel of W multiplied by its scale."""
+        shape = [1] * weight.ndim
+        if self.weight_dim is not None:
+            shape[self.weight_dim] = -1
+        return weight * scale.view(shape)
+
+    def single_channel(self, weight: Tensor) -> tuple[Geometry, Tensor]:
+        """The product itself, with ones: which channels meet is known to f alone."""
+        return self, torch.ones_like(weight)
+
+    def sum_channels(self, values: Tensor) -> Tensor:
+        """Every channel is a group of its own."""
+        return values
+
+    def one_per_group(self, x: Tensor) -> Tensor:
+        """The input itself."""
+        return x
+
+    def spread(self, values: Tensor, x: Tensor) -> Tensor:
+        """The values themselves."""
+        return values
+
+
+@dataclass(frozen=True)
 class Convolution:
     """Convolution of 1 to 3 dimensions, or its transpose; the weight as torch keeps it."""
 
@@ -97,7 +161,9 @@ class Convolution:
     groups: int = 1
     transposed: bool = False
     output_padding: tuple[int, ...] = ()
-    channel_dim: int = 1
+    channel_dim: ClassVar[int] = 1
+    input_dim: ClassVar[int] = 1
+    per_sample: ClassVar[bool] = False
     one_sided: tuple[int, ...] = ()
     """Further zero padding as ``F.pad`` takes it, for the odd row that padding='same' needs at one end."""
 

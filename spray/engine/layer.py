@@ -130,12 +130,6 @@ class Layer:
         """Wᵀr with the given weight, shaped like the input x."""
         return self.geometry.adjoint(r, weight, x)
 
-    def broadcast(self, bias: Float[Tensor, " o"]) -> Tensor:
-        """The bias shaped so that it broadcasts against the output."""
-        if self.geometry.channel_dim == -1:
-            return bias
-        return bias.view(-1, *[1] * (self._weight.ndim - 2))
-
     def nonnegative(self, x: Tensor) -> bool:
         """Whether no input is negative, so that one pass with W⁺ holds all positive contributions."""
         return self._nonnegative or x.numel() == 0 or bool(in_memory_order(x).min() >= 0)
@@ -184,7 +178,12 @@ class Layer:
         cache. Samples are never parted, and slices hold several times the weights, which every pass lays out anew.
         """
         ledger, output = self._ledger, values[0]
-        if ledger is None or output.device.type != "cpu" or len(output) % ledger.samples:
+        if (
+            ledger is None
+            or output.device.type != "cpu"
+            or len(output) % ledger.samples
+            or self.geometry.per_sample
+        ):
             return rule(self, x, *values)
         at_once = max(SLICE, SLICE_PER_WEIGHT * self._weight.numel())
         samples = max(1, at_once * ledger.samples // max(1, output.numel()))

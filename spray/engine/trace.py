@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from spray.engine import axes
+from spray.engine import axes, tokens
 from spray.engine.calls import Early, LayerCall, either
 from spray.engine.errors import UnsupportedOperation
 from spray.engine.functions import (
@@ -34,6 +34,12 @@ from spray.engine.weights import DerivedWeights
 
 Handler = Callable[["Call"], Any]
 
+MEETING = (
+    "values of several samples meet in it, so that the map of one would depend on the others. Work within samples, "
+    "which lie along the first dimension (x.mean((1, 2, 3)) instead of x.mean())."
+)
+"""Why an operation that mixes samples is refused."""
+
 
 @dataclass(eq=False)
 class Origin:
@@ -46,8 +52,8 @@ class Origin:
     folded: bool = False
     """Whether it is the output of a normalisation folded into ``call``, not that of the layer itself."""
     gate: str | None = None
-    tokens: bool = False
-    """Whether it holds integers made of the model's input, which an embedding will look up."""
+    tokens: Tensor | None = None
+    """Of integers taken from the model's input, which an embedding will look up: which of the input's each is."""
     nonnegative: bool = False
     """Whether its values are known to be ≥ 0, by the operations that made it."""
     replaced: Tensor | None = None
@@ -122,20 +128,22 @@ class Trace(TorchFunctionMode):
         self.folds = folds
         self.attention = attention
         self.token = object()
+        self.device, self.shape = "cpu", torch.Size()
         self.path: list[tuple[str, torch.nn.Module]] = []
         self.weighted: list[tuple[str, torch.nn.Module | None]] = []
         """Name and module of each weighted layer that has run."""
         self.overwritten: list[tuple[Tensor, Tensor]] = []
         """Constants that an in-place operation gave values of the model, and the tensors that hold these."""
         self.embedded: list[tuple[Tensor, Tensor]] = []
-        """Tokens of the input, and the vectors an embedding has looked up for them."""
+        """Which tokens of the input an embedding has looked up, and the vectors found for them."""
 
     # -- what is known about a tensor -----------------------------------------------------------------------------
 
     def start(self, x: Tensor) -> Tensor:
         """Mark the model's input as what everything depends on."""
+        self.device, self.shape = x.device.type, x.shape
         if not x.is_floating_point():
-            _mark(x, Origin(self.token, tokens=True))
+            _mark(x, Origin(self.token, tokens=torch.arange(x.numel(), device=x.device).view_as(x)))
             return x
         _mark(x, Origin(self.token, early=Early("the model's input", carries=True)))
         return x
@@ -148,7 +156,7 @@ class Trace(TorchFunctionMode):
     def depends(self, value: object) -> bool:
         """Whether relevance can flow through a tensor on to the input."""
         origin = self.origin(value)
-        return origin is not None and origin.gate is None and not origin.tokens
+        return origin is not None and origin.gate is None and origin.tokens is None
 
     def gate(self, value: Tensor, name: str) -> Tensor:
         """Hold a tensor constant as a factor made by the operation ``name``: no relevance flows through it."""
@@ -246,25 +254,34 @@ class Trace(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if torch.is_autocast_enabled(self.device):
+            with torch.autocast(
+                self.device, enabled=False
+            ):  # the model's own: maps are computed in full precision
+                return self.__torch_function__(func, types, args, kwargs)
         name = operation_name(func)
         if name in METADATA:
             return func(*args, **(kwargs or {}))
         args, named = map_tensors(self.current, (args, dict(kwargs or {})))
         tensors = list(tensors_in((args, named)))
         tracked = [tensor for tensor in tensors if self.depends(tensor)]
-        tokens = any(origin.tokens for origin in map(self.origin, tensors) if origin is not None)
-        if tokens and name == "embedding":
+        if name == "embedding" and self.tokens(args[0] if args else named["input"]) is not None:
             return self._follow(name, func, args, named, tracked)
         if not tensors:
             return func(*args, **named)
         if not tracked or name in CONSTANTS:
-            return self._constant(name, func, args, named, tensors, tokens)
+            return self._constant(name, func, args, named, tensors)
         return self._follow(name, func, args, named, tracked)
 
+    def tokens(self, value: object) -> Tensor | None:
+        """Which of the input's tokens those of a tensor are, None where it holds none."""
+        origin = self.origin(value)
+        return None if origin is None else origin.tokens
+
     def _constant(
-        self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor], tokens: bool
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor]
     ) -> Any:
-        """An operation on constants; what is made of a gate stays a gate, integers made of tokens stay tokens."""
+        """An operation on constants; what is made of a gate stays a gate, tokens moved or chosen stay tokens."""
         gates = [origin.gate for origin in map(self.origin, tensors) if origin is not None and origin.gate]
         args, kwargs = map_tensors(_freeze, (args, kwargs))
         with torch.no_grad():
@@ -273,8 +290,9 @@ class Trace(TorchFunctionMode):
         for tensor in tensors_in((out, written)):
             if gates and tensor.is_floating_point():
                 _mark(tensor, Origin(self.token, gate=gates[0]))
-            elif tokens and not tensor.is_floating_point():
-                _mark(tensor, Origin(self.token, tokens=True))
+        if any(self.tokens(tensor) is not None for tensor in tensors):
+            for tensor, places in tokens.followed(name, func, (args, kwargs), out, self.tokens):
+                _mark(tensor, Origin(self.token, tokens=places))
         return out
 
     def _follow(
@@ -305,9 +323,11 @@ class Trace(TorchFunctionMode):
                 return func(args[0].movedim(call.axis, 0), *args[1:], **kwargs).movedim(0, call.axis)
         if name != "batch_norm":
             self.consume(tracked)
+        if self.ledger.samples > 1 and axes.meet(name, call.args, kwargs, call.axis):
+            raise call.refuse(MEETING)
         out = handler(call)
         call.axis = self._samples_after(call, (args, kwargs), out)
-        out = map_tensors(lambda tensor: self._finish(call, tensor), out)
+        out = map_tensors(lambda tensor: self.marked(call, tensor), out)
         if in_place:
             origin = self.origin(args[0])
             root = self.origin(_root(args[0]))
@@ -331,7 +351,7 @@ class Trace(TorchFunctionMode):
         """The dimension of the samples in what an operation has returned for the arguments given."""
         first = next(tensors_in(out), None)
         if first is None or not call.tracked:
-            return 0
+            return call.axis
         return axes.after(call.name, call.function, given, call.tracked, call.axis, first)
 
     def consume(self, tracked: list[Tensor]) -> None:
@@ -341,10 +361,15 @@ class Trace(TorchFunctionMode):
             if origin is not None and origin.call is not None:
                 origin.call.consumed(tensor, folded=origin.folded)
 
-    def _finish(self, call: Call, out: Tensor) -> Tensor:
+    def marked(self, call: Call, out: Tensor) -> Tensor:
         """Mark an output of an operation on tracked tensors."""
         if self.origin(out) is not None or not out.is_floating_point():
             return out
+        if out.dtype not in (torch.float32, torch.float64):
+            raise call.refuse(
+                f"it casts to {out.dtype}, in which quotients of small numbers lose all digits. Leave the cast out: "
+                "maps are computed in the precision of the weights."
+            )
         if not out.requires_grad:
             raise call.refuse(
                 "its result does not depend on the input differentiably, so relevance cannot follow."

@@ -24,7 +24,8 @@ SHAPES = names(
     "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d adaptive_max_pool1d_with_indices "
     "adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices"
 )
-"""Values moved, copied or chosen: c and R both follow autograd's gradient. Of tied maxima the first takes all."""
+"""Values moved, copied or chosen: c and R both follow autograd's gradient. Of tied maxima pooling gives all to the
+first."""
 
 ELEMENTWISE = names("leaky_relu prelu neg positive abs hardshrink")
 """Elementwise and homogeneous (hardshrink piecewise): R, where it is carried, passes unchanged."""
@@ -33,7 +34,8 @@ LINEAR = names(
     "sum mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
     "cumsum amax amin fold"
 )
-"""Sums, averages and extrema over several values, which only c can pass."""
+"""Sums, averages and extrema over several values, which only c can pass. Of tied extrema ``amax`` and ``amin``, and
+``max`` and ``min`` over all values, give each an even share, ``max(dim)`` gives all to one: as torch's gradients."""
 
 
 def shape(call: Call) -> Any:

@@ -76,7 +76,8 @@ def _affine(call: Call, x: Tensor, fold: Fold) -> Tensor:
 def _first_of_channels(layer_call: LayerCall, x: Tensor) -> bool:
     """Whether nothing has used the layer's output x yet, and x has the layer's channels where a BatchNorm's are."""
     layer = layer_call.layer
-    return layer_call.uses == 0 and layer.fold is None and layer.geometry.channel_dim % x.ndim == 1
+    channels = layer.geometry.channel_dim % x.ndim == 1 and layer.outputs == x.shape[1]
+    return layer_call.uses == 0 and layer.fold is None and channels
 
 
 class _Affine(Function):

@@ -1,17 +1,23 @@
 """Products: a constant factor is linear, a gate is held constant, a true product of two tensors is split.
 
+Matrix products with a constant are linear layers, which the composite gives a rule as any other.
+
 Gates (sigmoid, hard-sigmoid, softmax) come by as constants, see ``gates``. Of x·y, with both depending on the
 input, each factor takes one half of the relevance: c_x = ½·c·y, c_y = ½·c·x, so that R_x + R_y = R.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from spray.engine.axes import Bilinear
 from spray.engine.errors import UnsupportedOperation
+from spray.engine.geometry import Linear
 from spray.engine.operations import weighted
 from spray.engine.trace import Call, Handler
 
@@ -86,29 +92,48 @@ def square(call: Call) -> Tensor:
 
 
 def matmul(call: Call) -> Tensor:
-    """x @ y; with a constant matrix a weighted layer, with two tensors of the model a true product."""
+    """x @ y: a linear layer where one side is constant, a true product where both depend on the input.
+
+    A bias added afterwards is a sum with a constant, see ``constants``; ``F.linear`` has it in the layer.
+    """
     x, y = _factors(call)
-    both = call.trace.depends(x) and call.trace.depends(y)
-    if both:
+    if call.trace.depends(x) and call.trace.depends(y):
         return _split(call, x, y)
-    if call.trace.depends(x) and call.trace.origin(y) is None and y.ndim == 2:
-        return weighted.matrix(call, x, y)
-    out: Tensor = call.native()
-    return out
+    if call.trace.depends(x) and y.ndim == 2 and call.axis == 0 and call.trace.origin(y) is None:
+        return weighted.weighted(call, "linear", Linear(), x, torch.t(y), None)
+    return _with_constant(call, torch.matmul, x, y)
 
 
 def einsum(call: Call) -> Tensor:
-    """Sums of products of two tensors, given as ``einsum(equation, x, y)``."""
+    """Sums of products of two tensors, given as ``einsum(equation, x, y)``: as ``matmul``; of one, sums."""
     equation, *operands = call.args
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = list(operands[0])
-    if sum(map(call.trace.depends, operands)) > 2:
-        raise call.refuse("a product of more than two tensors has no rule. Multiply two at a time.")
-    if len(operands) == 2 and all(map(call.trace.depends, operands)):
-        operands = [share(operand, 0.5) for operand in operands]
+    if len(operands) > 2 or not isinstance(equation, str):
+        raise call.refuse(
+            "a product of more than two tensors, or one without an equation in letters, has no rule. Multiply two "
+            "at a time."
+        )
     call.args = (equation, *operands)
-    out: Tensor = call.native()
-    return out
+    if len(operands) == 1:
+        summed: Tensor = call.native()
+        return summed
+    function = partial(torch.einsum, equation)
+    if all(map(call.trace.depends, operands)):
+        split: Tensor = function(*(share(operand, 0.5) for operand in operands))
+        return split
+    return _with_constant(call, function, *operands)
+
+
+def _with_constant(call: Call, function: Bilinear, x: Tensor, y: Tensor) -> Tensor:
+    """A product whose one side is held constant: what a gate made passes c as it is, a matrix is a weighted layer."""
+    held = y if call.trace.depends(x) else x
+    if call.trace.origin(held) is not None:
+        out: Tensor = call.native()
+        return out
+    if held is y:
+        return weighted.product(call, function, x, y)
+    return weighted.product(call, lambda x, weight: function(weight, x), y, x)
 
 
 def _upside_down(call: Call) -> UnsupportedOperation:

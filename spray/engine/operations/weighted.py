@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
+from spray.engine import axes
 from spray.engine.calls import Early, LayerCall
-from spray.engine.geometry import Convolution, Geometry, Linear
+from spray.engine.geometry import Convolution, Geometry, Linear, Product
 from spray.engine.layer import Layer
 from spray.engine.rules import RelevanceRule
 from spray.engine.strides import is_channels_last
-from spray.engine.trace import Call, Handler, Origin
+from spray.engine.trace import MEETING, Call, Handler, Origin
 
 
 def weighted(
@@ -39,6 +40,11 @@ def weighted(
     trace.weighted.append((name, module))
     early = None
     if isinstance(rule, RelevanceRule):
+        if geometry.per_sample:
+            raise call.refuse(
+                f"each sample has weights of its own, which the rule {rule.name} cannot share by. Give layer '{name}' "
+                "another rule."
+            )
         if origin.early is None:
             raise call.refuse(
                 f"the rule {rule.name} hands back relevance itself and so can only stand in a first layer, but "
@@ -143,13 +149,45 @@ def _refuse_single(call: Call, dimensions: int) -> None:
         )
 
 
+def product(call: Call, function: axes.Bilinear, x: Tensor, weight: Tensor) -> Tensor:
+    """f(x, W), linear in x and in W, as a linear layer without bias, whatever its dimensions are.
+
+    Raises:
+        UnsupportedOperation: values of several samples are added up.
+    """
+    call.need_samples(first=False)
+    trace, axis = call.trace, call.axis or 0
+    samples = axes.of_product(function, x, axis, weight)
+    if samples is None:
+        raise call.refuse(MEETING)
+    after, own = samples
+    if own is not None and weight.stride(own) == 0:  # one for all, laid out as one for each
+        weight, function, own = weight.narrow(own, 0, 1), _expanded(function, weight, own, axis), None
+
+    def samples_first(x: Tensor, weight: Tensor) -> Tensor:
+        out = function(x.movedim(0, axis), weight).movedim(after, 0)
+        return out if out.ndim > 1 else out[:, None]
+
+    with trace:
+        x = x.movedim(axis, 0) if axis else x
+    dims = axes.channels(samples_first, x, weight)
+    geometry = Product(samples_first, *dims, per_sample=own is not None)
+    first = replace(call, axis=0, tracked=[x])
+    out = trace.marked(first, weighted(first, "linear", geometry, x, weight, None))
+    with trace:
+        out = out.squeeze(1) if axes.empty(function, x.movedim(0, axis), weight).ndim == 1 else out
+        return out.movedim(0, after) if after else out
+
+
+def _expanded(function: axes.Bilinear, weight: Tensor, dim: int, axis: int) -> axes.Bilinear:
+    """f with the one weight of its dimension ``dim`` repeated for every sample of x."""
+    return lambda x, one: function(
+        x, one.expand(*(x.shape[axis] if d == dim else -1 for d in range(weight.ndim)))
+    )
+
+
 HANDLERS: dict[str, Handler] = {
     "linear": linear,
     **{f"conv{d}d": partial(convolution, dimensions=d) for d in (1, 2, 3)},
     **{f"conv_transpose{d}d": partial(transposed_convolution, dimensions=d) for d in (1, 2, 3)},
 }
-
-
-def matrix(call: Call, x: Tensor, weight: Tensor) -> Tensor:
-    """``x @ W`` with a constant matrix: a linear layer without bias."""
-    return weighted(call, "linear", Linear(), x, torch.t(weight), None)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import QuotientRule, all_above, divided, is_zero, where_positive
+from spray.engine.rules.base import QuotientRule, all_above, check_epsilon, divided, is_zero, where_positive
 
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14}
 """Parts below this share of Σ|contributions| are rounding of ½(z ± m), not contributions."""
@@ -58,6 +58,9 @@ class ZPlus(QuotientRule):
     epsilon: float = 1e-6
     bias: bool = True
     one_sided: bool = True
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
 
     def backward(
         self,
@@ -146,6 +149,7 @@ class AlphaBeta(QuotientRule):
     def __post_init__(self) -> None:
         if self.alpha < 1:
             raise ValueError(f"alpha is {self.alpha}, but α − β = 1 with β ≥ 0 needs alpha ≥ 1 (1, 2, …).")
+        check_epsilon(self.epsilon)
 
     def backward(
         self,

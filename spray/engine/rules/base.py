@@ -67,6 +67,16 @@ class RelevanceRule(Rule):
         """R_in from R_out, which is not to be overwritten; what bias and stabiliser absorb is told to the layer."""
 
 
+def check_epsilon(epsilon: float) -> None:
+    """Refuse a stabiliser that would take denominators to zero instead of away from it.
+
+    Raises:
+        ValueError: ε is negative or no finite number.
+    """
+    if not 0 <= epsilon < float("inf"):
+        raise ValueError(f"epsilon is {epsilon}, but a stabiliser needs a finite epsilon ≥ 0, such as 1e-6.")
+
+
 def stabilize(z: Tensor, epsilon: float | Tensor) -> Tensor:
     """s(z) = z + ε·sign(z) with sign(0) = +1, so that no denominator is zero and none changes its sign."""
     offset = torch.as_tensor(epsilon, dtype=z.dtype, device=z.device)

@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.errors import BadInput
 from spray.engine.layer import Layer
-from spray.engine.rules.base import RelevanceRule, quotient
+from spray.engine.rules.base import RelevanceRule, check_epsilon, quotient
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Box(RelevanceRule):
     low: float | tuple[float, ...] = -3.0
     high: float | tuple[float, ...] = 3.0
     epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        for low, high in np.broadcast(self.low, self.high):
+            if not low <= high:
+                raise ValueError(f"the box reaches from {self.low} to {self.high}, but low ≤ high is needed.")
 
     def backward(
         self, layer: Layer, x: Float[Tensor, "n ..."], relevance: Float[Tensor, "n ..."]
@@ -62,11 +69,10 @@ class Box(RelevanceRule):
         """The bound as one sample of inputs."""
         if isinstance(bound, int | float):
             return torch.full_like(x[:1], bound)
-        channels = x.shape[layer.geometry.channel_dim]
-        if len(bound) != channels:
-            raise BadInput(
-                f"the box has {len(bound)} bounds, but the first layer's input has {channels} channels."
-            )
+        dim = layer.geometry.input_dim
+        if dim is None or len(bound) != x.shape[dim]:
+            has = "no dimension of channels" if dim is None else f"{x.shape[dim]} channels"
+            raise BadInput(f"the box has {len(bound)} bounds, but the first layer's input has {has}.")
         shape = [1] * x.ndim
-        shape[layer.geometry.channel_dim] = channels
+        shape[dim] = -1
         return x.new_tensor(bound).view(shape).expand_as(x[:1]).contiguous()

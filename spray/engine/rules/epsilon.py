@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import LinearRule, QuotientRule, divided, stabilize
+from spray.engine.rules.base import LinearRule, QuotientRule, check_epsilon, divided, stabilize
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Epsilon(QuotientRule):
     epsilon: float = 1e-6
     relative: bool = False
 
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
     def backward(
         self,
         layer: Layer,
@@ -54,11 +57,12 @@ class Epsilon(QuotientRule):
             layer.settle((r, layer.bias, self.epsilon))
             return layer.adjoint(r, layer.weight, x)
         came = layer.total(relevance)
-        r = divided(relevance, stabilize(z, self._stabiliser(z)), stabilised=self.epsilon > 0)
+        r = divided(relevance, stabilize(z, self._stabiliser(layer, x, z)), stabilised=self.epsilon > 0)
         layer.settle_rest(came, r, z, layer.bias)
         return layer.adjoint(r, layer.weight, x)
 
-    def _stabiliser(self, z: Tensor) -> float | Tensor:
+    def _stabiliser(self, layer: Layer, x: Tensor, z: Tensor) -> float | Tensor:
         if not self.relative:
             return self.epsilon
-        return z.square().flatten(1).mean(1).sqrt().mul(self.epsilon).view(-1, *[1] * (z.ndim - 1))
+        whole = layer.forward(x, layer.weight, layer.bias) if layer.rectified else z
+        return whole.square().flatten(1).mean(1).sqrt().mul(self.epsilon).view(-1, *[1] * (z.ndim - 1))

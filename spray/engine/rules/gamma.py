@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import QuotientRule, divided, is_zero, where_positive
+from spray.engine.rules.base import QuotientRule, check_epsilon, divided, is_zero, where_positive
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Gamma(QuotientRule):
             raise ValueError(
                 f"gamma is {self.gamma}, but a favour for agreeing contributions needs gamma ≥ 0."
             )
+        check_epsilon(self.epsilon)
 
     def backward(
         self,

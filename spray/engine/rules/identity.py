@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import QuotientRule, RelevanceRule, stabilize
+from spray.engine.rules.base import QuotientRule, RelevanceRule, check_epsilon, stabilize
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Norm(QuotientRule):
 
     name: ClassVar[str] = "norm"
     epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
 
     def backward(
         self,

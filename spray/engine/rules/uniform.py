@@ -32,8 +32,8 @@ class Flat(RelevanceRule):
         pooled = layer.geometry.sum_channels(relevance)
         probe = layer.geometry.one_per_group(x)
         reach = flat.forward(torch.ones_like(probe[:1]), ones, None)
-        per_channel = x.shape[layer.geometry.channel_dim] // probe.shape[layer.geometry.channel_dim]
-        r = quotient(pooled, reach.mul_(per_channel))
+        per_group = x[:1].numel() // probe[:1].numel()
+        r = quotient(pooled, reach.mul_(per_group))
         layer.settle_rest(layer.total(relevance), r, reach)
         return layer.geometry.spread(flat.adjoint(r, ones, probe), x)
 
