@@ -222,6 +222,29 @@ def test_an_interrupted_test_goes_on_with_the_class_that_it_stopped_in(
     assert found[0].flagged and stores.check(run.path) == []
 
 
+class Fragile(TagReader):
+    """Answers NaN for a tag without an object, which no image of the data has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        odd = (x[:, 0, :3, :3].mean((1, 2)) > 0.9) & (x[:, 0, 6:10, 4:9].mean((1, 2)) < 0.35)
+        return torch.where(odd[:, None], torch.nan, super().forward(x))
+
+
+def test_a_model_that_answers_nan_for_a_changed_image_costs_that_class_its_test_and_says_so(
+    tmp_path: Path,
+) -> None:
+    model, data = Fragile().eval(), as_audit_data(TensorDataset(*case()), classes=["dark", "bright"])
+    run = attribute_dataset(
+        model, data, tmp_path / "run.zarr", Attribution(composite="gradient_x_input", block=40)
+    )
+    found = find(run, analyze(run, Analysis(picture="none")), STEP, model=model, dataset=data)
+    untold = [finding for finding in found if finding.group == 1]
+    assert untold and not any("removal" in finding.evidence or finding.flagged for finding in untold)
+    assert all("The model answers NaN or infinity for" in finding.notes[0] for finding in untold)
+    assert "Not tested by intervention" in untold[0].summary
+    assert stores.check(run.path) == []
+
+
 def test_many_candidates_need_more_significance(found: list[Finding]) -> None:
     """The same evidence among candidates without any: its q-value grows with their number."""
     first = found[0]

@@ -20,7 +20,7 @@ from spray.findings.strategies import Strategy, merge
 from spray.findings.subject import Subject
 from spray.findings.verification import Candidate, ClassMaps, Evidence, completed, verify
 from spray.findings.verification.evidence import MOVING
-from spray.findings.verification.judge import LOGIT, PROBABILITY
+from spray.findings.verification.judge import LOGIT, PROBABILITY, AnswerError
 from stores import AnalysisHandle, Finding, GroupAnalysis, Run
 
 UNTESTABLE = "Too few members, or too few samples of other classes, to be tested by intervention."
@@ -62,7 +62,7 @@ class ClassFindings:
 
     def findings(self, subject: Subject | None) -> list[Finding]:
         """Its findings, not yet compared with those of other classes."""
-        tested = [_Tested(strategy, self.group) for strategy in self.strategies]
+        tested = [_Tested(strategy, self._untested_for(strategy)) for strategy in self.strategies]
         if subject is not None and not self.layer and self.maps.ndim != 3:
             tested = [replace(one, note=PLACELESS) for one in tested]
         elif subject is not None:
@@ -81,19 +81,26 @@ class ClassFindings:
         found: dict[int, _Tested] = {}
         for target in dict.fromkeys(targets):
             chosen = [index for index, other in enumerate(targets) if other == target]
-            maps = self._maps(target)
-            candidates = [self._candidate(self.strategies[index], maps) for index in chosen]
-            proofs = verify(
-                self.step.verification, subject.model, subject.read, maps, candidates, subject.device
-            )
-            for index, proof in zip(chosen, proofs, strict=True):
-                strategy = self.strategies[index]
-                found[index] = (
-                    _Tested(strategy, target, note=UNTESTABLE)
-                    if proof is None
-                    else self._completed(strategy, target, proof, maps, subject)
-                )
+            try:
+                found |= self._tested_for(target, chosen, subject)
+            except AnswerError as error:
+                found |= {index: _Tested(self.strategies[index], target, note=str(error)) for index in chosen}
         return [found[index] for index in range(len(targets))]
+
+    def _tested_for(self, target: int, chosen: Sequence[int], subject: Subject) -> dict[int, _Tested]:
+        """Some strategies, by number, tested for one class."""
+        maps = self._maps(target)
+        candidates = [self._candidate(self.strategies[index], maps) for index in chosen]
+        proofs = verify(self.step.verification, subject.model, subject.read, maps, candidates, subject.device)
+        found = {}
+        for index, proof in zip(chosen, proofs, strict=True):
+            strategy = self.strategies[index]
+            found[index] = (
+                _Tested(strategy, target, note=UNTESTABLE)
+                if proof is None
+                else self._completed(strategy, target, proof, maps, subject)
+            )
+        return found
 
     def _completed(
         self, strategy: Strategy, target: int, proof: Evidence, maps: ClassMaps, subject: Subject
@@ -110,6 +117,10 @@ class ClassFindings:
             others = strategy.members & ~np.isin(self.rows, maps.rows)
             strategy = replace(strategy, members=np.isin(self.rows, rows) | others)
         return _Tested(replace(strategy, region=region), target, proof, separation=separation)
+
+    def _untested_for(self, strategy: Strategy) -> int:
+        """The class whose probability stands beside an untested strategy; none in a joint analysis."""
+        return self._target(strategy) if self.group >= 0 else self.group
 
     def _target(self, strategy: Strategy) -> int:
         values, counts = np.unique(self._targets[strategy.members], return_counts=True)

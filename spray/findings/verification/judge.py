@@ -20,6 +20,10 @@ Readings = Float[np.ndarray, "n 3"]
 """One row per image, one column per measure."""
 
 
+class AnswerError(Exception):
+    """The model answers NaN or infinity for an image, so that no effect can be told."""
+
+
 class Judge:
     """Reads ``model`` for class ``target`` on ``device``, ``batch`` images at once, fewer where memory runs out."""
 
@@ -34,9 +38,21 @@ class Judge:
         return self.measures(parts)
 
     def measures(self, logits: Iterable[Float[Tensor, "b classes"]]) -> Readings:
-        """The measures of the model's outputs, batch by batch."""
-        found = [_measured(part.double().cpu(), self.target) for part in logits]
-        return np.concatenate([np.zeros((0, len(MEASURES))), *found])
+        """The measures of the model's outputs, batch by batch.
+
+        Raises:
+            AnswerError: some of them are no finite numbers.
+        """
+        parts = [_measured(part.double().cpu(), self.target) for part in logits]
+        found = np.concatenate([np.zeros((0, len(MEASURES))), *parts])
+        odd = int((~np.isfinite(found).all(1)).sum())
+        if odd:
+            raise AnswerError(
+                f"The model answers NaN or infinity for {odd} of {len(found)} images, changed ones or those they were "
+                "made from, so no effect could be told. Look for a division by an image's own spread, or for half "
+                "precision that overflows."
+            )
+        return found
 
     @torch.no_grad()
     def batched(self, count: int, forward: Callable[[slice], Tensor]) -> list[Tensor]:
