@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spray.findings.discriminant import held_out_line
 from spray.findings.verification import SiteError
 from spray.findings.verification.fills import ChannelMeanFill, LocalMeanFill, transplant
 from spray.findings.verification.judge import LOGIT, PROBABILITY, Judge
-from spray.findings.verification.membership import reliance, relying
+from spray.findings.verification.membership import discerned, reliance, relying
 from spray.findings.verification.sites import LayerSite, PixelSite
 from spray.findings.verification.trial import Material, Part
 
@@ -159,3 +160,32 @@ def test_membership_stays_where_interventions_tell_nothing_apart() -> None:
     assert np.array_equal(relying(members, np.zeros((10, 2))), members)
     everyone = np.ones(10, bool)
     assert np.array_equal(relying(everyone, np.random.default_rng(0).normal(size=(10, 2))), everyone)
+
+
+def test_what_those_who_rely_have_in_common_tells_the_others_better_than_noisy_effects() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.arange(400) < 80
+    relevance = rng.normal(size=(400, 12)) + 6.0 * truth[:, None] * (np.arange(12) < 3)
+    effects = rng.normal(size=(400, 2)) + 3.0 * truth[:, None]
+    clustered = truth ^ (rng.random(400) < 0.15)
+    by_effects = relying(clustered, effects)
+    told = discerned(by_effects, effects, relevance, seed=0)
+    assert (by_effects != truth).sum() >= 2 * (told != truth).sum() > 0
+    assert not (told & ~truth).any()
+
+
+def test_who_belongs_is_told_by_samples_other_than_oneself() -> None:
+    """Noise in as many dimensions as samples: a direction fitted on all of them would tell every member."""
+    rng = np.random.default_rng(0)
+    inside = np.arange(60) < 20
+    line = held_out_line(rng.normal(size=(60, 60)), inside, seed=0)
+    assert line is None or abs(np.median(line[inside]) - np.median(line[~inside])) < 0.5
+    assert held_out_line(rng.normal(size=(60, 4)), np.arange(60) < 3, seed=0) is None
+    assert held_out_line(np.ones((60, 4)), inside, seed=0) is None
+
+
+def test_too_few_members_are_left_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    members = np.arange(40) < 8
+    effects = rng.normal(size=(40, 2)) * 0.1 + members[:, None]
+    assert np.array_equal(discerned(members, effects, rng.normal(size=(40, 3)), seed=0), members)

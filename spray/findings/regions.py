@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import binary_dilation, uniform_filter
 
 
 def unit_maps(maps: Float[np.ndarray, "n y x"]) -> Float[np.ndarray, "n y x"]:
@@ -66,6 +66,12 @@ def overlap(first: Bool[np.ndarray, "y x"], second: Bool[np.ndarray, "y x"]) -> 
     """Intersection over union; 0 for two empty regions."""
     union = np.logical_or(first, second).sum()
     return float(np.logical_and(first, second).sum() / union) if union else 0.0
+
+
+def grown(region: Bool[np.ndarray, "y x"], cells: int) -> Bool[np.ndarray, "y x"]:
+    """With so many cells around it, on every side and across corners."""
+    larger: Bool[np.ndarray, "y x"] = binary_dilation(region, np.ones((3, 3), bool), iterations=cells)
+    return larger
 
 
 def pixel_mask(region: Bool[np.ndarray, "y x"], height: int, width: int) -> Bool[np.ndarray, "h w"]:

@@ -3,7 +3,8 @@
 Clusters are made of whole maps: a few members of a tagged cluster carry no tag, and a few tagged samples
 lie elsewhere. Once a region is shown to be used, each sample of the class is asked itself: does removing
 the region cost it the class (necessity), and does its own content of the region make others the class
-(sufficiency)?
+(sufficiency)? Both are noisy for a single sample, so what those who rely on the region have in common is then learned
+from their relevance there, and every sample told by a discriminant that was fitted on others.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
+from spray.findings.discriminant import held_out_line
+from spray.findings.regions import grown
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
 from spray.findings.verification.fills import Fill, transplant
 from spray.findings.verification.judge import LOGIT
 from spray.findings.verification.pairs import some
 from spray.findings.verification.sites import Site
-from spray.findings.verification.step import Verification
+from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
 from spray.findings.verification.trial import Material, Part
 
 HOSTS_OF_A_SAMPLE = 4
@@ -29,6 +32,10 @@ HALFWAY, LEAST = 0.6, 0.25
 """On a scale from the median of the rest (0) to the median of the members (1): of both effects together, and of each.
 
 Removing and pasting one sample's content are two measurements of one thing, each with noise of its own."""
+AROUND = 2
+"""Cells around a region by which a sample's relevance there is told: what is at its rim belongs to it, too."""
+ROUNDS = 3
+"""At most so many times is learned anew who the members are."""
 
 
 def completed(
@@ -52,9 +59,19 @@ def completed(
         regions = step.own_regions(maps, rows) if moving else candidate.region[None]
         part = Part(material, site.masks(regions, material.content))
         effects.append(reliance(site, part, hosts, step.fills_of(site)[-1], others, step.seed))
-    members = np.isin(maps.rows, candidate.rows)
-    found: Int[np.ndarray, " n"] = maps.rows[relying(members, np.concatenate(effects))]
+    of_each = np.concatenate(effects)
+    members = relying(np.isin(maps.rows, candidate.rows), of_each)
+    if not moving:
+        members = discerned(members, of_each, relevance_in(candidate.region, maps), step.seed)
+    found: Int[np.ndarray, " n"] = maps.rows[members]
     return found
+
+
+def relevance_in(region: Bool[np.ndarray, ...], maps: ClassMaps) -> Float[np.ndarray, "n d"]:
+    """Relevance of all samples of the class in the region and, where it has places, a little around it."""
+    cells = region if maps.layer else grown(region, AROUND)
+    inside: Float[np.ndarray, "n d"] = maps.of(maps.rows)[:, cells]
+    return inside
 
 
 def reliance(
@@ -82,11 +99,43 @@ def relying(members: Bool[np.ndarray, " n"], effects: Float[np.ndarray, "n 2"]) 
 
     Unchanged where there is no rest, or where members and rest do not differ in both effects.
     """
-    if members.all() or not members.any():
+    scaled = _scaled(members, effects)
+    if scaled is None:
         return members
-    inside, outside = np.median(effects[members], axis=0), np.median(effects[~members], axis=0)
-    if (inside <= outside).any():
-        return members
-    scaled = (effects - outside) / (inside - outside)
     found: Bool[np.ndarray, " n"] = (scaled.mean(1) >= HALFWAY) & (scaled >= LEAST).all(1)
     return found
+
+
+def discerned(
+    members: Bool[np.ndarray, " n"],
+    effects: Float[np.ndarray, "n 2"],
+    relevance: Float[np.ndarray, "n d"],
+    seed: int,
+) -> Bool[np.ndarray, " n"]:
+    """Samples whose relevance lies nearer to that of the members than to that of the others, with some of both effects.
+
+    Learned anew from those, up to ``ROUNDS`` times: a few wrong members hardly turn a direction that is fitted on all.
+    Unchanged where members and others do not differ, or too few would be left to learn from.
+    """
+    for _ in range(ROUNDS):
+        line, scaled = held_out_line(relevance, members, seed), _scaled(members, effects)
+        if line is None or scaled is None:
+            break
+        found = (line >= 0.5) & (scaled >= LEAST).all(1)
+        if np.array_equal(found, members) or found.sum() < MEMBERS_AT_LEAST:
+            break
+        members = found
+    return members
+
+
+def _scaled(
+    members: Bool[np.ndarray, " n"], effects: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "n 2"] | None:
+    """Effects from 0 (median of the others) to 1 (of the members); None where the two do not differ in both."""
+    if members.all() or not members.any():
+        return None
+    inside, outside = np.median(effects[members], axis=0), np.median(effects[~members], axis=0)
+    if (inside <= outside).any():
+        return None
+    scaled: Float[np.ndarray, "n 2"] = (effects - outside) / (inside - outside)
+    return scaled
