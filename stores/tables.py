@@ -104,10 +104,16 @@ class Table:
         """Why a committed row has no values, by row number, ascending."""
         reasons = {}
         for shard in self._committed():
-            reasons.update(
-                {int(row): reason for row, reason in self._commit(shard).content["failed"].items()}
-            )
+            reasons.update(self.failed_in(shard))
         return dict(sorted(reasons.items()))
+
+    def failed_in(self, shard: int) -> dict[int, str]:
+        """The same of one shard.
+
+        Raises:
+            Uncommitted: the shard is not written yet.
+        """
+        return {int(row): reason for row, reason in self._commit(shard).content["failed"].items()}
 
     @property
     def ok(self) -> Bool[np.ndarray, " n"]:

@@ -11,6 +11,7 @@ from torch import nn
 
 import stores
 from spray.attribution import Attribution, attribute_dataset
+from spray.attribution.pixels import CHANGED
 from spray.attribution.pooling import pooling_matrix
 from spray.blocks import channels_last
 from spray.engine import Explainer
@@ -240,6 +241,47 @@ def test_another_model_data_set_or_configuration_is_refused_and_the_store_left_a
     assert run.table(TABLE).complete
     attribute(out)
     assert contents(out) == before
+
+
+def test_an_image_that_changed_gets_no_relevance_beside_the_sample_of_then(tmp_path):
+    """Its map would be of one picture, its label, logits and thumbnail of another."""
+    out, data = tmp_path / "a.zarr", Images()
+    attribute(out, data)
+    before = stores.open(out).table(TABLE).read("input.place")
+    data.images[13] = data.images[13].flip(1)
+    (out / f"ledger/commits/{TABLE}/3.json").unlink()
+    run = attribute(out, data)
+    assert run.table(TABLE).failures == {13: CHANGED}
+    second = attribute(out, data, step=replace(SMALL, composite="gradient_x_input"))
+    assert second.table("relevance/gradient_x_input").failures == {13: CHANGED}
+    kept = np.delete(np.arange(20), 13)
+    np.testing.assert_array_equal(run.table(TABLE).read("input.place", kept), before[kept])
+    assert stores.check(out) == []
+    data.images[12:16] = data.images[12:16].flip(3)
+    (out / f"ledger/commits/{TABLE}/3.json").unlink()
+    with pytest.raises(AttributionError, match="other pixels under the same ids"):
+        attribute(out, data)
+
+
+def test_samples_of_changed_images_are_not_written_beside_the_relevance_of_then(tmp_path):
+    out, data = tmp_path / "a.zarr", Images()
+    attribute(out, data)
+    before = contents(out)
+    (out / "ledger/commits/samples/3.json").unlink()
+    pixels, data.images = data.images, data.images.clone()
+    data.images[13] = data.images[13].flip(1)
+    with pytest.raises(AttributionError, match="give the images of then"):
+        attribute(out, data)
+    data.images = pixels
+    attribute(out, data)
+    assert contents(out) == before
+
+
+def test_a_sample_that_failed_once_gets_no_relevance_later(tmp_path):
+    out = tmp_path / "a.zarr"
+    attribute(out, Images(items={5: ValueError("torn")}))
+    run = attribute(out, Images(), step=replace(SMALL, composite="gradient_x_input"))
+    assert run.table("relevance/gradient_x_input").failures == {5: "ValueError: torn"}
 
 
 def test_a_second_composite_joins_the_same_store(tmp_path):

@@ -15,19 +15,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 import stores
+from spray.attribution import pixels
 from spray.attribution.display import Display
 from spray.attribution.passes import Passes
 from spray.attribution.records import Columns, Layer, RelevanceRecord, SampleRecord
 from spray.attribution.step import Attribution
 from spray.attribution.tables import Tables, stored_block
 from spray.attribution.targets import Target
-from spray.blocks import Block, BlockReader, first_inputs, pixel_digests, repeated
+from spray.blocks import Block, BlockReader, first_inputs, repeated
 from spray.data import AuditData, data_digest
 from spray.engine import Explanation
 from spray.engine.errors import AttributionError, BadInput
 from spray.memory import block_size, ran_out
 from spray.models import model_digest
-from stores import Column, Provenance, Table, describe
+from stores import Column, Provenance, describe
+from stores.ledger import Claim
 from stores.provenance import Json
 
 SHARD_BYTES = 128 * 2**20
@@ -36,8 +38,6 @@ SHARDS_AT_LEAST = 8
 UNEXPLAINABLE = "the model's output for it is not finite, or is the zero that a unit start would divide by"
 NO_DIFFERENCE = "its two classes are one, so there is no difference of logits"
 NOT_FINITE = "its relevance is not finite"
-COMPARED_SAMPLES = 8
-"""So many samples are looked at before the work begins: are their pixels always, and still, the same?"""
 
 
 @contextmanager
@@ -124,7 +124,7 @@ class Stage:
         self.step = step if step.block else replace(step, block=self._block(sharing))
         self.passes.batch = self.step.block
         inputs = self._first_inputs(self.step.block)
-        self._check_steady()
+        pixels.refuse_unsteady(data)
         # One probing block decides shapes, and any refusal comes before anything is written.
         with _taken_by_the_model(inputs[0]):
             self.filler, self.probe = self._probe(inputs)
@@ -156,17 +156,9 @@ class Stage:
         except ValueError as error:
             raise AttributionError(f"Nothing to attribute: {error}.") from error
 
-    def _check_steady(self) -> None:
-        rows = range(min(COMPARED_SAMPLES, len(self.data.ids)))
-        if pixel_digests(self.data, rows) != pixel_digests(self.data, rows):
-            raise AttributionError(
-                "The data set gives other pixels each time it is asked for the same sample. Give it the "
-                "preprocessing of evaluation, without random augmentation."
-            )
-
     def _probe(self, inputs: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, ...], dict[Target, Explanation]]:
         """The first input that the model gives finite logits for, with its relevance."""
-        *others, last = inputs[:COMPARED_SAMPLES]
+        *others, last = inputs[: pixels.COMPARED_SAMPLES]
         for filler in others:
             try:
                 return filler, self.passes.explain(repeated(filler, self.step.block))
@@ -202,25 +194,13 @@ class Stage:
         else:
             rows = self._rows_per_shard([*sample_columns, *chain.from_iterable(declared.values())])
         samples = run.create_table("samples", sample_columns, rows_per_shard=rows, provenance=origin)
-        self._check_same_pixels(samples)
+        pixels.refuse_changed(self.data, samples)
         relevance = {}
         for target, columns in declared.items():
             made = Provenance((place, self.step.describe(target)), (origin.id,))
             name = self.step.table_of(target)
             relevance[target] = run.create_table(name, columns, rows_per_shard=rows, provenance=made)
         return Tables(run, samples, relevance)
-
-    def _check_same_pixels(self, samples: Table) -> None:
-        """Refuse to go on with a store whose ids are the same but whose pixels are not."""
-        committed = [rows for shard, rows in enumerate(samples.shards) if shard not in set(samples.missing())]
-        ok = samples.ok
-        rows = [row for row in (committed[0] if committed else ()) if ok[row]][:COMPARED_SAMPLES]
-        known = dict(zip(rows, samples.read("digest", rows).tolist(), strict=True))
-        if pixel_digests(self.data, rows) != known:
-            raise AttributionError(
-                "The store was made from other pixels under the same ids: the images or their preprocessing "
-                "have changed. Nothing was changed: write to a new store."
-            )
 
     def shards(self, shards: Mapping[int, range]) -> Iterator[tuple[int, Iterator[Block]]]:
         """Each shard with its blocks; reading ahead goes on across shards."""
@@ -263,26 +243,40 @@ class Stage:
                 result = self.compute(block, absent)
                 results.append(result)
                 done(len(block.rows), len(_failed([result])))
-            facts = self._facts()
-            unreadable = _merged([result.unreadable for result in results])
-            if shard in tables.samples.missing():
-                columns = _joined([result.samples for result in results])
-                tables.samples.write(shard, columns, unreadable, facts=facts)
-            for target, table in absent.items():
-                refused = unreadable | _merged([result.refused[target] for result in results])
-                columns = _joined([result.relevance[target] for result in results])
-                table.write(shard, columns, refused, claim=claims[target], facts=facts)
-        batch = self.passes.batch
+            others = self._commit(shard, results, tables, {target: claims[target] for target in absent})
+            done(0, len(others))
+        batch, told = self.passes.batch, [*results, Result({}, {}, others, {})]
         return Written(
             shard,
             len(tables.samples.shards[shard]),
-            len(_failed(results)),
-            _by_reason(results),
+            len(_failed(told)),
+            _by_reason(told),
             round(time.monotonic() - started, 3),
             str(self.device),
             batch,
             batch < self.step.block,
         )
+
+    def _commit(
+        self, shard: int, results: Sequence[Result], tables: Tables, claims: Mapping[Target, Claim]
+    ) -> dict[int, str]:
+        """Write what was computed of a shard; returns the rows that could be used, and were not, with the reason."""
+        facts, rows = self._facts(), tables.samples.shards[shard]
+        unreadable = _merged([result.unreadable for result in results])
+        columns = _joined([result.samples for result in results])
+        digests, others = np.asarray(columns["digest"]), {}
+        if shard in tables.samples.missing():
+            pixels.refuse_others(tables, shard, pixels.fingerprint(digests, rows, unreadable))
+            tables.samples.write(shard, columns, unreadable, facts=facts)
+        else:
+            others = pixels.unusable(tables.samples, shard, digests, unreadable)
+            unreadable |= others
+        made = facts | {pixels.FACT: pixels.fingerprint(digests, rows, unreadable)}
+        for target, claim in claims.items():
+            refused = unreadable | _merged([result.refused[target] for result in results])
+            columns = _joined([result.relevance[target] for result in results])
+            tables.relevance[target].write(shard, columns, refused, claim=claim, facts=made)
+        return others
 
     def _facts(self) -> dict[str, int]:
         """What else may change a shard's last bits, for its commit."""

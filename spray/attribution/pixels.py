@@ -1,0 +1,90 @@
+"""The pixels of a store: what is added later has to be made from those that its samples were made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Int
+
+from spray.attribution.tables import Tables
+from spray.blocks import pixel_digests
+from spray.data import AuditData
+from spray.engine.errors import AttributionError
+from stores import Table
+
+COMPARED_SAMPLES = 8
+"""So many samples are looked at before the work begins: are their pixels always, and still, the same?"""
+CHANGED = "its pixels are not those that the sample in the store was made from"
+FACT = "pixels"
+"""What the commits of relevance call the digest of the inputs that a shard was made of."""
+OTHER_PIXELS = (
+    "The store was made from other pixels under the same ids: the images or their preprocessing have changed. What is "
+    "committed was not changed: give the images of then, or write to a new store."
+)
+
+
+def refuse_unsteady(data: AuditData) -> None:
+    """Refuse data that change from visit to visit.
+
+    Raises:
+        AttributionError: so they do.
+    """
+    rows = range(min(COMPARED_SAMPLES, len(data.ids)))
+    if pixel_digests(data, rows) != pixel_digests(data, rows):
+        raise AttributionError(
+            "The data set gives other pixels each time it is asked for the same sample. Give it the "
+            "preprocessing of evaluation, without random augmentation."
+        )
+
+
+def refuse_changed(data: AuditData, samples: Table) -> None:
+    """Refuse to go on with a store whose ids are the same but whose pixels are not, as its first samples tell.
+
+    Raises:
+        AttributionError: they have changed.
+    """
+    committed = [rows for shard, rows in enumerate(samples.shards) if shard not in set(samples.missing())]
+    ok = samples.ok
+    rows = [row for row in (committed[0] if committed else ()) if ok[row]][:COMPARED_SAMPLES]
+    known = dict(zip(rows, samples.read("digest", rows).tolist(), strict=True))
+    if pixel_digests(data, rows) != known:
+        raise AttributionError(OTHER_PIXELS)
+
+
+def unusable(
+    samples: Table, shard: int, digests: Int[np.ndarray, " n"], failed: Mapping[int, str]
+) -> dict[int, str]:
+    """Rows that get no relevance beside a committed shard of the samples, and why; ``failed`` ones aside.
+
+    Raises:
+        AttributionError: the pixels of all of them have changed, which no accident does.
+    """
+    rows, before = samples.shards[shard], samples.failed_in(shard)
+    known = samples.read("digest", rows)
+    compared = [row for row in rows if row not in before and row not in failed]
+    changed = [row for row in compared if digests[row - rows.start] != known[row - rows.start]]
+    if len(changed) == len(compared) > 1:
+        raise AttributionError(OTHER_PIXELS)
+    return {row: reason for row, reason in before.items() if row not in failed} | dict.fromkeys(
+        changed, CHANGED
+    )
+
+
+def fingerprint(digests: Int[np.ndarray, " n"], rows: range, failed: Mapping[int, str]) -> str:
+    """What the commit of a shard says of the inputs that it was made of."""
+    used = np.array(digests, "<i8")
+    used[[row - rows.start for row in failed]] = -1
+    return hashlib.sha256(used.tobytes()).hexdigest()[:16]
+
+
+def refuse_others(tables: Tables, shard: int, made: str) -> None:
+    """Samples that are written again have to be those that the relevance beside them was made of.
+
+    Raises:
+        AttributionError: they are others. Stores of early releases do not tell.
+    """
+    for table in tables.relevance.values():
+        if shard not in table.missing() and table.facts(shard).get(FACT, made) != made:
+            raise AttributionError(OTHER_PIXELS)
