@@ -62,9 +62,10 @@ def test_places_first_have_the_maps_and_books_of_samples_first(name, composite, 
     assert_the_same(explain(Places(FIRST[name], 0), x, 1, composite), expected)
 
 
+@pytest.mark.parametrize("samples", [4, 5])  # as many as tokens, too
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("composite", ["cp_lrp", "attn_lrp"])
-def test_a_transformer_encoder_has_the_same_books_by_default_as_batch_first(norm_first, composite):
+def test_a_transformer_encoder_has_the_same_books_by_default_as_batch_first(norm_first, composite, samples):
     torch.manual_seed(0)
     default, first = (
         nn.TransformerEncoderLayer(8, 2, 16, norm_first=norm_first, batch_first=batch_first)
@@ -89,7 +90,7 @@ def test_a_transformer_encoder_has_the_same_books_by_default_as_batch_first(norm
         def forward(self, x):
             return self.head(self.encoder(x).mean(1))
 
-    x = torch.randn(4, 5, 8, dtype=torch.float64)
+    x = torch.randn(samples, 5, 8, dtype=torch.float64)
     got, expected = (explain(model().double().eval(), x, 1, composite) for model in (Default, First))
     assert_the_same(got, expected)
 

@@ -196,7 +196,7 @@ def test_activations_hand_on_the_slope_at_zero(name):
 
 
 def test_every_activation_has_its_example():
-    assert set(activations.HANDLERS) - {"glu", "relu"} <= set(ACTIVATIONS)
+    assert set(activations.HANDLERS) - {"glu", "relu", "threshold", "_threshold"} <= set(ACTIVATIONS)
 
 
 def test_glu_holds_its_gate_constant():
@@ -719,6 +719,33 @@ def test_operations_that_mix_samples_are_refused(name):
         explain(Multiplied(lambda x: F.linear(MIXED[name](x), W)), x, 1, "lrp_epsilon")
 
 
+def test_addmm_is_a_linear_layer_and_refused_in_other_forms():
+    x, b = (
+        X.flatten(1)[:, :4],
+        torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(8)),
+    )
+    for composite in BY_RULE.values():
+        expected = relevance(lambda x: F.linear(x, W, b).relu(), x, 1, composite)
+        for form in (lambda x: torch.addmm(b, x, W.T), lambda x: torch.addmm(b, mat1=x, mat2=W.T)):
+            got = relevance(lambda x, form=form: form(x).relu(), x, 1, composite)
+            torch.testing.assert_close(got.relevance, expected.relevance)
+            torch.testing.assert_close(got.checks, expected.checks)
+    for form in (lambda x: torch.addmm(b, x, W.T, beta=2), lambda x: torch.addmm(x, x, x.T @ x)):
+        with pytest.raises(UnsupportedOperation, match="addmm"):
+            relevance(form, x[:1])
+
+
+def test_threshold_at_zero_is_a_relu_and_no_other_has_a_rule():
+    for form in (lambda x: F.threshold(x, 0, 0), nn.Threshold(0, 0), lambda x: F.threshold_(x.clone(), 0, 0)):
+        torch.testing.assert_close(
+            relevance(lambda x, form=form: F.linear(form(x.flatten(1)[:, :4]), W), X, 2).relevance,
+            relevance(lambda x: F.linear(F.relu(x.flatten(1)[:, :4]), W), X, 2).relevance,
+        )
+    for form in (lambda x: F.threshold(x, 0.1, 0), nn.Threshold(0, 1)):
+        with pytest.raises(UnsupportedOperation, match=r"threshold\(x, 0, 0\)"):
+            relevance(form)
+
+
 def test_products_of_more_than_two_are_refused():
     with pytest.raises(UnsupportedOperation, match="Multiply two at a time"):
         relevance(lambda x: torch.einsum("nchw,hk,wl->nckl", x, W[:4], W[:4]))
@@ -786,6 +813,32 @@ def test_a_mask_made_of_the_input_is_followed_as_if_written_out(composite, by_ke
     got, expected = (relevance(each, TOKENS, 6, composite) for each in (biased_fused, biased_written_out))
     torch.testing.assert_close(got.relevance, expected.relevance)
     assert composite == "attn_lrp" or torch.allclose(got.checks["sum"], got.checks["start"])
+
+
+@pytest.mark.parametrize("held", ["q", "k", "v", "qk", "qv"])
+def test_constants_take_no_part_of_attention_fused_or_written_out(held):
+    """Learned queries, as of a pooling by attention, and their like; LRP-0, so that both forms are exact."""
+    learned = torch.randn(1, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+    def parts(x):
+        columns = {"q": slice(0, 2), "k": slice(2, 4), "v": slice(4, 8)}
+        return [
+            (learned.expand(len(x), -1, -1) if name in held else x)[..., part]
+            for name, part in columns.items()
+        ]
+
+    def one_by_one(x):
+        q, k, v = parts(x)
+        return torch.softmax(q @ k.transpose(1, 2) / math.sqrt(2), -1) @ v
+
+    def at_once(x):
+        return F.scaled_dot_product_attention(*(part[:, None] for part in parts(x)))[:, 0]
+
+    composite = replace(ZERO, attention="taylor")
+    got, expected = (relevance(each, TOKENS, 6, composite) for each in (at_once, one_by_one))
+    torch.testing.assert_close(got.relevance, expected.relevance)
+    if held == "qk":
+        torch.testing.assert_close(got.checks["sum"], got.checks["start"])
 
 
 @pytest.mark.parametrize("composite", ["cp_lrp", "attn_lrp"])

@@ -66,6 +66,19 @@ def relu(call: Call) -> Tensor:
     return activation(call, lambda c, x, y: where_positive(c, y), rectifies=True)
 
 
+def threshold(call: Call) -> Tensor:
+    """F.threshold and nn.Threshold at 0 and with 0, which is ReLU.
+
+    Raises:
+        UnsupportedOperation: at or with another value.
+    """
+    given = dict(zip(("input", "threshold", "value"), call.args, strict=False)) | call.kwargs
+    if given["threshold"] != 0 or given["value"] != 0:
+        raise call.refuse("only threshold(x, 0, 0), which is ReLU, has a rule.")
+    call.name, call.function, call.args, call.kwargs = "relu", torch.relu, (given["input"],), {}
+    return relu(call)
+
+
 def by_division(c: Tensor, x: Tensor, y: Tensor, *, limit: float) -> Tensor:
     """c·φ(x)/x, with the limit φ'(0) at x = 0."""
     return torch.where(x == 0, limit, y / x).mul_(c)
@@ -124,6 +137,7 @@ def glu(call: Call) -> Tensor:
 
 HANDLERS: dict[str, Handler] = {
     "relu": relu,
+    **dict.fromkeys(("threshold", "_threshold"), threshold),
     "silu": partial(activation, ratio=times(lambda x, y: torch.sigmoid(x))),
     "hardswish": partial(activation, ratio=times(lambda x, y: F.hardsigmoid(x))),
     "mish": partial(activation, ratio=times(lambda x, y: torch.tanh(F.softplus(x)))),

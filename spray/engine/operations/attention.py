@@ -4,7 +4,7 @@ CP-LRP (Ali et al. 2022): the attention weights are held constant, so attention 
 AttnLRP (Achtibat et al. 2024): the products are split, one half to V and one to the weights, and of the latter one
 half each to Q and K; softmax takes its Taylor expansion, R_i = x_i (R_i^out − s_i Σ_j R_j^out), which in the form
 c = R/x is autograd's gradient. Around the fused kernel this is the gradient to V × ½ and to Q and K × ¼ each, and ½ to
-a mask made of the input.
+a mask made of the input; what is constant takes no part, so that learned queries leave K the ½.
 """
 
 from __future__ import annotations
@@ -41,12 +41,16 @@ def scaled_dot_product_attention(call: Call) -> Tensor:
                 raise call.refuse("its values do not depend on the input, so no relevance can pass them.")
             mask = None if mask is None else mask.detach()
             return F.scaled_dot_product_attention(query.detach(), key.detach(), value, mask, *rest, **kwargs)
-        half, quarter = 0.5, 0.25
-        query = share(query, quarter) if depends(query) else query.detach()
-        key = share(key, quarter) if depends(key) else key.detach()
-        value = share(value, half) if depends(value) else value.detach()
-        if mask is not None:
-            mask = share(mask, half) if depends(mask) else mask.detach()
+
+        def part(x: Tensor, of: float, *others: Tensor | None) -> Tensor:
+            """x with its part of a product's share: half if one of the others depends on the input, too, or all."""
+            shared = 0.5 if any(map(depends, others)) else 1.0
+            return share(x, of * shared) if depends(x) else x.detach()
+
+        weights = 0.5 if depends(value) else 1.0
+        value = part(value, 1.0, query, key, mask)
+        query, key = part(query, weights, key), part(key, weights, query)
+        mask = None if mask is None else part(mask, weights)
         return F.scaled_dot_product_attention(query, key, value, mask, *rest, **kwargs)
 
     return bind(*call.args, **call.kwargs)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from spray.engine import axes
@@ -76,6 +77,20 @@ def linear(call: Call) -> Tensor:
         return weighted(call, "linear", Linear(), input, weight, bias)
 
     return bind(*call.args, **call.kwargs)
+
+
+def addmm(call: Call) -> Tensor:
+    """b + x @ W, as ``torch.addmm(b, x, W)``: a linear layer.
+
+    Raises:
+        UnsupportedOperation: b and W are no constant vector and matrix, or a factor is given.
+    """
+    bias, x, weight = (*call.args, *(call.kwargs[key] for key in ("mat1", "mat2") if key in call.kwargs))
+    depends = call.trace.depends
+    plain = not depends(bias) and not depends(weight) and bias.ndim == 1
+    if not plain or any(call.kwargs.get(factor, 1) != 1 for factor in ("alpha", "beta")):
+        raise call.refuse("only b + x @ W with constant b and W has a rule. Write the product and the sum.")
+    return weighted(call, "linear", Linear(), x, torch.t(weight), bias)
 
 
 def convolution(call: Call, dimensions: int) -> Tensor:
@@ -188,6 +203,7 @@ def _expanded(function: axes.Bilinear, weight: Tensor, dim: int, axis: int) -> a
 
 HANDLERS: dict[str, Handler] = {
     "linear": linear,
+    "addmm": addmm,
     **{f"conv{d}d": partial(convolution, dimensions=d) for d in (1, 2, 3)},
     **{f"conv_transpose{d}d": partial(transposed_convolution, dimensions=d) for d in (1, 2, 3)},
 }
