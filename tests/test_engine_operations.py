@@ -705,6 +705,7 @@ MIXED = {
     "a softmax over samples": lambda x: x * F.softmax(x, dim=0),
     "a matrix over samples": lambda x: (torch.ones(2, 2, dtype=x.dtype) @ x.transpose(0, 1)).transpose(0, 1),
     "an einsum over samples": lambda x: x + torch.einsum("ntc,n->tc", x, torch.ones(2, dtype=x.dtype)),
+    "a normalisation over samples": lambda x: F.layer_norm(x, x.shape),
     "flipped samples": lambda x: x + x.flip(0),
     "one sample for all": lambda x: x - x[:1] + F.linear(x[0], torch.eye(4, dtype=x.dtype)),
     "two views of each": lambda x: F.linear(torch.cat([x, -x]), torch.eye(4, dtype=x.dtype))[:2],

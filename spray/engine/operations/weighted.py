@@ -19,9 +19,9 @@ from spray.engine.trace import MEETING, Call, Handler, Origin
 
 
 def weighted(
-    call: Call, kind: str, geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, part: str = ""
+    call: Call, kind: str, geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """Run a weighted layer under the rule its composite gives it, ``part`` naming it within its module.
+    """Run a weighted layer under the rule its composite gives it.
 
     Raises:
         UnsupportedOperation: its input or weight is of a kind that no rule covers.
@@ -36,7 +36,6 @@ def weighted(
             "input that depends on the model's input and constant weights."
         )
     name, module = trace.path[-1] if trace.path else ("", None)
-    name = ".".join(filter(None, (name, part)))
     rule = trace.rules(kind=kind, name=name, module=module, position=len(trace.weighted))
     trace.weighted.append((name, module))
     early = None
