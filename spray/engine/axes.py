@@ -155,7 +155,7 @@ def _places(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def meet(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], axis: int | None) -> bool:
     """Whether an operation takes values of several samples together."""
     if name in ("layer_norm", "rms_norm"):
-        shape = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
+        shape: tuple[int, ...] = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
         return len(shape) == args[0].ndim
     if name not in REDUCING or axis is None:
         return False
