@@ -161,3 +161,9 @@ def test_beyond_what_the_same_does_elsewhere_leaves_doing_nothing_aside() -> Non
     ways = {"a": readings(way), "b": readings(way - 0.03)}
     controls = {"random": {name: Control(np.arange(4), readings(np.full(4, -0.1))) for name in ways}}
     assert Effect("removal", ways, controls).beyond == pytest.approx(1.7)
+
+
+def test_where_others_do_not_suffice_hosts_of_any_place_in_the_order_are_compared() -> None:
+    pairs = Pairs.deal(100, 100, np.random.default_rng(0))
+    there = np.flatnonzero(pairs.sources(20, np.random.default_rng(1)) >= 0)
+    assert len(there) == 20 and pairs.host[there].max() >= 80 and pairs.host[there].min() < 20

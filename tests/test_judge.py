@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spray.findings.discriminant import held_out_line
+from spray.findings.discriminant import held_out_line, upper_mode
 from spray.findings.verification import SiteError
 from spray.findings.verification.fills import ChannelMeanFill, LocalMeanFill, transplant
 from spray.findings.verification.judge import LOGIT, PROBABILITY, Judge
@@ -189,3 +189,11 @@ def test_too_few_members_are_left_as_they_are() -> None:
     members = np.arange(40) < 8
     effects = rng.normal(size=(40, 2)) * 0.1 + members[:, None]
     assert np.array_equal(discerned(members, effects, rng.normal(size=(40, 3)), seed=0), members)
+
+
+def test_a_mode_of_its_own_is_told_from_the_tail_of_another() -> None:
+    rng = np.random.default_rng(0)
+    tail = rng.normal(size=2000) - 1.0  # one in six lies above 0
+    assert upper_mode(tail) < 0.2 and upper_mode(rng.exponential(size=2000) - 1.0) < 0.2
+    assert upper_mode(np.concatenate([rng.normal(-3, 1, 1900), rng.normal(3, 0.7, 100)])) > 0.9
+    assert upper_mode(-np.ones(50)) == 0 and upper_mode(np.full(50, np.nan)) == 0

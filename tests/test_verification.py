@@ -129,10 +129,20 @@ def test_what_the_whole_class_has_at_the_place_is_no_necessity_of_the_members() 
     assert evidence.removal.size < 0.05 and "significance" in Requirements().unmet(evidence)
 
 
-def test_members_have_to_stand_apart() -> None:
+def test_members_have_to_be_a_mode_of_their_own() -> None:
+    """A feature that comes by degrees is cut by its cluster: all members have more of it, and none stands apart."""
     evidence = prove("tag")
-    assert Requirements().unmet(evidence, separation=0.95) == ()
-    assert Requirements().unmet(evidence, separation=0.7) == ("members that stand apart",)
+    assert evidence.mode is not None and evidence.mode > 0.9
+    data = torch.cat([images(200, False, True, 1), images(80, False, False, 2)])
+    degrees = torch.linspace(0, 1, 200)
+    data[:200, :, *TAG] = degrees[:, None, None, None]
+    maps = np.zeros((200, SIDE, SIDE))
+    maps[:, *OBJECT] = 1
+    maps[:, *TAG] = degrees.numpy()[:, None, None]
+    step, read = replace(STEP, screen=-1.0), lambda rows: data[torch.from_numpy(rows)]
+    (cut,) = verify(step, Cues("tag"), read, class_maps(maps, 80), [Candidate(np.arange(140, 200))], CPU)
+    assert cut is not None and cut.mode is not None and cut.mode < 0.3
+    assert "members that stand apart" in Requirements().unmet(cut)
 
 
 def test_one_fill_alone_confirms_nothing() -> None:
@@ -164,7 +174,7 @@ def test_too_few_members_or_hosts_give_no_evidence() -> None:
     assert found(15, 20) is not None
 
 
-def test_a_class_with_a_single_strategy_is_tested_without_a_rest() -> None:
+def test_a_finding_that_is_its_whole_class_is_compared_with_nothing_and_so_not_confirmed() -> None:
     data = torch.cat([images(40, True, True, 0), images(40, False, False, 1)])
     maps = np.zeros((40, SIDE, SIDE))
     maps[:, *TAG] = 1
@@ -176,7 +186,9 @@ def test_a_class_with_a_single_strategy_is_tested_without_a_rest() -> None:
         [Candidate(np.arange(40), maps[0] > 0)],
         CPU,
     )
-    assert evidence is not None and evidence.score > 0.5
+    assert evidence is not None and evidence.score > 0.5 and evidence.compared == 0
+    missing = {"a comparison with the rest of the class", "members that stand apart"}
+    assert set(Requirements().unmet(evidence)) == missing
 
 
 def test_members_of_one_finding_are_no_hosts_of_it() -> None:
@@ -195,7 +207,7 @@ def test_members_of_one_finding_are_no_hosts_of_it() -> None:
         CPU,
     )
     assert evidence is not None and evidence.flip_rates["shared"] == 1
-    assert evidence.hosts is not None and evidence.hosts.classes is None
+    assert evidence.hosts is not None and evidence.hosts.classes is None and evidence.hosts.hosts == 1
 
 
 def test_a_small_budget_takes_fewer_samples_never_too_few() -> None:
@@ -229,3 +241,31 @@ def test_log_odds_decide_where_told_so_and_are_put_on_a_scale_that_ends_at_one()
     effect = Effect("removal", ways, {}, LOGIT)
     assert effect.net == 4 and effect.size == pytest.approx(np.tanh(1))
     assert effect.p_value == pytest.approx(2**-8)
+
+
+@pytest.mark.parametrize(
+    "labels", [[2], [2, 3], [2, 3, 4], [-1]], ids=["one class", "two", "three", "unknown"]
+)
+def test_what_works_on_few_hosts_only_depends_on_them(labels: list[int]) -> None:
+    """A tag that counts on bright backgrounds alone, which a third of the hosts have."""
+
+    class OnBright(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            tag, bright = x[:, 0, *TAG].mean((1, 2)) - 0.5, x[:, 0, 4:, 9:].mean((1, 2)) > 0.5
+            cue = torch.where(bright, 16 * tag, torch.full_like(tag, -8.0))
+            return torch.stack([0 * cue, cue], dim=1)
+
+    data = torch.cat([images(40, True, True, 0), images(60, False, True, 1), images(90, False, False, 2)])
+    data[:130, :, 4:, 9:] = 1
+    maps = np.zeros((100, SIDE, SIDE))
+    maps[:, *OBJECT] = 1
+    maps[:40, *TAG] = 2
+    told = np.sort(np.resize(labels, 90))
+    on = ClassMaps(1, np.arange(100), maps, np.arange(100, 190), told)
+    step = replace(STEP, screen=0.0)
+    (evidence,) = verify(
+        step, OnBright(), lambda rows: data[torch.from_numpy(rows)], on, [Candidate(np.arange(40))], CPU
+    )
+    assert evidence is not None and evidence.hosts is not None and evidence.transplant.mean > 0.1
+    assert 0.1 < evidence.hosts.hosts < 0.5
+    assert "independence of the host" in Requirements().unmet(evidence)

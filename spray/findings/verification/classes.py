@@ -11,8 +11,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from spray.findings.channels import unit_vectors
-from spray.findings.regions import unit_maps
+from spray.findings.regions import grown, unit_maps
 from spray.findings.verification.judge import PROBABILITY
+
+AROUND = 2
+"""Cells around a region by which a sample's relevance there is told: what is at its rim belongs to it, too."""
 
 ReadInputs = Callable[[Int[np.ndarray, " n"]], Float[Tensor, "n ..."]]
 """Inputs by row number."""
@@ -64,3 +67,10 @@ class ClassMaps:
         """Unit maps of some rows of the class."""
         maps = self.maps[np.searchsorted(self.rows, rows)]
         return unit_vectors(maps) if self.layer else unit_maps(maps)
+
+    def around(self, region: Bool[np.ndarray, ...]) -> Float[np.ndarray, "n d"]:
+        """Of all rows, the relevance in a region of the unit maps and, where it has places, a little around it."""
+        inside: Float[np.ndarray, "n d"] = self.of(self.rows)[
+            :, region if self.layer else grown(region, AROUND)
+        ]
+        return inside

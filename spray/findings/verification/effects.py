@@ -90,6 +90,11 @@ class Effect:
         alone = differences.pop(NOTHING)
         return min((float(values.mean()) for values in differences.values()), default=float(alone.mean()))
 
+    def compared(self, control: str) -> int:
+        """With how many units a control is compared, in the way where there are fewest; 0 where it was not measured."""
+        ways = self.controls.get(control, {})
+        return min((len(ways[way].units) if way in ways else 0 for way in self.ways), default=0)
+
     def possible(self, way: str) -> float:
         """The mean effect of one way before controls, but no more than its log-odds make; the net, if below 0."""
         net = self.net_of(way, self.measure)

@@ -20,7 +20,10 @@ FIXED, MOVING, CHANNELS = "fixed", "moving", "channels"
 TESTED, SIGNIFICANCE = "tested on the other half", "significance"
 NECESSITY, SUFFICIENCY = "necessity", "sufficiency"
 APART = "members that stand apart"
-"""The requirement that relevance alone decides, before any intervention."""
+"""The requirement that relevance alone decides, before any intervention on the half that is tested."""
+COMPARED = "a comparison with the rest of the class"
+COMPARED_AT_LEAST = 5
+"""Others of the class with which members are compared: fewer show no difference that chance would not."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Evidence:
         hosts, moved: independence of the host, and the effect of pasting beside the place; None where not measured.
         pictures: a few inputs before and after.
         rows: the members that were tested, of both halves: those whose relevance lies in the region.
+        mode: the share of them that are a mode of their own by their relevance in the region, held out; None where that
+            was not looked at, 0 where there is no rest of the class to stand apart from.
     """
 
     region: Bool[np.ndarray, ...]
@@ -50,6 +55,12 @@ class Evidence:
     moved: Effect | None = None
     pictures: Mapping[str, Float[Tensor, "n c h w"]] = field(default_factory=dict)
     rows: Int[np.ndarray, " m"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    mode: float | None = None
+
+    @property
+    def compared(self) -> int:
+        """With how many others of the class, at least, both effects are compared."""
+        return min(effect.compared("matched") for effect in (self.removal, self.transplant))
 
     @property
     def promising(self) -> float:
@@ -69,19 +80,20 @@ class Evidence:
         """Of the null that the region is not necessary or not sufficient: the larger of both."""
         return max(self.removal.p_value, self.transplant.p_value)
 
-    def to_json(self, requirements: Requirements, separation: float | None = None) -> dict[str, Json]:
-        """For the store; ``separation`` as of ``Requirements.unmet``."""
+    def to_json(self, requirements: Requirements) -> dict[str, Json]:
+        """For the store."""
         content: dict[str, Json] = {
             "score": self.score,
             "where": self.where,
             "candidate": self.candidate,
             "p_value": self.p_value if self.candidate else None,
-            "unmet": list(requirements.unmet(self, separation)),
+            "unmet": list(requirements.unmet(self)),
             "removal": self.removal.to_json(self.candidate),
             "transplant": self.transplant.to_json(self.candidate),
             "flip_rate": self.flip_rates["shared"],
             "flip_rates": dict(self.flip_rates),
             "pasted_on": self.pasted_on,
+            "mode": self.mode,
         }
         if self.hosts is not None:
             content["hosts"] = self.hosts.to_json()
@@ -105,10 +117,10 @@ class Requirements:
             gather the samples in which it carries more.
         alpha: level of the tests; of q-values where many candidates are tested.
         fills: so many ways of removing have to agree (all that were tried do).
-        separation: least held-out Fisher separability of the members from the rest of the class. What was added to some
-            images is there or not; honest features come by degrees (sleeves are of any length), and clusters cut them
-            where they like. Their strongest in use are both necessary and sufficient, too.
-        host_classes: the transplant works on this share of the hosts' classes.
+        mode: least share of the members that are a mode of their own (``Evidence.mode``). What was added to some images
+            is there or not; honest features come by degrees (sleeves are of any length), and clusters cut them where
+            they like: a cut has no valley before it. Their strongest in use are both necessary and sufficient, too.
+        hosts: the transplant works on this share of the hosts, and of their classes.
     """
 
     necessity: float = 0.03
@@ -118,14 +130,11 @@ class Requirements:
     moving: float = 0.15
     alpha: float = 0.05
     fills: int = 2
-    separation: float = 0.87
-    host_classes: float = 0.5
+    mode: float = 0.5
+    hosts: float = 0.5
 
-    def unmet(self, evidence: Evidence, separation: float | None = None) -> tuple[str, ...]:
-        """What is missing, in words; nothing: proven, as far as a single test can tell.
-
-        ``separation`` is the members' held-out Fisher separability, None where it is not known and not asked for.
-        """
+    def unmet(self, evidence: Evidence) -> tuple[str, ...]:
+        """What is missing, in words; nothing: proven, as far as a single test can tell."""
         hosts, removal, pasted = evidence.hosts, evidence.removal, evidence.transplant
         checks = {
             TESTED: evidence.candidate,
@@ -134,8 +143,9 @@ class Requirements:
             "size of the effect": evidence.score >= (self.moving if evidence.where == MOVING else self.score),
             SIGNIFICANCE: evidence.candidate and evidence.p_value <= self.alpha,
             "agreement of fills": len(evidence.removal.ways) >= self.fills,
-            APART: separation is None or separation >= self.separation,
-            "independence of the host": hosts is not None and hosts.holds(self.alpha, self.host_classes),
+            COMPARED: evidence.compared >= COMPARED_AT_LEAST,
+            APART: evidence.mode is None or evidence.mode >= self.mode,
+            "independence of the host": hosts is not None and hosts.holds(self.alpha, self.hosts),
         }
         return tuple(name for name, met in checks.items() if not met)
 

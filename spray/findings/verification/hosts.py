@@ -13,6 +13,10 @@ from stores.provenance import Json
 
 HOSTS_OF_A_CLASS = 3
 """Fewer hosts say nothing about their class."""
+CLASSES = 3
+"""Fewer classes of hosts say nothing about the others."""
+SOME = 0.25
+"""Of the mean rise: hosts that rise by less are as good as not moved, and the mean is owed to the others."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,14 @@ class HostIndependence:
     p_value: float
     """The larger of both halves' sign-flip p-values."""
     classes: float | None
-    """Share of the hosts' classes where the mean is above 0; None without labels or with too few hosts each."""
+    """Share of the hosts' classes where the mean is above 0; None where fewer than ``CLASSES`` are known."""
+    hosts: float
+    """Share of the hosts that rise by at least ``SOME`` of the mean rise."""
 
-    def holds(self, alpha: float, classes: float) -> bool:
-        """Whether it holds on most classes of hosts; where those are not known, on both halves."""
-        return self.p_value <= alpha if self.classes is None else self.classes >= classes
+    def holds(self, alpha: float, share: float) -> bool:
+        """Whether it works on most hosts, and on most of their classes; where those are not known, on both halves."""
+        anywhere = self.p_value <= alpha if self.classes is None else self.classes >= share
+        return self.hosts > share and anywhere
 
     def to_json(self) -> dict[str, Json]:
         """For the store."""
@@ -49,6 +56,8 @@ def host_independence(
     permutations: int,
 ) -> HostIndependence:
     """From the hosts' log-odds before, labels (−1: unknown), rises, and each control's rises (NaN: not measured)."""
+    if len(rise) < 2:
+        return HostIndependence(0.0, 0.0, 1.0, None, 0.0)
     order = np.argsort(before, kind="stable")
     nets, p_values = [], []
     for half in np.array_split(order, 2):
@@ -63,8 +72,9 @@ def host_independence(
         for label in known
         if (labels == label).sum() >= HOSTS_OF_A_CLASS
     ]
-    share = float(np.mean(np.array(means) > 0)) if means else None
-    return HostIndependence(nets[0], nets[1], max(p_values), share)
+    share = float(np.mean(np.array(means) > 0)) if len(means) >= CLASSES else None
+    moved = float((beyond >= SOME * beyond.mean()).mean()) if beyond.mean() > 0 else 0.0
+    return HostIndependence(nets[0], nets[1], max(p_values), share, moved)
 
 
 def _mean_filled(values: Float[np.ndarray, " h"]) -> Float[np.ndarray, " h"]:

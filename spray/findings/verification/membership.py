@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from torch import nn
 
 from spray.findings.discriminant import held_out_line
-from spray.findings.regions import grown
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
 from spray.findings.verification.fills import Fill, transplant
 from spray.findings.verification.judge import LOGIT
@@ -32,8 +31,6 @@ HALFWAY, LEAST = 0.6, 0.25
 """On a scale from the median of the rest (0) to the median of the members (1): of both effects together, and of each.
 
 Removing and pasting one sample's content are two measurements of one thing, each with noise of its own."""
-AROUND = 2
-"""Cells around a region by which a sample's relevance there is told: what is at its rim belongs to it, too."""
 ROUNDS = 3
 """At most so many times is learned anew who the members are."""
 
@@ -62,16 +59,9 @@ def completed(
     of_each = np.concatenate(effects)
     members = relying(np.isin(maps.rows, candidate.rows), of_each)
     if not moving:
-        members = discerned(members, of_each, relevance_in(candidate.region, maps), step.seed)
+        members = discerned(members, of_each, maps.around(candidate.region), step.seed)
     found: Int[np.ndarray, " n"] = maps.rows[members]
     return found
-
-
-def relevance_in(region: Bool[np.ndarray, ...], maps: ClassMaps) -> Float[np.ndarray, "n d"]:
-    """Relevance of all samples of the class in the region and, where it has places, a little around it."""
-    cells = region if maps.layer else grown(region, AROUND)
-    inside: Float[np.ndarray, "n d"] = maps.of(maps.rows)[:, cells]
-    return inside
 
 
 def reliance(

@@ -36,13 +36,17 @@ class Pairs:
         return int(self.unit.max(initial=-1)) + 1
 
     def sources(self, count: int, rng: np.random.Generator) -> Int[np.ndarray, " p"]:
-        """For each pair one of ``count`` other images, each used in one unit only; −1 where none is left."""
+        """For each pair one of ``count`` other images, each used in one unit only; −1 where none is left.
+
+        Where they do not suffice, units drawn at random have them: rows are in the order of their classes, as a rule.
+        """
+        place = rng.permutation(self.units)[self.unit] if count < self.units else self.unit
         turn = np.zeros(len(self.unit), np.int64)
         for unit in range(self.units):
             of_unit = self.unit == unit
             turn[of_unit] = np.arange(of_unit.sum())
-        each = np.maximum((count - 1 - self.unit) // max(self.units, 1) + 1, 1)
-        index = self.unit + self.units * (turn % each)
+        each = np.maximum((count - 1 - place) // max(self.units, 1) + 1, 1)
+        index = place + self.units * (turn % each)
         order = np.append(rng.permutation(count), -1)
         found: Int[np.ndarray, " p"] = order[np.where(index < count, index, -1)]
         return found

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
+from spray.findings.discriminant import held_out_line, upper_mode
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
 from spray.findings.verification.evidence import CHANNELS, FIXED, MOVING, Evidence
 from spray.findings.verification.pairs import halves, some
@@ -223,7 +224,21 @@ class _ClassTrials:
             None if self.maps.layer else pasted.moved(self.step.jitter),
             {} if self.maps.layer else pasted.shown(self.step.fills[-1], PICTURED),
             chosen.rows,
+            self._mode(chosen),
         )
+
+    def _mode(self, chosen: Evidence) -> float:
+        """Which share of the tested members is a mode of its own, by the relevance in the region; 0 without a rest."""
+        maps = self.maps
+        if chosen.where == MOVING:
+            units = maps.of(maps.rows)
+            relevance = (
+                (units * self.step.own_regions(maps, maps.rows)).reshape(len(units), -1).sum(1)[:, None]
+            )
+        else:
+            relevance = maps.around(chosen.region)
+        line = held_out_line(relevance, np.isin(maps.rows, chosen.rows), self.step.seed)
+        return 0.0 if line is None else upper_mode(line - 0.5)
 
     def _honest(self, split: _Split, passed: Sequence[bool]) -> _Split:
         """Without members of other candidates among the rest, where enough are left: they may take another shortcut."""
