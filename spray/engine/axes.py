@@ -155,8 +155,8 @@ def _places(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def meet(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], axis: int | None) -> bool:
     """Whether an operation takes values of several samples together."""
     if name in ("layer_norm", "rms_norm"):
-        shape: tuple[int, ...] = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
-        return len(shape) == args[0].ndim
+        shape = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
+        return len(shape) == len(args[0].shape)
     if name not in REDUCING or axis is None:
         return False
     x, place = args[0], REDUCING[name]
