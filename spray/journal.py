@@ -89,10 +89,20 @@ def last_command(store: Location, stages: tuple[str, ...]) -> str | None:
     found = None
     with contextlib.suppress(StoreError, ValueError, OSError):
         for name in floor.names(""):
-            if name.endswith(".jsonl") and name.split("-")[1] in stages:
-                first = json.loads((floor.read(name) or b"{}").partition(b"\n")[0])
-                found = first.get("command") or found
-    return found if isinstance(found, str) else None
+            stage = name.partition("-")[2].partition("-")[0]
+            if name.endswith(".jsonl") and stage in stages:
+                found = _command(floor.read(name) or b"") or found
+    return found
+
+
+def _command(log: bytes) -> str | None:
+    """Of the first line of a log; None where somebody else wrote it."""
+    try:
+        first = json.loads(log.partition(b"\n")[0])
+    except ValueError:
+        return None
+    command = first.get("command") if isinstance(first, dict) else None
+    return command if isinstance(command, str) else None
 
 
 def _lines(place: str, name: str) -> _File | _Object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,26 +68,41 @@ def condemned(
     """Rows that people condemned, and of each the reason.
 
     A row is condemned by a verdict "clever_hans" that nobody contradicts, on the very members that the verdict names:
-    what a later analysis adds to a finding was never looked at.
+    what a later analysis adds to a finding was never looked at. Members are known by their ids: where several rows have
+    one id, it means all of them.
 
     Args:
         flagged: findings that only the machine flags condemn, too, unless a person said otherwise.
     """
-    ids = run.samples.read("id").astype(str)
+    known = rows_by_id(run)
     reasons: dict[int, str] = {}
     for judgement in found:
         name = judgement.finding.name if judgement.finding is not None else ""
         if judgement.word == "clever_hans":
             for verdict in judgement.verdicts:
-                rows = np.flatnonzero(np.isin(ids, list(verdict.members)))
                 who = verdict.annotator or "unnamed"
-                reasons.update(dict.fromkeys(rows.tolist(), f"clever_hans: {name or verdict.key} ({who})"))
+                why = f"clever_hans: {name or verdict.key} ({who})"
+                reasons.update(dict.fromkeys(rows_of(known, verdict.members).tolist(), why))
         elif flagged and judgement.finding is not None and judgement.finding.flagged and not judgement.word:
             rows = judgement.finding.rows
             reasons.update({row: f"flagged: {name}" for row in rows.tolist() if row not in reasons})
     mask = np.zeros(run.n, bool)
     mask[list(reasons)] = True
     return mask, reasons
+
+
+def rows_by_id(run: Run) -> dict[str, list[int]]:
+    """The rows of every id, to the letter."""
+    known: dict[str, list[int]] = {}
+    for row, name in enumerate(run.samples.read("id").tolist()):
+        known.setdefault(str(name), []).append(row)
+    return known
+
+
+def rows_of(known: Mapping[str, Sequence[int]], ids: Iterable[str]) -> Int[np.ndarray, " m"]:
+    """Rows of some ids, ascending; ids that no row has are left out. ``known`` is as of ``rows_by_id``."""
+    found = {row for name in ids for row in known.get(name, ())}
+    return np.array(sorted(found), np.int64)
 
 
 def balanced_weights(

@@ -12,7 +12,9 @@ from spray.attribution import Attribution, attribute_dataset
 from spray.cli.checks import checks, in_words
 
 
-def store(path: Path, start: str = "logit", **columns: list[float]) -> stores.Run:
+def store(
+    path: Path, start: str = "logit", start_values: list[float] | None = None, **columns: list[float]
+) -> stores.Run:
     """Four samples of two classes; the target's logits are 2, −1, 3 and 0.5."""
     run = stores.create(path / "run.zarr", classes=["a", "b"], samples=4, provenance={})
     made = stores.Provenance(({"name": "Attribution", "start": start},))
@@ -23,11 +25,11 @@ def store(path: Path, start: str = "logit", **columns: list[float]) -> stores.Ru
     names = ("start", "sum", "absolute", *columns)
     table = run.create_table(
         "relevance/lrp",
-        [stores.Column("target", "int64"), *(stores.Column(name, "float64") for name in names)],
+        [stores.Column("target", "int64"), *(stores.Column(name, "float64", missing=True) for name in names)],
         rows_per_shard=4,
         provenance=made,
     )
-    begun = [2, -1, 3, 0.5] if start == "logit" else [1.0] * 4
+    begun = start_values or ([2, -1, 3, 0.5] if start == "logit" else [1.0] * 4)
     values = {
         "target": [0, 1, 0, 1],
         "start": begun,
@@ -45,6 +47,15 @@ def test_negative_logits_are_counted_wherever_the_relevance_starts(tmp_path: Pat
     found = checks(run, run.table("relevance/lrp"))
     assert found["negative_starts"] == 1 and found["median_spread"] == 2.5 and found["outliers"] == 1
     assert "1 samples start from a negative logit" in in_words(found)
+
+
+def test_imported_maps_do_not_tell_where_they_started(tmp_path: Path) -> None:
+    unknown = [np.nan] * 4
+    run = store(tmp_path, absorbed=unknown, unaccounted=unknown, start_values=unknown)
+    found = checks(run, run.table("relevance/lrp"))
+    assert found.keys() == {"median_spread", "outliers"}
+    said = in_words(found)
+    assert "where relevance started is not known" in said and "nan" not in said
 
 
 def test_relevance_that_is_found_nowhere_is_told(tmp_path: Path) -> None:

@@ -148,8 +148,8 @@ def test_maps_alone_are_enough_and_failed_ones_are_told(tmp_path: Path) -> None:
     zarr.create_array(str(tmp_path / "logits.zarr"), data=np.eye(6, 3))
     said = invoke("import", tmp_path / "maps.zarr", "--out", tmp_path / "a.zarr")
     assert "6 samples" in said and "relevance/imported: 1 rows are failed (first: row 2, " in said
-    names = ["a\u2028b", "a\x85b", "a\x0cb", "\x1c", "", "last"]
-    (tmp_path / "ids.txt").write_text("\n".join(names), encoding="utf-8")
+    names = ["a\u2028b", "a\x85b", "a\x0cb", "\x1c", "", "a\rb"]
+    (tmp_path / "ids.txt").write_bytes("\n".join(names).encode())
     given = ("--ids", tmp_path / "ids.txt", "--logits", tmp_path / "logits.zarr")
     invoke("import", tmp_path / "maps.zarr", "--out", tmp_path / "b.zarr", *given)
     run = stores.open(tmp_path / "b.zarr")
@@ -168,11 +168,27 @@ def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "empty.npy", np.zeros((4, 1, 8, 0), np.float32))
     np.save(tmp_path / "flat.npy", np.zeros(4))
     np.save(tmp_path / "classless.npy", np.zeros((4, 0)))
+    np.save(tmp_path / "channels-first.npy", np.zeros((4, 3, 8, 8), np.uint8))
+    (tmp_path / "cranes.txt").write_text("crane\ncat\ncrane\n")
+    (tmp_path / "a-crane.txt").write_text("cat\ncrane\ncat\ncat\n")
+    (tmp_path / "digits.txt").write_text("7\n1\n0\n")
+    (tmp_path / "digits4.txt").write_text("7\n1\n0\n1\n")
     (tmp_path / "attribution.h5").write_bytes(b"")
     for arguments, words, code in (
         (["maps.npy", "--ids", "three.txt"], "there are 4 maps, but of {'ids': 3}", 1),
         (["maps.npy", "--labels", "three.txt"], "there are 4 maps, but of {'labels': 3}", 1),
         (["maps.npy", "--labels", "words.txt"], "the label 'cat' is no class's number", 1),
+        (
+            ["maps.npy", "--labels", "a-crane.txt", "--classes", "cranes.txt"],
+            "may be any of the classes 0, 2",
+            1,
+        ),
+        (
+            ["maps.npy", "--labels", "digits4.txt", "--classes", "digits.txt"],
+            "may be any of the classes 0, 2",
+            1,
+        ),
+        (["maps.npy", "--inputs", "channels-first.npy"], "Put the channels last", 1),
         (["maps.npy", "--labels", "huge.txt"], f"the label '{10**23}' is no class's number", 1),
         (["maps.npy", "--labels", "many.txt"], "that would be 1,000,000,001 classes", 1),
         (["maps.npy", "--labels", "unsigned.npy"], "got uint64 of shape (4,) up to 18446744073709551615", 1),

@@ -204,3 +204,14 @@ def test_the_command_says_loudly_what_the_machine_condemns_alone(run: Run, tmp_p
     assert json.loads(told.output)["condemned"] == len(second.rows) - 1
     again = CliRunner().invoke(main, ["feedback", str(run.path), str(tmp_path / "c")])
     assert again.exit_code == 1 and "--force" in again.output
+
+
+def test_ids_are_compared_to_the_letter_and_one_that_stands_twice_means_both_rows(tmp_path: Path) -> None:
+    ids = ["a", "a\0", "a\0\0", "b", "b"] + [f"c{row}" for row in range(55)]
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60, ids=ids)
+    say(run, "clever_hans", ("a\0",), subject="sample", key="a\0")
+    mask, _ = condemned(run, judgements(run, run.analysis()))
+    assert np.flatnonzero(mask).tolist() == [1]
+    say(run, "clever_hans", ("b", "gone"), subject="sample", key="b")
+    mask, _ = condemned(run, judgements(run, run.analysis()))
+    assert np.flatnonzero(mask).tolist() == [1, 3, 4]

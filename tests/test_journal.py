@@ -186,3 +186,16 @@ def test_the_last_command_is_known(tmp_path):
         pass
     assert last_command(store, ("attribute",)) == "spray audit audit.toml"
     assert last_command(store, ("verify",)) is None
+
+
+@pytest.mark.parametrize("line", ["[]", "3", "not json", '{"command": 3}', ""])
+def test_logs_of_somebody_else_tell_no_command(tmp_path, line):
+    store = tmp_path / "a.zarr"
+    token = COMMAND.set("spray audit audit.toml")
+    with journal(store, "attribute"):
+        pass
+    COMMAND.reset(token)
+    folder = Path(place_of(store))
+    for name in ("notes.jsonl", "x-attribute.jsonl", "zz-attribute-y.jsonl", "-.jsonl"):
+        (folder / name).write_text(line)
+    assert last_command(store, ("attribute",)) == "spray audit audit.toml"

@@ -309,6 +309,22 @@ def test_export_needs_thumbnails_an_analysis_and_a_free_folder(run: stores.Run, 
         exchange.export_virelay(run, tmp_path / "full")
 
 
+def test_a_project_appears_whole_or_not_at_all(
+    run: stores.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("h5py")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stores.exchange.virelay._write_analyses", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exchange.export_virelay(run, tmp_path / "project")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert exchange.export_virelay(run, tmp_path / "project").is_file()
+
+
 def test_csv(run: stores.Run, tmp_path: Path) -> None:
     paths = exchange.export_sheets(run, tmp_path / "sheets")
     assert [path.name for path in paths] == ["samples.csv", "verdicts.csv", "clusters.csv", "findings.csv"]

@@ -31,11 +31,13 @@ def checks(run: Run, table: Table) -> dict[str, float]:
     start, total, absolute = (table.read(name, rows) for name in ("start", "sum", "absolute"))
     spread = absolute / np.maximum(np.abs(total), np.finfo(np.float64).tiny)
     found = {
-        "negative_starts": int((_signs(run, table, rows, start) < 0).sum()),
         "median_spread": float(np.median(spread)),
         "outliers": int((spread > OUTLYING * np.median(spread)).sum()),
     }
-    started = np.flatnonzero(start)
+    signs = _signs(run, table, rows, start)
+    if not np.isnan(signs).all():
+        found["negative_starts"] = int((signs < 0).sum())
+    started = np.flatnonzero(np.nan_to_num(start))
     if "absorbed" in table.columns and len(started):
         share = table.read("absorbed", rows)[started] / start[started]
         found["median_absorbed"] = float(np.median(share))
@@ -52,7 +54,9 @@ def checks(run: Run, table: Table) -> dict[str, float]:
 def in_words(found: Mapping[str, float]) -> str:
     """The same in words."""
     parts = [
-        f"{found['negative_starts']:,} samples start from a negative logit",
+        f"{found['negative_starts']:,} samples start from a negative logit"
+        if "negative_starts" in found
+        else "where relevance started is not known",
         f"Σ|R| / |ΣR| {found['median_spread']:.3g} (median), {found['outliers']:,} outliers",
     ]
     if "median_absorbed" in found:

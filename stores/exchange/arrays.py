@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from stores.run import Location, Run
 
 LARGEST = 2**31 - 1
 """No class, sample or cluster has a higher number."""
+CHANNELS = (1, 3, 4)
+"""Grey, colour, and colour with opacity."""
 MOST_NUMBERED = 100_000
 """So many classes at most have numbers for names; a label far beyond is a mistake, or an identity."""
 
@@ -68,11 +70,12 @@ def import_arrays(
 def _lines(path: str | Path) -> list[str]:
     """Entries between line feeds alone: names may hold what else Unicode calls a line's end."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            lines = file.read().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} cannot be read as a list, one entry a line ({error}).") from error
-    lines = text.split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    ended = [line.removesuffix("\r") for line in lines]
+    return ended[:-1] if ended[-1] == "" else ended
 
 
 def _numbered(indices: Int[np.ndarray, " n"], scores: Any) -> list[str]:
@@ -95,13 +98,24 @@ def _labels(path: str | Path, names: Sequence[str]) -> Int[np.ndarray, " n"]:
                 + (f" up to {indices.max()}." if indices.dtype.kind == "u" and indices.size else ".")
             )
         return indices.astype(np.int64)
-    known = {name: number for number, name in enumerate(names)}
+    known: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        known.setdefault(name, []).append(number)
     return np.array([_label(text, known, path) for text in _lines(path)], np.int64)
 
 
-def _label(text: str, known: dict[str, int], path: str | Path) -> int:
-    if text in known:
-        return known[text]
+def _label(text: str, known: Mapping[str, Sequence[int]], path: str | Path) -> int:
+    """The class that a label names, by its name or its number; refused where that may be several."""
+    meant = known.get(text, ())
+    if text.isdecimal() and meant and int(text) < sum(map(len, known.values())):
+        meant = sorted({*meant, int(text)})
+    if len(meant) > 1:
+        raise StoreError(
+            f"{path}: the label {text!r} may be any of the classes {', '.join(map(str, meant))}, by name or by number. "
+            "Give labels as an array of numbers (.npy)."
+        )
+    if meant:
+        return meant[0]
     try:
         number = int(text)
         if -1 <= number <= LARGEST:
@@ -125,9 +139,16 @@ def _logits(path: str | Path) -> Any:
 
 def _pictures(path: str | Path) -> Any:
     pictures = load_array(path)
-    if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
+    shape = tuple(pictures.shape)
+    if (
+        pictures.dtype != np.uint8
+        or len(shape) not in (3, 4)
+        or (len(shape) == 4 and shape[3] not in CHANNELS)
+    ):
+        channels_first = len(shape) == 4 and shape[1] in CHANNELS
         raise StoreError(
-            f"{path}: expected uint8 pictures (n, y, x) or (n, y, x, channel), got {pictures.dtype} of shape "
-            f"{tuple(pictures.shape)}."
+            f"{path}: expected uint8 pictures (n, y, x) or (n, y, x, channel) with 1, 3 or 4 channels, got "
+            f"{pictures.dtype} of shape {shape}."
+            + (" Put the channels last: array.transpose(0, 2, 3, 1)." if channels_first else "")
         )
-    return np.asarray(pictures)[..., None] if pictures.ndim == 3 else pictures
+    return np.asarray(pictures)[..., None] if len(shape) == 3 else pictures

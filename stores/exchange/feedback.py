@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +16,8 @@ from stores.analyses import AnalysisHandle
 from stores.analysis import Finding
 from stores.errors import StoreError
 from stores.exchange.sheets import Columns, write_sheet
-from stores.judgements import Judgement, balanced_weights, condemned, judgements
+from stores.files import whole_folder
+from stores.judgements import Judgement, balanced_weights, condemned, judgements, rows_by_id, rows_of
 from stores.names import safe_key
 from stores.run import Run
 
@@ -79,10 +78,7 @@ def export_feedback(
     mask, reasons = condemned(run, found, flagged=flagged)
     usable = run.samples.ok
     told = _told(folder, found, flagged, int((mask & usable).sum()), int((~mask & usable).sum()))
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as partial:
         if "findings" in parts:
             write_sheet(partial / f"findings.{to}", _findings(run, found), to)
         if "lists" in parts:
@@ -113,11 +109,6 @@ def export_feedback(
             "inherited": told.inherited,
         }
         (partial / "summary.json").write_text(json.dumps(summary, indent=1), encoding="ascii")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return told
 
 
@@ -210,8 +201,7 @@ def _write_list(run: Run, folder: Path, judgement: Judgement, to: str) -> None:
     if judgement.finding is not None:
         rows = judgement.finding.rows
     else:
-        ids = run.samples.read("id").astype(str)
-        rows = np.flatnonzero(np.isin(ids, [name for it in judgement.verdicts for name in it.members]))
+        rows = rows_of(rows_by_id(run), [name for it in judgement.verdicts for name in it.members])
     label, prediction = run.samples.read("label", rows), run.samples.read("prediction", rows)
     columns: Columns = {
         "row": rows.tolist(),

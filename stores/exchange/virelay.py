@@ -14,6 +14,7 @@ from jaxtyping import Int
 from stores.analyses import AnalysisHandle
 from stores.analysis import GroupAnalysis
 from stores.errors import StoreError
+from stores.files import whole_folder
 from stores.groups import group_key
 from stores.names import safe_key
 from stores.run import Run
@@ -23,7 +24,7 @@ UNKNOWN = "unknown"
 
 
 def export_virelay(run: Run, folder: str | Path, *, analysis: str | None = None) -> Path:
-    """Write a project that ViRelAy opens; the path of its ``project.yaml``.
+    """Write a project that ViRelAy opens, whole or not at all; the path of its ``project.yaml``.
 
     Thumbnails become the data set, full maps the attributions (pooled ones, repeated to the size of the
     thumbnails, where no full maps are kept). Rows that failed have no attribution. Eigenvalues are those of
@@ -43,21 +44,21 @@ def export_virelay(run: Run, folder: str | Path, *, analysis: str | None = None)
         raise StoreError(
             f"{run.path} keeps no thumbnails, and ViRelAy shows nothing without; attribute with them."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     relevance = run.table(handle.facts["relevance"])
     rows = np.flatnonzero(run.samples.ok & relevance.ok)
     labels = _label_numbers(run)
-    with h5.File(folder / "input.h5", "w") as file:
-        _write_inputs(file, run, labels)
-    with h5.File(folder / "attribution.h5", "w") as file:
-        _write_attributions(file, run, handle, rows, labels)
-    with h5.File(folder / "analysis.h5", "w") as file:
-        _write_analyses(file, handle)
     strategy = (
         "true_label" if np.array_equal(relevance.read("target", rows), labels[rows]) else "predicted_label"
     )
-    _write_text(folder / "label-map.json", _label_map(run))
-    _write_text(folder / "project.yaml", _project(run, handle, strategy))
+    with whole_folder(folder) as partial:
+        with h5.File(partial / "input.h5", "w") as file:
+            _write_inputs(file, run, labels)
+        with h5.File(partial / "attribution.h5", "w") as file:
+            _write_attributions(file, run, handle, rows, labels)
+        with h5.File(partial / "analysis.h5", "w") as file:
+            _write_analyses(file, handle)
+        _write_text(partial / "label-map.json", _label_map(run))
+        _write_text(partial / "project.yaml", _project(run, handle, strategy))
     return folder / "project.yaml"
 
 
