@@ -16,7 +16,7 @@ from spray.findings.outcomes import Outcomes
 from spray.findings.regions import unit_maps
 from spray.findings.scores import SCORES, Separability, Suspect
 from spray.findings.step import Findings
-from spray.findings.strategies import Strategy, merge
+from spray.findings.strategies import Strategy, merge, refined
 from spray.findings.subject import Subject
 from spray.findings.verification import Candidate, ClassMaps, Evidence, completed, verify
 from spray.findings.verification.evidence import MOVING
@@ -33,12 +33,13 @@ HARDLY = 0.1
 
 @dataclass(frozen=True)
 class _Tested:
-    """A strategy after its test, and why there was none."""
+    """A strategy after its test, and why there was none; ``separation`` is that of the members it was tested with."""
 
     strategy: Strategy
     target: int
     evidence: Evidence | None = None
     note: str = ""
+    separation: float | None = None
 
 
 class ClassFindings:
@@ -72,7 +73,10 @@ class ClassFindings:
         clustering = self.result.clusterings.get(self.step.clustering)
         if clustering is None or self.result.status != "ok":
             return []
-        return merge(clustering.labels, self.units, self.step.region, self.step.merge_likeness)
+        merged = merge(clustering.labels, self.units, self.step.region, self.step.merge_likeness)
+        if self.step.refinement is None:
+            return merged
+        return refined(merged, self.units, self.step.region, self.step.refinement, self.step.seed)
 
     def _tested(self, subject: Subject) -> list[_Tested]:
         """Every strategy, tested for the class that most of its members were explained for."""
@@ -106,6 +110,7 @@ class ClassFindings:
     ) -> _Tested:
         """With the region that was tested; where that is used, also with all members that rely on it."""
         region = None if self.layer else proof.region
+        separation = self._separability.of(strategy.members)
         if not self.step.requirements.unmet(proof):
             candidate = Candidate(proof.rows, proof.region)
             moving = proof.where == MOVING
@@ -114,7 +119,7 @@ class ClassFindings:
             )
             others = strategy.members & ~np.isin(self.rows, maps.rows)
             strategy = replace(strategy, members=np.isin(self.rows, rows) | others)
-        return _Tested(replace(strategy, region=region), target, proof)
+        return _Tested(replace(strategy, region=region), target, proof, separation=separation)
 
     def _untested_for(self, strategy: Strategy) -> int:
         """The class whose probability stands beside an untested strategy; none in a joint analysis."""
@@ -157,7 +162,7 @@ class ClassFindings:
             self._digests,
             self._thumbnails,
         )
-        evidence = {} if proof is None else proof.to_json(self.step.requirements)
+        evidence = {} if proof is None else proof.to_json(self.step.requirements, tested.separation)
         if associated := associations(self._metadata, members):
             evidence["associations"] = [one.to_json() for one in associated]
         if proof is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from spray.findings.refinement import Refinement
 from spray.findings.regions import TopRegion
 from spray.findings.suspicion import Rank, Ranking
 from spray.findings.verification import Requirements, Verification
@@ -17,6 +18,8 @@ class Findings:
         clustering: whose clusters are taken.
         merge_likeness: clusters of a class whose contrasts to the rest of it are alike by this cosine are pieces of
             one strategy.
+        refinement: how its members are told from the rest of the class by their relevance in its region; None leaves
+            them as they were clustered.
         ranking: in what order; ``Weighted`` sums of scores or an ``OwnRank`` may take the place of the combined one.
         requirements: what a finding must show to be confirmed.
     """
@@ -24,6 +27,7 @@ class Findings:
     clustering: str = "hdbscan"
     merge_likeness: float = 0.7
     region: TopRegion = field(default_factory=TopRegion)
+    refinement: Refinement | None = field(default_factory=Refinement)
     verification: Verification = field(default_factory=Verification)
     requirements: Requirements = field(default_factory=Requirements)
     ranking: Rank = field(default_factory=Ranking)

@@ -1,16 +1,18 @@
 """From clusters to candidate strategies: pieces of one strategy, which look at the same place, are merged.
 
 Spectral clusters of one strategy come in pieces, by what else is in the picture. What pieces have in common is where
-their relevance exceeds that of the rest of the class: their contrast.
+their relevance exceeds that of the rest of the class: their contrast. Who has it is then asked of the whole class.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from spray.findings.refinement import Refinement
 from spray.findings.regions import TopRegion
 
 NOISE = -1
@@ -61,6 +63,30 @@ def merge(
         members = np.isin(labels, piece.clusters)
         merged.append(Strategy(piece.clusters, members, region.shared(units[members], units[~members])))
     return sorted(merged, key=lambda strategy: (-int(strategy.members.sum()), strategy.clusters))
+
+
+def refined(
+    strategies: Sequence[Strategy],
+    units: Float[np.ndarray, "m y x"],
+    region: TopRegion,
+    refinement: Refinement,
+    seed: int,
+) -> list[Strategy]:
+    """The strategies with the members that their regions show, and with what those share; largest first.
+
+    Members that two refined strategies have in common stay with both: the interventions say whose they are.
+    """
+    found = []
+    for strategy in strategies:
+        members = strategy.members
+        if strategy.region is not None and strategy.region.any() and not members.all():
+            members = refinement.members(units, members, strategy.region, seed)
+        if members is not strategy.members:
+            strategy = replace(
+                strategy, members=members, region=region.shared(units[members], units[~members])
+            )
+        found.append(strategy)
+    return sorted(found, key=lambda strategy: (-int(strategy.members.sum()), strategy.clusters))
 
 
 @dataclass(frozen=True)
