@@ -4,12 +4,16 @@
     python benchmarks/clever_hans.py --only tag-5 --cache ~/.cache/spray-benchmark
     python benchmarks/clever_hans.py --json > calibration.json
 
-Every case of ``planted.GRID`` is audited at library defaults, with interventions. A plant counts if the model was shown
-to use the artifact. The combined rank stands beside ranks by one score alone (the class's eigengap over its null,
-held-out Fisher separability, cluster size): place of the first finding that is mostly tagged among all findings of
-all classes, average precision, members' recall and purity; on controls, how many of them have a confirmed finding, with
-Wilson's 95 % interval. Cases that were in sight when the requirements were chosen (``CHOSEN_ON``) are told apart from
-the rest, so that nothing is scored on what it was fitted to.
+Every case of ``planted.GRID`` and of ``FRESH`` is audited at library defaults, with interventions. A plant counts if
+the model was shown to use the artifact. The combined rank stands beside ranks by one score alone (the class's eigengap
+over its null, held-out Fisher separability, cluster size): place of the first finding that is mostly tagged among all
+findings of all classes, average precision, members' recall and purity; on controls, how many of them have a confirmed
+finding, with Wilson's 95 % interval.
+
+The requirements are calibrated on set A (``CHOSEN_ON``: cases that were in sight when something was chosen) and scored
+on set B, all others. For the least size of effects and the least mode the script also chooses anew, from the findings
+of A alone, by one rule: half way (geometric mean) between the strongest honest finding that meets all else and the
+weakest used plant that does. It tells how B fares by that choice, and the other way round.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like p
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -42,10 +47,27 @@ RANKS: dict[str, Callable[[dict], float]] = {
 
 
 CHOSEN_ON = (
-    "border-20-c6-s0 border-5-c6-s0 text-20-c6-s0 tag-5-c6-s0 tag-5-c6-s2 tag-2-c6-s0 tag-1-c6-s1 "
-    "none-5-c2-s1 none-5-c0-s0 none-5-c3-s0"
+    "border-20-c6-s0 border-5-c6-s0 border-5-c6-s1 border-20-c2-s1 text-20-c6-s0 text-20-c6-s1 text-20-c4-s1 "
+    "text-5-c6-s0 tag-20-c6-s0 tag-5-c6-s0 tag-5-c6-s1 tag-5-c6-s2 tag-5-c2-s1 tag-2-c6-s0 tag-1-c6-s1 tag-1-c6-s2 "
+    "none-5-c6-s0 none-5-c2-s1 none-5-c0-s0 none-5-c3-s0 tag-5-c8-s0"
 )
-"""Cases whose effects were looked at when regions, fills and requirements were chosen."""
+"""Cases in sight when regions, fills, refinement, membership or requirements were chosen: set A."""
+FRESH = (
+    Case("tag", 20, label=0, seed=1),
+    Case("tag", 20, label=4, seed=2),
+    Case("tag", 5, label=2, seed=1),
+    Case("tag", 5, label=4, seed=1),
+    Case("tag", 5, label=0, seed=2),
+    Case("tag", 2, seed=1),
+    Case("border", 20, label=2, seed=1),
+    Case("border", 5, seed=1),
+    Case("border", 20, label=0, seed=2),
+    Case("text", 20, seed=1),
+    Case("text", 20, label=4, seed=1),
+    Case("text", 20, seed=2),
+)
+"""Plants in other classes and with other seeds; nobody had looked at those of seed 2 when all was fixed."""
+LOCAL = ("tag", "border", "text")
 
 
 def calibrates(case: dict) -> bool:
@@ -61,6 +83,7 @@ def examined(case: Case, planted: Planted, run: Run, analysis: AnalysisHandle, d
     truth = planted.tagged[planted.rows]
     return {
         "case": case.name,
+        "artifact": case.artifact,
         "control": case.control or not planted.used,
         "meant_as_control": case.control,
         "percent": case.percent,
@@ -105,11 +128,13 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 
 def table(cases: Sequence[dict]) -> dict:
     """The figures of some cases."""
-    plants = [it for it in cases if not it["control"] and it["percent"] >= 1]
+    used = [it for it in cases if not it["control"] and it["percent"] >= 1]
+    plants = [it for it in used if it["artifact"] in LOCAL]
     controls = [it for it in cases if it["meant_as_control"]]
     alarms = sum(any(found["confirmed"] for found in it["findings"]) for it in controls)
     result: dict = {
-        "plants": len(plants),
+        "plants with a place": len(plants),
+        "plants without": {it["case"]: ranked(it, RANKS["combined"])[0] for it in used if it not in plants},
         "controls": len(controls),
         "controls with a confirmed finding": alarms,
         "interval": wilson(alarms, len(controls)) if controls else None,
@@ -167,6 +192,47 @@ def effects(case: dict, wanted: Callable[[dict], bool]) -> list[dict]:
     ]
 
 
+LIMITS: dict[str, tuple[str, Callable[[dict], float]]] = {
+    "least size of effects": ("size of the effect", lambda it: it["evidence"]["score"]),
+    "least mode": ("members that stand apart", lambda it: it["evidence"]["mode"] or 0.0),
+}
+"""Requirements that the script chooses anew: how they are told where unmet, and what they limit."""
+
+
+def anew(calibrating: Sequence[dict], scored: Sequence[dict]) -> dict:
+    """Each limit as one set of cases chooses it, and what the other set then gives; both ways round."""
+    found = {}
+    for name, (unmet, value) in LIMITS.items():
+        for way, (one, other) in {"A to B": (calibrating, scored), "B to A": (scored, calibrating)}.items():
+            limit = between(*sides(one, unmet, value))
+            honest, planted = sides(other, unmet, value)
+            found[f"{name}, {way}"] = {
+                "limit": limit,
+                "plants that meet it": None if limit is None else sum(it >= limit for it in planted),
+                "of": len(planted),
+                "honest findings that do": None if limit is None else sum(it >= limit for it in honest),
+            }
+    return found
+
+
+def sides(
+    cases: Sequence[dict], unmet: str, value: Callable[[dict], float]
+) -> tuple[list[float], list[float]]:
+    """The values of honest findings and of used plants' that meet every other requirement."""
+    honest, planted = [], []
+    for case in cases:
+        for it in case["findings"]:
+            if it["evidence"].get("candidate") and not set(it["evidence"]["unmet"]) - {unmet}:
+                side = planted if it["purity"] >= 0.5 and not case["control"] else honest
+                side.append(value(it))
+    return honest, planted
+
+
+def between(honest: Sequence[float], planted: Sequence[float]) -> float | None:
+    """Half way from the strongest honest finding (nothing at all counts as 0.01) to the weakest plant."""
+    return round(math.sqrt(max([0.01, *honest]) * min(planted)), 3) if planted else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="run the cases whose name begins with this")
@@ -177,17 +243,19 @@ def main() -> None:
     options = parser.parse_args()
     pictures = fashion(options.data, options.images)
     cases = []
-    for case in GRID:
+    for case in (*GRID, *FRESH):
         if case.name.startswith(options.only):
             planted = plant(case, pictures, options.cache)
             with analysed(planted, options.cache) as (run, analysis, data):
                 cases.append(examined(case, planted, run, analysis, data))
             print(case.name, f"{cases[-1]['cpu_seconds']} s", file=sys.stderr, flush=True)
-    result = {
-        "scored": table([it for it in cases if not calibrates(it)]),
-        "calibrated on": table([it for it in cases if calibrates(it)]),
-        "all": table(cases),
+    sets = {
+        "B, scored": [it for it in cases if not calibrates(it)],
+        "A, calibrated on": [it for it in cases if calibrates(it)],
+        "all": cases,
     }
+    result = {name: table(chosen) for name, chosen in sets.items()}
+    result["chosen anew"] = anew(sets["A, calibrated on"], sets["B, scored"])
     print(json.dumps(result | ({"cases": cases} if options.json else {}), indent=1))
 
 
