@@ -33,13 +33,12 @@ HARDLY = 0.1
 
 @dataclass(frozen=True)
 class _Tested:
-    """A strategy after its test, and why there was none; ``separation`` is that of the members it was tested with."""
+    """A strategy after its test, and why there was none."""
 
     strategy: Strategy
     target: int
     evidence: Evidence | None = None
     note: str = ""
-    separation: float | None = None
 
 
 class ClassFindings:
@@ -110,7 +109,6 @@ class ClassFindings:
     ) -> _Tested:
         """With the region that was tested; where that is used, also with all members that rely on it."""
         region = None if self.layer else proof.region
-        separation = self._separability.of(strategy.members)
         if not self.step.requirements.unmet(proof):
             candidate = Candidate(proof.rows, proof.region)
             moving = proof.where == MOVING
@@ -119,7 +117,7 @@ class ClassFindings:
             )
             others = strategy.members & ~np.isin(self.rows, maps.rows)
             strategy = replace(strategy, members=np.isin(self.rows, rows) | others)
-        return _Tested(replace(strategy, region=region), target, proof, separation=separation)
+        return _Tested(replace(strategy, region=region), target, proof)
 
     def _untested_for(self, strategy: Strategy) -> int:
         """The class whose probability stands beside an untested strategy; none in a joint analysis."""
@@ -162,7 +160,7 @@ class ClassFindings:
             self._digests,
             self._thumbnails,
         )
-        evidence = {} if proof is None else proof.to_json(self.step.requirements, tested.separation)
+        evidence = {} if proof is None else proof.to_json(self.step.requirements)
         if associated := associations(self._metadata, members):
             evidence["associations"] = [one.to_json() for one in associated]
         if proof is not None:
