@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from spray.findings.refinement import Refinement, held_out, mixture, upper_mode
+from spray.findings.discriminant import upper_mode
+from spray.findings.refinement import Refinement, held_out, mixture
 from spray.findings.regions import TopRegion, unit_maps
 from spray.findings.strategies import Strategy, refined
 

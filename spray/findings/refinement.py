@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import binary_dilation, gaussian_filter1d
+from scipy.ndimage import binary_dilation
+
+from spray.findings.discriminant import upper_mode
 
 AT_LEAST = 5
 """Samples that a component needs."""
@@ -22,8 +24,6 @@ SETTLED = 0.1
 """Samples' worth of membership that still move when the mixture counts as found."""
 SURE = 50.0
 """Log-odds beyond which a sample is of one component alone."""
-BINS_OF_A_WIDTH, FARTHEST = 4, 4000
-"""Bins of a histogram in one bandwidth of its density, and on each side of 0: what is farther counts as being there."""
 
 
 @dataclass(frozen=True)
@@ -131,28 +131,3 @@ def _discriminant(
 def _probability(log_odds: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     found: Float[np.ndarray, " m"] = 1 / (1 + np.exp(-np.clip(log_odds, -SURE, SURE)))
     return found
-
-
-def upper_mode(values: Float[np.ndarray, " m"]) -> float:
-    """Share of the values above 0 that are a mode of their own: their density above that of the valley before them.
-
-    0 where the density falls all the way, or where there is none above 0. The bandwidth is that of the values above 0,
-    the fewer as a rule, so that a long tail is not taken for modes.
-
-    Source: excess mass, Müller and Sawitzki 1991; bandwidth of Silverman 1986, eq. 3.31.
-    """
-    above = values[values > 0]
-    if not AT_LEAST <= len(above) < len(values) or not np.isfinite(values).all():
-        return 0.0
-    quartiles = np.quantile(above, [0.25, 0.75])
-    spread = min(float(above.std()), float(quartiles[1] - quartiles[0]) / 1.349)
-    step = 0.9 * spread * len(above) ** -0.2 / BINS_OF_A_WIDTH
-    if step <= 0:  # one value
-        return 1.0
-    bins = np.clip(np.floor(values / step), -FARTHEST, FARTHEST).astype(np.int64) + FARTHEST
-    counts = np.bincount(bins, minlength=2 * FARTHEST + 1).astype(np.float64)
-    density = gaussian_filter1d(counts, BINS_OF_A_WIDTH, mode="constant")
-    lower, upper = int(density[:FARTHEST].argmax()), FARTHEST + int(density[FARTHEST:].argmax())
-    valley = lower + int(density[lower : upper + 1].argmin())
-    higher = density[valley:]
-    return float(np.maximum(higher - density[valley], 0).sum() / higher.sum())
