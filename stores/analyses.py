@@ -11,8 +11,9 @@ from stores.encoding import group_document
 from stores.errors import Damaged, StoreError, Uncommitted
 from stores.findings import decode_findings, encode_findings
 from stores.floor import Floor
-from stores.groups import decode_group_analysis, encode_group_analysis, group_key, group_number
+from stores.groups import decode_group_analysis, encode_group_analysis, group_key, group_number, is_group
 from stores.ledger import Ledger
+from stores.names import is_key
 from stores.provenance import Json, Provenance, to_json
 from stores.schema import content_of, element
 
@@ -47,7 +48,7 @@ class AnalysisHandle:
     def groups(self) -> list[int]:
         """Committed groups, ascending; ``ALL_CLASSES`` (−1) is the joint one."""
         units = self._ledger.units(f"{ROOT}/{self.id}")
-        return sorted(group_number(unit) for unit in units)
+        return sorted(group_number(unit) for unit in units if is_group(unit))
 
     def missing(self, groups: Iterable[int]) -> list[int]:
         """Which of these groups are not committed yet."""
@@ -150,7 +151,7 @@ class AnalysisHandle:
         return {key.removeprefix(f"{unit}/"): data for key, data in files.items()}
 
     def _revisions(self) -> list[int]:
-        return sorted(int(unit) for unit in self._ledger.units(f"{ROOT}/{self.id}/findings"))
+        return self._ledger.numbers(f"{ROOT}/{self.id}/findings")
 
     def _findings_unit(self, revision: int) -> str:
         return f"{ROOT}/{self.id}/findings/{revision}"
@@ -195,12 +196,17 @@ def list_analyses(floor: Floor, writable: bool) -> list[AnalysisHandle]:
     for name in floor.names(ROOT):
         key = f"{ROOT}/{name}/zarr.json"
         document = floor.read(key)
-        if name == "zarr.json" or document is None:
+        if name == "zarr.json" or not is_key(name) or document is None:
             continue
         try:
             content = content_of(json.loads(document)["attributes"], "analysis", f"{floor.url}: {key}")
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{floor.url}: {key} cannot be read ({error}).") from error
+        if content is not None and content["provenance"]["id"][:12] != name:
+            raise Damaged(
+                f"{floor.url}: {key} is that of analysis {content['provenance']['id'][:12]}. `spray check --repair` "
+                "takes it back, and running the analysis again writes it anew."
+            )
         if content is not None:
             handles.append(AnalysisHandle(floor, content, writable))
     return sorted(handles, key=lambda handle: (handle.sequence, handle.id))

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 from stores.analyses import ROOT as ANALYSES
 from stores.errors import Damaged, StoreError
+from stores.groups import is_group
 from stores.ledger import COMMITS, Commit, Ledger, fingerprint
-from stores.run import Location, Run, opened
+from stores.names import is_key
+from stores.run import Location, Run, contradicts, opened
 from stores.schema import content_of
 from stores.tables import Table
 from stores.verdicts import ROOT as VERDICTS
-from stores.verdicts import read_verdict
+from stores.verdicts import read_verdict, verdict_names
 from stores.versions import refuse_newer
 
 TOLD = 8
 """So many runs of missing shards are named."""
-NO_GROUPS = ("zarr.json", "findings", "tested")
-"""What else lies in an analysis."""
+UNIT = re.compile(r"[0-9]+|([0-9a-f]{12}-)?(all|c[0-9]+)")
+"""Last segments of units: shards and lists of findings, groups, and what is kept while groups are tested."""
 UNCOMMITTED = (
     "is not written: its files are there, but no commit record (a writer stopped before it, or it was lost)"
 )
@@ -83,8 +87,10 @@ class _Check:
         self.run, self.repair = run, repair
         self.floor = run.floor
         self.ledger = Ledger(self.floor)
+        self.made: dict[str, str | None] = {}
+        """Id of the provenance of every unit whose commit could be read."""
         self.told: set[str] = set()
-        """Units that are damaged: what repair takes back of them is no news."""
+        """Units that are damaged: that they are not written, once they are taken back, is no news."""
 
     def damages(self) -> Iterator[Problem]:
         """What is not as it was committed."""
@@ -100,83 +106,117 @@ class _Check:
         yield from self._unwritten_shards()
         yield from self._uncommitted_groups()
 
-    def _done(self, problem: Problem) -> Problem:
-        self.told.add(problem.unit)
-        return replace(problem, repaired=self.repair)
+    def _done(self, problem: Problem, repair: Callable[[], object] = lambda: None) -> Problem:
+        """The problem, repaired if that is asked for and can be done."""
+        if problem.redo:
+            self.told.add(problem.unit)
+        if not self.repair:
+            return problem
+        try:
+            repair()
+        except StoreError as error:
+            return replace(problem, detail=f"{problem.detail}; {error}")
+        return replace(problem, repaired=True)
 
     def _litter(self) -> Iterator[Problem]:
         for key in self.floor.litter():
-            if self.repair:
-                self.floor.delete(key)
-            yield self._done(Problem(key, "litter", "left by a writer that died"))
+            yield self._done(
+                Problem(key, "litter", "left by a writer that died"), partial(self.floor.delete, key)
+            )
 
     def _leases(self) -> Iterator[Problem]:
         for lease in self.ledger.leases():
             if lease.holder is not None and lease.holder.here:
                 continue  # being written right now
-            if self.repair:
-                self.floor.delete(lease.key)
-            if lease.holder is None:
-                yield self._done(Problem(lease.unit, "lease", "claimed by a writer that died"))
-            else:
-                yield self._done(
-                    Problem(
-                        lease.unit,
-                        "held",
-                        f"claimed by {lease.holder}; if that is gone, --repair releases it",
-                    )
-                )
+            problem = Problem(lease.unit, "lease", "claimed by a writer that died")
+            if lease.holder is not None:
+                told = f"claimed by {lease.holder}; if that is gone, --repair releases it"
+                problem = Problem(lease.unit, "held", told)
+            yield self._done(problem, partial(self.floor.delete, lease.key))
 
     def _tables(self) -> Iterator[Problem]:
         for key in self.run.table_keys():
-            document = f"{key}/zarr.json"
             try:
                 table = self.run.table_at(key)
             except Damaged as error:
-                if self.repair:
-                    self.floor.delete(document)
-                yield self._done(
-                    Problem(key, "metadata", f"{error} Running the stage again restores it.", redo=True)
-                )
+                yield self._table(key, error)
                 continue
             if table is not None:
                 yield from self._array_documents(table)
+                yield from self._other_run(table)
+
+    def _table(self, key: str, error: Damaged) -> Problem:
+        """A document that cannot be read; or that of a table of another length: a person has to say which is ours."""
+        if self.run.says(key):
+            self.told.add(key)
+            return Problem(key, "metadata", str(error))
+        problem = Problem(key, "metadata", f"{error} Running the stage again restores it.", redo=True)
+        return self._done(problem, partial(self.floor.delete, f"{key}/zarr.json"))
+
+    def _other_run(self, table: Table) -> Iterator[Problem]:
+        if table.name == "samples" and contradicts(self.run.provenance, table.provenance):
+            told = (
+                "the root zarr.json, or this table's, is that of another run: put the right one in its place"
+            )
+            yield Problem(table.key, "metadata", told)
 
     def _array_documents(self, table: Table) -> Iterator[Problem]:
         for key in table.altered_documents():
-            yield self._done(
-                Problem(key.rpartition("/")[0], "metadata", "its zarr.json is missing or altered")
-            )
-        if self.repair:
-            table.ensure_documents()
+            problem = Problem(key.rpartition("/")[0], "metadata", "its zarr.json is missing or altered")
+            yield self._done(problem, partial(table.ensure_documents, key))
 
     def _analyses(self) -> Iterator[Problem]:
         for name in self.floor.names(ANALYSES):
-            key = f"{ANALYSES}/{name}/zarr.json"
-            document = self.floor.read(key)
-            if name == "zarr.json" or document is None:
+            if name == "zarr.json" or not is_key(name):
                 continue
+            key = f"{ANALYSES}/{name}/zarr.json"
             try:
-                content_of(json.loads(document)["attributes"], "analysis", key)
+                if (document := self.floor.read(key)) is None:
+                    continue
+                content = content_of(json.loads(document)["attributes"], "analysis", key)
+                if content is not None and content["provenance"]["id"][:12] != name:
+                    raise Damaged(f"it is that of analysis {content['provenance']['id'][:12]}")
             except (ValueError, KeyError, TypeError, Damaged) as error:
-                if self.repair:
-                    self.floor.delete(key)
-                yield self._done(
-                    Problem(
-                        f"{ANALYSES}/{name}", "metadata", f"its zarr.json cannot be read ({error})", redo=True
-                    )
-                )
+                told = f"its zarr.json cannot be read ({error})"
+                problem = Problem(f"{ANALYSES}/{name}", "metadata", told, redo=True)
+                yield self._done(problem, partial(self.floor.delete, key))
 
     def _commits(self) -> Iterator[Problem]:
-        keys = sorted(key for key in self.floor.sizes(COMMITS) if key.endswith(".json"))
-        units = [key.removeprefix(f"{COMMITS}/").removesuffix(".json") for key in keys]
+        units = sorted(self._units())
         yield from self._owners(units)
         for unit in units:
             problem = self._commit(unit)
             if problem is not None:
-                if self.repair:
-                    self.ledger.retract(unit)
-                yield self._done(problem)
+                yield self._done(problem, partial(self.ledger.retract, unit))
+        for table in self._sound_tables():
+            yield from self._of_others(table)
+
+    def _of_others(self, table: Table) -> Iterator[Problem]:
+        """Commits made for another table; where all are, it may be the table's document that is another's."""
+        units = [f"{table.key}/{shard}" for shard in self.ledger.numbers(table.key)]
+        units = [unit for unit in units if unit not in self.told and unit in self.made]
+        others = [unit for unit in units if self.made[unit] != table.provenance.id]
+        if others and len(others) == len(units):
+            told = "none of its commits is of its provenance: its zarr.json is another store's, or all of them are"
+            yield Problem(table.key, "metadata", told)
+            return
+        for unit in others:
+            problem = Problem(
+                unit, "commit", "it was committed for another provenance than its table's", redo=True
+            )
+            yield self._done(problem, partial(self.ledger.retract, unit))
+
+    def _units(self) -> set[str]:
+        """Every unit that has a commit record, or what stands in the place of one."""
+        keys = {key.rpartition("/")[0].removeprefix(COMMITS).strip("/") for key in self.floor.sizes(COMMITS)}
+        owners = {*keys, *self.run.table_keys()}
+        return {
+            f"{owner}/{unit}"
+            for owner in owners
+            if owner
+            for unit in self.ledger.units(owner)
+            if UNIT.fullmatch(unit)
+        }
 
     def _owners(self, units: list[str]) -> Iterator[Problem]:
         """Tables and analyses that have commits but are not there any more."""
@@ -199,6 +239,7 @@ class _Check:
             return Problem(unit, "commit", str(error), redo=True)
         if commit is None:
             return None
+        self.made[unit] = commit.content.get("provenance")
         rows = tuple(commit.content["rows"]) if "rows" in commit.content else None
         if commit.unit != unit:
             return Problem(unit, "commit", f"its commit record is that of {commit.unit}", rows, redo=True)
@@ -208,7 +249,11 @@ class _Check:
     def _bad_files(self, commit: Commit) -> list[str]:
         bad = []
         for key, (size, digest) in commit.files.items():
-            data = self.floor.read(key)
+            try:
+                data = self.floor.read(key)
+            except Damaged as error:
+                bad.append(str(error).removesuffix("."))
+                continue
             if data is None:
                 bad.append(f"{key} is missing")
             elif len(data) != size:
@@ -252,20 +297,20 @@ class _Check:
 
     def _uncommitted_groups(self) -> Iterator[Problem]:
         """Groups and the newest findings whose files are there without a commit; nobody waits for earlier ones."""
-        for name in self.floor.names(ANALYSES):
+        for name in filter(is_key, self.floor.names(ANALYSES)):
             committed = self.ledger.units(f"{ANALYSES}/{name}")
-            groups = {key for key in self.floor.names(f"{ANALYSES}/{name}") if key not in NO_GROUPS}
+            groups = set(filter(is_group, self.floor.names(f"{ANALYSES}/{name}")))
             units = [f"{ANALYSES}/{name}/{key}" for key in sorted(groups.difference(committed))]
             lists = f"{ANALYSES}/{name}/findings"
-            newest = max(map(int, self.floor.names(lists)), default=0)
-            if newest > max(map(int, self.ledger.units(lists)), default=0):
+            newest = max((int(key) for key in self.floor.names(lists) if key.isdecimal()), default=0)
+            if newest > max(self.ledger.numbers(lists), default=0):
                 units.append(f"{lists}/{newest}")
             for unit in units:
                 if unit not in self.told:
                     yield Problem(unit, "incomplete", UNCOMMITTED)
 
     def _verdicts(self) -> Iterator[Problem]:
-        names = [name for name in self.floor.names(VERDICTS) if name.endswith(".json")]
+        names = verdict_names(self.floor)
         known = {*names, *self.floor.names(f"{VERDICTS}/damaged")}
         for number in range(1, 1 + max((int(name.removesuffix(".json")) for name in names), default=0)):
             if f"{number:08d}.json" not in known:
@@ -277,7 +322,8 @@ class _Check:
             try:
                 read_verdict(self.floor, key)
             except StoreError as error:
-                if self.repair:
-                    self.floor.put(f"{VERDICTS}/damaged/{name}", self.floor.read(key) or b"")
-                    self.floor.delete(key)
-                yield self._done(Problem(key, "verdict", str(error)))
+                yield self._done(Problem(key, "verdict", str(error)), partial(self._set_aside, name))
+
+    def _set_aside(self, name: str) -> None:
+        self.floor.put(f"{VERDICTS}/damaged/{name}", self.floor.read(f"{VERDICTS}/{name}") or b"")
+        self.floor.delete(f"{VERDICTS}/{name}")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from io import FileIO
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 TEMPORARIES = "ledger/tmp"
 """Folder of the files that are being written, named after their writer."""
 
+_TEMPORARY = re.compile(r"(?P<mark>[0-9a-z]+-[0-9]+-[0-9]+)-[0-9]+")
 _numbers = itertools.count()
 
 
@@ -96,8 +98,8 @@ class LocalFloor:
             return self._path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except IsADirectoryError as error:
-            raise Damaged(f"{self._path(key)} is a folder where a file was expected.") from error
+        except OSError as error:
+            raise _damage(self._path(key), error) from error
 
     @contextlib.contextmanager
     def parts(self, key: str) -> Iterator[Parts | None]:
@@ -107,26 +109,28 @@ class LocalFloor:
         except (FileNotFoundError, NotADirectoryError):
             yield None
             return
+        except OSError as error:
+            raise _damage(self._path(key), error) from error
         with file:
             yield _LocalParts(file)
 
     def size(self, key: str) -> int | None:
         """Length in bytes, or None where there is no such file."""
         try:
-            return self._path(key).stat().st_size
+            return self._length(self._path(key))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace a file durably."""
-        path = self._path(key)
-        with self._temporary(path, data) as temporary:
+        path = self._own(key)
+        with self._temporary(path, data) as temporary, _told(path):
             os.replace(temporary, path)  # noqa: PTH105 - the syscall is the point here
         _fsync_folder(path.parent)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write a file durably unless it exists: a hard link to a finished temporary, and one caller makes it."""
-        path = self._path(key)
+        path = self._own(key)
         if path.exists():
             return False
         with self._temporary(path, data) as temporary:
@@ -139,11 +143,16 @@ class LocalFloor:
 
     def delete(self, key: str) -> None:
         """Remove a file, if it is there, durably."""
-        path = self._path(key)
+        path = self._own(key)
         try:
             os.unlink(path)  # noqa: PTH108
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be removed: {error.strerror or error}. Nothing of ours is a folder there: look what it "
+                "is, and move it away."
+            ) from error
         _fsync_folder(path.parent)
 
     def names(self, prefix: str) -> list[str]:
@@ -159,14 +168,17 @@ class LocalFloor:
         for folder, _, files in os.walk(self._path(prefix)):
             for file in files:
                 path = Path(folder, file)
-                with contextlib.suppress(FileNotFoundError):  # removed by its writer since it was listed
-                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+                with contextlib.suppress(
+                    FileNotFoundError, Damaged
+                ):  # removed by its writer since it was listed
+                    found[path.relative_to(self.root).as_posix()] = self._length(path)
         return found
 
     def litter(self) -> list[str]:
         """Keys of temporary files whose writer is gone."""
-        writers = {name: Owner.from_mark(name.rpartition("-")[0]) for name in self.names(TEMPORARIES)}
-        return [f"{TEMPORARIES}/{name}" for name, writer in writers.items() if not writer.alive]
+        ours = (_TEMPORARY.fullmatch(name) for name in self.names(TEMPORARIES))
+        dead = (found[0] for found in ours if found and not Owner.from_mark(found["mark"]).alive)
+        return [f"{TEMPORARIES}/{name}" for name in dead if not self._path(f"{TEMPORARIES}/{name}").is_dir()]
 
     def zarr(self) -> Store:
         """The same files as a read-only Zarr store."""
@@ -177,10 +189,33 @@ class LocalFloor:
     def _path(self, key: str) -> Path:
         return self.root / key if key else self.root
 
+    def _own(self, key: str) -> Path:
+        """Where something is written or removed: never beyond a link, which a store from a stranger may hold.
+
+        Raises:
+            StoreError: a folder on the way is a link.
+        """
+        path = self._path(key)
+        for folder in path.parents:
+            if folder == self.root or folder == folder.parent:
+                break
+            if folder.is_symlink():
+                raise StoreError(
+                    f"{folder} is a link that leads out of the store, so nothing was written or removed there. Put the "
+                    "folder itself in its place, or remove the link."
+                )
+        return path
+
+    def _length(self, path: Path) -> int:
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise _damage(path, error) from error
+
     @contextlib.contextmanager
     def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
         """A whole, fsynced file on its way to ``path``; removed at the end if it is still there."""
-        temporary = self._path(f"{TEMPORARIES}/{Owner.me().mark}-{next(_numbers)}")
+        temporary = self._own(f"{TEMPORARIES}/{Owner.me().mark}-{next(_numbers)}")
         try:
             with _told(path):
                 _make_folder(path.parent)
@@ -190,6 +225,15 @@ class LocalFloor:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)  # noqa: PTH108
+
+
+def _damage(path: Path, error: OSError) -> Exception:
+    """A folder, or a link that leads nowhere, in the place of a file; other errors are the disk's."""
+    if isinstance(error, IsADirectoryError):
+        return Damaged(f"{path} is a folder where a file was expected.")
+    if error.errno == errno.ELOOP:
+        return Damaged(f"{path} is a link to itself where a file was expected.")
+    return error
 
 
 class _LocalParts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,11 @@ def group_key(group: int) -> str:
 def group_number(key: str) -> int:
     """The inverse of ``group_key``."""
     return ALL_CLASSES if key == "all" else int(key.removeprefix("c"))
+
+
+def is_group(key: str) -> bool:
+    """Whether a key is that of a group."""
+    return re.fullmatch(r"all|c(0|[1-9][0-9]*)", key) is not None
 
 
 def encode_group_analysis(group: GroupAnalysis) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 from stores.errors import Damaged, StoreBusy, StoreError
 from stores.floor import Floor
-from stores.names import safe_key
+from stores.names import is_key, safe_key
 from stores.owners import Owner
 from stores.provenance import Json, canonical_json
 from stores.schema import content_of, element
@@ -22,6 +23,8 @@ from stores.schema import content_of, element
 COMMITS = "ledger/commits"
 LEASES = "ledger/leases"
 _COMMIT = ".json"
+_NUMBER = re.compile(r"0|[1-9][0-9]*")
+_LEASE = re.compile(r"[a-z0-9_.=-]+-[0-9a-f]{16}")
 
 _held: set[str] = set()
 """Tokens of the leases this process holds: one that names this process but is not here is a dead one."""
@@ -154,7 +157,11 @@ class Ledger:
     def units(self, prefix: str) -> list[str]:
         """Last segments of the committed units directly under ``prefix``; nothing is read or verified."""
         names = self.floor.names(f"{COMMITS}/{prefix}")
-        return [name.removesuffix(_COMMIT) for name in names if name.endswith(_COMMIT)]
+        return [name.removesuffix(_COMMIT) for name in names if is_key(name) and name.endswith(_COMMIT)]
+
+    def numbers(self, prefix: str) -> list[int]:
+        """The same where units are numbers, ascending."""
+        return sorted(int(unit) for unit in self.units(prefix) if _NUMBER.fullmatch(unit))
 
     def read(self, unit: str) -> tuple[Commit, dict[str, bytes]]:
         """All files of a small unit, checked byte for byte.
@@ -283,6 +290,8 @@ class Ledger:
     def _leases(self, names: Iterable[str]) -> list[Lease]:
         found = []
         for name in names:
+            if not _LEASE.fullmatch(name):
+                continue
             data = self.floor.read(f"{LEASES}/{name}")
             if data is not None:  # else it was released since it was listed
                 found.append(_judged(f"{LEASES}/{name}", data))

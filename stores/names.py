@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.")
 _RESERVED = frozenset({"zarr.json", "c", "con", "prn", "aux", "nul"})
 _LONGEST = 120
+_KEY = re.compile(r"[a-z0-9_=-][a-z0-9_.=-]*")
+
+
+def is_key(name: str) -> bool:
+    """Whether a name may be one of ours: file managers and backups lay others (.DS_Store, ._0.json, "0 copy.json")."""
+    return _KEY.fullmatch(name) is not None
 
 
 def safe_key(name: str) -> str:

@@ -15,6 +15,7 @@ from stores.encoding import COMPRESSION, group_document
 from stores.errors import Damaged, NotAStore, StoreError, Uncommitted
 from stores.floor import Floor, LocalFloor
 from stores.ledger import COMMITS, Ledger
+from stores.names import is_key
 from stores.provenance import Json, Provenance, to_json
 from stores.remote import remote_floor
 from stores.schema import VERSION, Column, content_of, element
@@ -125,9 +126,23 @@ class Run:
         content = self._table_content(key)
         return None if content is None else Table(self.floor, key, content, self.n, self.writable)
 
+    def says(self, key: str) -> bool:
+        """Whether the document of a table can be read, be it that of a table of another run."""
+        try:
+            return _content(self.floor.read(f"{key}/{_ROOT}") or b"", "table", key) is not None
+        except Damaged:
+            return False
+
     def table_keys(self) -> list[str]:
         """Keys where tables may lie."""
-        return ["samples", *(f"relevance/{name}" for name in self.floor.names("relevance") if name != _ROOT)]
+        return [
+            "samples",
+            *(
+                f"relevance/{name}"
+                for name in self.floor.names("relevance")
+                if is_key(name) and name != _ROOT
+            ),
+        ]
 
     def tables(self) -> list[str]:
         """Names of all tables."""
@@ -190,8 +205,14 @@ class Run:
         return table_key(name)
 
     def _table_content(self, key: str) -> dict[str, Any] | None:
-        document = self.floor.read(f"{key}/{_ROOT}")
-        return None if document is None else _content(document, "table", f"{self.floor.url}/{key}")
+        document, where = self.floor.read(f"{key}/{_ROOT}"), f"{self.floor.url}/{key}"
+        content = None if document is None else _content(document, "table", where)
+        if content is not None and content["rows"] != self.n:
+            raise Damaged(
+                f"{where}: the table has {content['rows']} rows and the run {self.n} samples: one of the two zarr.json "
+                "is that of another store. Put the right one in its place."
+            )
+        return content
 
     def _check_writable(self) -> None:
         if not self.writable:
@@ -330,12 +351,26 @@ def _lost_root(floor: Floor, content: Mapping[str, Any]) -> bool:
         return False
     if samples is None or samples["rows"] != content["samples"]:
         return False
-    nested = [value for value in content["provenance"].values() if isinstance(value, Mapping)]
-    plain = {key: value for key, value in content["provenance"].items() if not isinstance(value, Mapping)}
-    made = {key: value for record in (plain, *nested) for key, value in record.items()}
+    made = _entries(content["provenance"])
     same = any(made.items() <= step.items() for step in samples["provenance"]["steps"])
     lengths = [column["shape"] for column in samples["columns"] if column["name"] == "logits"]
     return bool(made) and same and lengths in ([], [[len(content["classes"])]])
+
+
+def contradicts(run: Mapping[str, Any], samples: Provenance) -> bool:
+    """Whether samples are of another run: a step of theirs has all entries of its provenance, and other values."""
+    made = _entries(run)
+    found = [
+        {key: step[key] for key in made} for step in samples.steps if made and made.keys() <= step.keys()
+    ]
+    return bool(found) and json.loads(json.dumps(made)) not in json.loads(json.dumps(found))
+
+
+def _entries(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What the provenance of a run says, without names for its parts."""
+    nested = [value for value in provenance.values() if isinstance(value, Mapping)]
+    plain = {key: value for key, value in provenance.items() if not isinstance(value, Mapping)}
+    return {key: value for record in (plain, *nested) for key, value in record.items()}
 
 
 def _check_free(floor: Floor, path: Location) -> None:

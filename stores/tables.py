@@ -89,7 +89,7 @@ class Table:
         """Shards not committed yet, also by another process meanwhile; writing these completes the table."""
         if self._complete:
             return []  # what is committed stays so
-        committed = {int(unit) for unit in self._ledger.units(self._key)}
+        committed = set(self._ledger.numbers(self._key))
         absent = [shard for shard in range(len(self.shards)) if shard not in committed]
         self._complete = not absent
         return absent
@@ -298,7 +298,7 @@ class Table:
     def _array(self, column: Column, key: str) -> zarr.Array[Any]:
         """An array for Zarr to read: by what the table's columns say, since its own document is no part of a commit."""
         document = f"{key}/{DOCUMENT}"
-        if not _same_json(self._floor.read(document), self._documents_of(column)[document]):
+        if not self._as_written(document, self._documents_of(column)[document]):
             raise Damaged(
                 f"{self._floor.url}: {document} is missing or altered, so its values would be read as others. "
                 "`spray check --repair` writes it again; no value is lost."
@@ -386,16 +386,22 @@ class Table:
         if not self._writable:
             raise StoreError(f"{self._floor.url} is open for reading; open it with mode 'r+' to write.")
 
-    def ensure_documents(self) -> None:
-        """Write the metadata of the arrays where it is missing or altered."""
+    def ensure_documents(self, *keys: str) -> None:
+        """Write the metadata of the arrays (only of these, if given) where it is missing or altered."""
         documents = self.documents()
-        for key in self.altered_documents():
+        for key in keys or self.altered_documents():
             self._floor.put(key, documents[key])
-        self._documented = True
+        self._documented = not keys
 
     def altered_documents(self) -> list[str]:
         """Keys of the arrays' metadata that are missing or altered."""
-        return [key for key, data in self.documents().items() if not _same_json(self._floor.read(key), data)]
+        return [key for key, data in self.documents().items() if not self._as_written(key, data)]
+
+    def _as_written(self, key: str, document: bytes) -> bool:
+        try:
+            return _same_json(self._floor.read(key), document)
+        except Damaged:
+            return False
 
     def documents(self) -> dict[str, bytes]:
         """Metadata of every array of the table, by key; the table's columns say all of it."""

@@ -141,7 +141,7 @@ def add_verdict(floor: Floor, verdict: Verdict) -> None:
     """
     fields: dict[str, Json] = {**dataclasses.asdict(check_new(verdict)), "members": list(verdict.members)}
     data = canonical_json(element("verdict", fields)).encode("utf-8", "surrogatepass")
-    number = 1 + max((int(name.partition(".")[0]) for name in _names(floor)), default=0)
+    number = 1 + max((int(name.partition(".")[0]) for name in verdict_names(floor)), default=0)
     while not floor.create(f"{ROOT}/{number:08d}.json", data):
         number += 1
 
@@ -153,7 +153,7 @@ def read_verdicts(floor: Floor) -> list[Verdict]:
         Damaged: a file is not what was written.
         UnknownVersion: a verdict was written by a newer version.
     """
-    return [read_verdict(floor, f"{ROOT}/{name}") for name in _names(floor)]
+    return [read_verdict(floor, f"{ROOT}/{name}") for name in verdict_names(floor)]
 
 
 def read_verdict(floor: Floor, key: str) -> Verdict:
@@ -183,5 +183,6 @@ def _as_text(content: dict[str, Any]) -> dict[str, Any]:
     return {**plain, "members": tuple(text(member) for member in members)}
 
 
-def _names(floor: Floor) -> list[str]:
-    return [name for name in floor.names(ROOT) if name.endswith(".json") and name[0].isdigit()]
+def verdict_names(floor: Floor) -> list[str]:
+    """Names of the files of verdicts, in the order they were given."""
+    return [name for name in floor.names(ROOT) if re.fullmatch(r"[0-9]{8,}\.json", name)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
+from stores.errors import Damaged
 from stores.floor import Floor
+from stores.names import is_key
 from stores.schema import refuse_unknown
 
 DOCUMENT = "zarr.json"
@@ -21,7 +23,10 @@ def refuse_newer(floor: Floor, *, everything: bool = False) -> None:
         UnknownVersion: there is one.
     """
     for key in _everything(floor) if everything else _owners(floor):
-        attributes = _attributes(floor.read(key))
+        try:
+            attributes = _attributes(floor.read(key))
+        except Damaged:
+            continue
         record = attributes.get("spray") if isinstance(attributes, Mapping) else None
         if isinstance(record, Mapping) and "type" in record:
             refuse_unknown(record, f"{floor.url}: {key}")
@@ -30,13 +35,16 @@ def refuse_newer(floor: Floor, *, everything: bool = False) -> None:
 def _owners(floor: Floor) -> Iterator[str]:
     yield f"samples/{DOCUMENT}"
     for folder in OWNERS:
-        yield from (f"{folder}/{name}/{DOCUMENT}" for name in floor.names(folder) if name != DOCUMENT)
+        yield from (
+            f"{folder}/{name}/{DOCUMENT}" for name in floor.names(folder) if is_key(name) and name != DOCUMENT
+        )
 
 
 def _everything(floor: Floor) -> list[str]:
     documents = [key for key in floor.sizes("") if key.rpartition("/")[2] == DOCUMENT]
     records = [key for folder in ("ledger/commits", "verdicts") for key in floor.sizes(folder)]
-    return sorted({*documents, *(key for key in records if key.endswith(".json"))})
+    keys = {*documents, *(key for key in records if key.endswith(".json"))}
+    return sorted(key for key in keys if all(map(is_key, key.split("/"))))
 
 
 def _attributes(document: bytes | None) -> object:

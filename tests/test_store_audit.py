@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -350,3 +353,84 @@ def test_a_lost_root_is_not_replaced_by_another_run_s(path: Path) -> None:
         with pytest.raises(stores.NotAStore, match="a path that is free"):
             stores.create(path, **{**right, **change})
     assert contents(path) == before
+
+
+STRANGE = [".DS_Store", "._0.json", "0 copy.json", "Thumbs.db", "0-x.json"]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_others_lay_in_a_store_disturbs_nothing(path: Path, name: str) -> None:
+    folders = [folder for folder in path.rglob("*") if folder.is_dir()]
+    for folder in [path, path / "ledger/leases", path / "ledger/tmp", *folders]:
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0\0Bud1")
+    before = contents(path)
+    assert stores.check(path, repair=True) == []
+    run = stores.open(path, "r+")
+    assert all(run.table(table).complete for table in run.tables())
+    assert run.analysis().findings() and len(run.verdicts()) == 2
+    assert contents(path) == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop"])
+def test_folders_and_loops_in_the_place_of_files_are_named(path: Path, kind: str) -> None:
+    wrong = ["samples/label/c/0", "samples/prediction/zarr.json", f"ledger/commits/{RELEVANCE}/0.json"]
+    for key in wrong:
+        (path / key).unlink()
+        (path / key).mkdir() if kind == "folder" else (path / key).symlink_to(path / key)
+    with pytest.raises(stores.Damaged, match=r"folder where a file was|link to itself"):
+        stores.open(path).table(RELEVANCE).read("sum", [0])
+    for repair in (False, True):
+        told = {problem.unit: problem for problem in stores.check(path, repair=repair)}
+        assert {"samples/prediction", f"{RELEVANCE}/0", "samples/0"} <= told.keys()
+
+
+@pytest.mark.parametrize("folder", ["ledger/tmp", "ledger/leases", "samples", "ledger/commits"])
+def test_nothing_is_written_or_removed_beyond_a_link(path: Path, folder: str) -> None:
+    """A store from a stranger may hold a link to any place of this machine."""
+    outside = path.parent / "outside"
+    (path / folder).rename(outside) if (path / folder).exists() else outside.mkdir()
+    lease = f"unit-{'0' * 16}"
+    for name in ("thesis.tex", f"{Owner.me().machine}-{2**22 + 1}-1-0", lease):
+        (outside / name).write_bytes(b"precious")
+    (path / folder).symlink_to(outside)
+    before = contents(outside)
+    with contextlib.suppress(stores.StoreError):
+        stores.open(path, "r+")
+    with contextlib.suppress(stores.StoreError):
+        run = stores.open(path, "r+")
+        run.samples.write(0, {name: run.samples.read(name, range(8)) for name in run.samples.columns})
+    stores.check(path, repair=True)
+    assert contents(outside) == before
+
+
+def test_a_claim_of_a_dead_writer_hides_no_missing_shard(tmp_path: Path) -> None:
+    table = new_table(new_run(tmp_path))
+    with table.claim(2):
+        lease = contents(tmp_path)[next(key for key in contents(tmp_path) if "leases/" in key)]
+    table.write(0, values(table.shards[0]))
+    dead = json.loads(lease) | {"pid": 2**22 + 1}
+    (tmp_path / f"ledger/leases/relevance=2ftest=2f2-{'0' * 16}").write_text(json.dumps(dead))
+    told = [problem.kind for problem in stores.check(tmp_path, repair=True)]
+    assert told == ["lease", "incomplete"]
+
+
+def test_documents_and_commits_of_another_store_are_told(tmp_path: Path) -> None:
+    def make(name: str, **options: Any) -> Path:
+        stores.synthetic.make(tmp_path / name, **({"samples": 60, "seed": 0} | options))
+        return tmp_path / name
+
+    mine, other, longer = make("mine"), make("other", seed=1), make("longer", samples=90)
+    analysis = stores.open(mine).analysis().id
+    theirs = stores.open(other).analysis().id
+    for key, source, words in (
+        ("samples/zarr.json", other, "that of another run"),
+        ("zarr.json", longer, "60 rows and the run 90 samples"),
+        (f"analyses/{analysis}/zarr.json", other, f"that of analysis {theirs}"),
+    ):
+        before = contents(mine)
+        (mine / key).write_bytes((source / key.replace(analysis, theirs)).read_bytes())
+        assert words in " ".join(map(str, stores.check(mine)))
+        stores.check(mine, repair=True)
+        (mine / key).write_bytes(before[key])
+        assert contents(mine) == before, f"repair changed more than {key}"

@@ -15,6 +15,7 @@ from jaxtyping import Bool
 from stores.analyses import AnalysisHandle
 from stores.analysis import Finding
 from stores.errors import StoreError
+from stores.exchange.evidence import evidence_columns
 from stores.exchange.sheets import Columns, write_sheet
 from stores.files import whole_folder
 from stores.judgements import Judgement, balanced_weights, condemned, judgements, rows_by_id, rows_of
@@ -194,7 +195,7 @@ def _findings(run: Run, found: Sequence[Judgement]) -> Columns:
         )
         for name, value in zip(names, values, strict=True):
             columns[name].append(value)
-    return columns
+    return columns | evidence_columns([it.finding for it in found])
 
 
 def _write_list(run: Run, folder: Path, judgement: Judgement, to: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from stores.analyses import AnalysisHandle
 from stores.errors import StoreError, Uncommitted
+from stores.exchange.evidence import evidence_columns
 from stores.files import whole
 from stores.run import Run
 from stores.verdicts import Verdict
@@ -123,7 +124,7 @@ def _findings(run: Run, handle: AnalysisHandle) -> Columns:
     for part in parts:
         values = [finding.parts.get(part) for finding in findings]
         columns[f"part.{part}"] = [float("nan") if value is None else float(value) for value in values]
-    return columns
+    return columns | evidence_columns(findings)
 
 
 def _verdicts(verdicts: list[Verdict]) -> Columns:
