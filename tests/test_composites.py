@@ -150,3 +150,34 @@ def test_rules_for_layers_that_are_not_there_are_refused_with_near_ones(where, m
     with pytest.raises(BadInput, match=message):
         explain(model, x, 0, mine.with_rules({where: Zero(), "head": Zero()}))
     explain(model, x, 0, mine.with_rules({"body.*": Zero(), nn.Module: Zero(), 1: Zero()}))
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+        self.double().eval()
+
+    def forward(self, x):
+        return self.head(self.attention(x, x, x)[0].mean(1))
+
+
+def test_layers_of_multi_head_attention_are_found_by_name_and_type():
+    x = torch.randn(2, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    base = COMPOSITES["cp_lrp"]
+    by_position = [attribute(Attends(), x, 0, base.with_rules({k: ZPlus()})) for k in range(5)]
+    queries, keys, values, out, head = by_position
+    plain = attribute(Attends(), x, 0, base)
+    assert torch.equal(queries, plain) and torch.equal(keys, plain)  # CP-LRP gives them nothing
+    own = attribute(Attends(), x, 0, base.with_rules({"attention": ZPlus()}))
+    torch.testing.assert_close(own, values)
+    torch.testing.assert_close(
+        attribute(Attends(), x, 0, base.with_rules({nn.MultiheadAttention: ZPlus()})), values
+    )
+    torch.testing.assert_close(
+        attribute(Attends(), x, 0, base.with_rules({"attention.out_proj": ZPlus()})), out
+    )
+    assert not torch.allclose(out, values) and not torch.allclose(out, head)
+    both = attribute(Attends(), x, 0, base.with_rules({3: ZPlus(), 4: ZPlus()}))
+    torch.testing.assert_close(attribute(Attends(), x, 0, base.with_rules({nn.Linear: ZPlus()})), both)

@@ -9,7 +9,8 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -238,6 +239,20 @@ class Trace(TorchFunctionMode):
         if origin is not None and origin.call is not None:
             return origin.call.relevance(carried)
         return carried * value.detach()
+
+    @contextmanager
+    def inside(self, child: str) -> Iterator[None]:
+        """While it is entered, the trace is in a child of the module it is in, if there is one of that name."""
+        name, module = self.path[-1] if self.path else ("", None)
+        inner = getattr(module, child, None)
+        entered = (
+            [(f"{name}.{child}" if name else child, inner)] if isinstance(inner, torch.nn.Module) else []
+        )
+        self.path.extend(entered)
+        try:
+            yield
+        finally:
+            del self.path[len(self.path) - len(entered) :]
 
     @property
     def place(self) -> str:

@@ -59,6 +59,8 @@ def scaled_dot_product_attention(call: Call) -> Tensor:
 def multi_head_attention(call: Call) -> tuple[Tensor, Tensor | None]:
     """``nn.MultiheadAttention``, taken apart into its projections and the attention between them.
 
+    Those of queries, keys and values, whose weights are its own, are layers of its name; the last is its ``out_proj``.
+
     Raises:
         UnsupportedOperation: an option is used that its plain writing here does not have.
     """
@@ -119,7 +121,8 @@ def multi_head_attention(call: Call) -> tuple[Tensor, Tensor | None]:
             attention = attention.mean(1) if average_attn_weights else attention
         else:
             out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal and mask is None)
-        out = F.linear(out.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
+        with call.trace.inside("out_proj"):
+            out = F.linear(out.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
         return out.transpose(0, 1), attention
 
     with call.trace:
