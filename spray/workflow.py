@@ -36,7 +36,7 @@ from spray.data import AuditData, as_audit_data
 from spray.findings import Findings, find
 from spray.findings.scores import ASSOCIATION, SCORES
 from spray.findings.suspicion import rank_of
-from spray.findings.verification import FILLS, Verification
+from spray.findings.verification import FILLS, Requirements, Verification
 from spray.image_folder import ImageFolder, Preprocessing
 from spray.loading import SpecError, call
 from spray.models import load_model
@@ -304,14 +304,22 @@ def findings_step(config: VerifyConfig) -> Findings:
     """The step that a configuration describes.
 
     Raises:
-        ConfigError: there is no such clustering, no such fill, or no such score to rank by.
+        ConfigError: there is no such clustering, no such fill or fewer than have to agree, no such score to rank by, or
+            a number is none that can be followed.
     """
     _one_of("verify: clustering", config.clustering, CLUSTERINGS)
     for name in config.fills:
         _one_of("verify: fills", name, FILLS)
-    fills = tuple(FILLS[name] for name in config.fills)
-    verification = Verification(members=config.members, budget=config.budget, fills=fills, seed=config.seed)
+    fills = tuple(FILLS[name] for name in dict.fromkeys(config.fills))
+    if len(fills) < Requirements().fills:
+        raise ConfigError(
+            f"verify: fills: got {', '.join(config.fills) or 'none'}; {Requirements().fills} different ones have to "
+            f"agree before anything is confirmed. Choose of {', '.join(FILLS)}."
+        )
     try:
+        verification = Verification(
+            members=config.members, budget=config.budget, fills=fills, seed=config.seed
+        )
         ranking = rank_of(config.rank, {**SCORES, ASSOCIATION: None})
     except ValueError as error:
         raise ConfigError(f"verify: {error}") from error

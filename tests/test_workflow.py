@@ -125,6 +125,8 @@ def test_configurations_become_steps():
         (group_by_of, "class", "label, prediction, all"),
         (findings_step, VerifyConfig(clustering="dbscan"), "hdbscan"),
         (findings_step, VerifyConfig(fills=("harmonic", "mean")), "local mean"),
+        (findings_step, VerifyConfig(fills=("harmonic", "harmonic")), "2 different ones have to agree"),
+        (findings_step, VerifyConfig(budget=-5), "budget is -5"),
         (choose_device, "tpu", "cpu"),
         (choose_device, "cpu:first", "cpu"),
     ):

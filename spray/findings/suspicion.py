@@ -116,7 +116,7 @@ def rank_of(text: str, known: Mapping[str, object]) -> Rank:
     """The rank that a text names: "combined", one score, or weights such as "causal=1,separation=0.2".
 
     Raises:
-        ValueError: a score is none of the known, or a weight is no number.
+        ValueError: a score is none of the known or comes twice, or a weight is no number.
     """
     if text == COMBINED:
         return Ranking()
@@ -134,5 +134,7 @@ def rank_of(text: str, known: Mapping[str, object]) -> Rank:
             value = math.nan
         if not math.isfinite(value):
             raise ValueError(f"rank: the weight of '{name}' is '{weight}', expected a number.")
+        if name in dict(weights):
+            raise ValueError(f"rank: the score '{name}' has two weights; give it one.")
         weights.append((name, value))
     return Weighted(tuple(weights))

@@ -66,6 +66,8 @@ class Verification:
                 f"{len(self.regions)} regions and {len(self.channels)} channels; a verification needs at least one of "
                 "each."
             )
+        if self.budget < 0:
+            raise ValueError(f"budget is {self.budget}, expected a number of images, or 0 for no limit.")
 
     def site(self, model: nn.Module, maps: ClassMaps, device: torch.device) -> Site:
         """Where the interventions of a class take place.
