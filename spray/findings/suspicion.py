@@ -120,7 +120,7 @@ def rank_of(text: str, known: Mapping[str, object]) -> Rank:
     """
     if text == COMBINED:
         return Ranking()
-    weights = []
+    weights: list[tuple[str, float]] = []
     for entry in text.split(","):
         name, _, weight = (part.strip() for part in entry.partition("="))
         if name not in known:
