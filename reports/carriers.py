@@ -25,7 +25,7 @@ from reports.placing import BLOCKS, PAGE, check_file, check_folder, put_folder
 from reports.theme import style_variables
 
 HERE = Path(__file__).parent
-SCRIPTS = ("core", "data", "tiles", "strips", "evidence", "verdicts", "router", "page")
+SCRIPTS = ("core", "data", "colours", "tiles", "strips", "evidence", "verdicts", "router", "page")
 STYLES = ("base", "layout", "panels")
 
 Carrier = Literal["auto", "file", "folder"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from stores import AnalysisHandle, Run, Table
 from stores.analysis import ALL_CLASSES, Finding, GroupAnalysis
@@ -63,6 +63,12 @@ class Subject:
     def score(self) -> float | None:
         """The machine's suspicion; clusters have none of their own."""
         return None if self.finding is None else self.finding.score
+
+    @property
+    def region(self) -> Bool[np.ndarray, "y x"] | None:
+        """The one region that its members share; None where there is none, or each member has its own."""
+        finding = self.finding
+        return None if finding is None or finding.evidence.get("where") == "moving" else finding.region
 
     @property
     def flagged(self) -> bool:
@@ -342,6 +348,7 @@ def facts(run: Run, handle: AnalysisHandle) -> dict[str, Json]:
         "samples": run.n,
         "classes": len(run.classes),
         "failed": {
+            "rows": len({*run.samples.failures, *relevance.failures}),  # a broken image fails in both
             "samples": len(run.samples.failures),
             "relevance": len(relevance.failures),
         },

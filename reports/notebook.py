@@ -192,8 +192,7 @@ def subject_pictures(
     relevance = run.table(str(model.facts["relevance"]))
     codes, _ = quantise(np.asarray(relevance.read(MAPS, rows)))
     mean, _ = quantise(codes.mean(axis=0, dtype=np.float64)[None])
-    region = None if subject.finding is None else subject.finding.region
-    pictures = [outlined(coloured(mean[0], table), region)]
+    pictures = [outlined(coloured(mean[0], table), subject.region)]
     thumbnails = None
     if "thumbnail" in run.samples.columns:
         thumbnails = np.asarray(run.samples.read("thumbnail", rows[:members]))

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int8
 
 from reports.images import packed, quantise
 from reports.model import Group, ReportModel, Subject, spectral_unit
-from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS
+from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS, SCALES
 from reports.verdicts import overlaps
 from stores import Verdict
 from stores.judgements import INHERITED_FROM
@@ -73,6 +73,7 @@ def page_payload(
         ],
         "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
         "palette": CLUSTER_COLOURS,
+        "scales": SCALES,
         "levels": LEVELS,
         "inherited_from": INHERITED_FROM,
         "maps": {
@@ -149,7 +150,7 @@ def subject_payload(subject: Subject) -> dict[str, Any]:
         "evidence": dict(finding.evidence),
         "summary": finding.summary,
         "notes": list(finding.notes),
-        "region": None if finding.region is None else packed(finding.region.astype(np.uint8)),
+        "region": None if subject.region is None else packed(subject.region.astype(np.uint8)),
         "mean_map": None if finding.mean_map is None else packed(quantise(finding.mean_map[None])[0][0]),
         "pictured": bool(finding.pictures),
     }

@@ -90,6 +90,22 @@ DARK = {
 }
 THEMES = {"light": LIGHT, "dark": DARK}
 
+VIRIDIS = (
+    "#440154",
+    "#472c7b",
+    "#3a528b",
+    "#2c728e",
+    "#20908c",
+    "#27ad80",
+    "#5bc862",
+    "#aadb32",
+    "#fde724",
+)
+"""Nine evenly spaced colours of matplotlib's viridis: lightness alone tells their order, so every eye sees it."""
+
+SCALES = {"light": VIRIDIS[:7], "dark": VIRIDIS[2:]}
+"""Colours of numbers, lowest first; without the end that is lost on the card of the theme."""
+
 COLOUR_MAPS = {
     entry.name: entry
     for entry in (

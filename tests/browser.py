@@ -150,6 +150,50 @@ class Visit:
         assert outside == []
 
 
+def place_of(v: Visit, position: int) -> list[float]:
+    """Where on the screen the dot of a position is, as it is drawn."""
+    found: list[float] = v.state(
+        f"""(() => {{
+            const view = spray.figures.embedding;
+            const points = view.model.document.get_model_by_name("points");
+            const box = document.getElementById("figure-embedding").getBoundingClientRect();
+            const {{ x_scale, y_scale }} = view.frame;
+            const i = {position};
+            return [box.x + x_scale.compute(points.data.x[i]), box.y + y_scale.compute(points.data.y[i])];
+        }})()"""
+    )
+    return found
+
+
+@contextmanager
+def serving(store: Any) -> Iterator[str]:
+    """The address of a server for a store, which runs in a thread of its own."""
+    import asyncio
+    import threading
+
+    from reports.server import start
+
+    ready = threading.Event()
+    place: dict[str, Any] = {}
+
+    def go() -> None:
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        place["server"] = start(store, port=0)
+        ready.set()
+        place["server"].io_loop.start()
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    assert ready.wait(30)
+    server = place["server"]
+    try:
+        yield f"http://127.0.0.1:{server.port}/"
+    finally:
+        server.io_loop.add_callback(server.io_loop.stop)
+        thread.join(20)
+        server.stop()
+
+
 def near(pixels: np.ndarray, colour: tuple[int, int, int], within: int = 40) -> int:
     """How many pixels have about this colour."""
     distance = np.abs(pixels.astype(int) - np.array(colour)).max(axis=-1)

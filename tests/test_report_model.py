@@ -19,13 +19,15 @@ from reports.blocks import blocks
 from reports.carriers import read_models
 from reports.images import ATLAS_SIDE, atlas, packed, quantise
 from reports.model import ReportModel, top_probability
-from reports.payload import column_payload, finite, page_payload, script_json
+from reports.payload import column_payload, finite, page_payload, script_json, subject_payload
 from reports.theme import (
     CLUSTER_COLOURS,
     COLOUR_MAPS,
     FLAGGED,
+    SCALES,
     THEMES,
     contrast,
+    rgb,
     style_variables,
 )
 
@@ -199,6 +201,24 @@ def test_flagged_findings_have_a_colour_of_their_own():
     assert f"--alarm-fill:{FLAGGED};" in style_variables()
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_lightness_alone_tells_the_order_of_numbers_and_colour_blind_eyes_see_it(theme):
+    assert len(SCALES[theme]) >= 7
+    stops = np.array([rgb(stop) for stop in SCALES[theme]]) / 255
+    linear = np.where(stops <= 0.04045, stops / 12.92, ((stops + 0.055) / 1.055) ** 2.4)
+    kinds = {  # without one kind of cones (Machado, Oliveira and Fernandes 2009, severity 1)
+        "all": np.eye(3),
+        "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+        "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+        "tritanopia": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+    }
+    for kind, cones in kinds.items():
+        light = np.clip(linear @ np.array(cones).T, 0, 1) @ [0.2126, 0.7152, 0.0722]
+        assert (np.diff(np.cbrt(light)) > 0.04).all(), kind
+    card, far = THEMES[theme]["card"], SCALES[theme][-1 if theme == "light" else 0]
+    assert contrast(card, far) > 2, "the end that is nearest to the card"
+
+
 def test_paper_is_light():
     printed = style_variables().split("@media print")[1]
     assert f"--ink:{THEMES['light']['ink']};" in printed
@@ -358,6 +378,20 @@ def test_an_older_folder_stays_until_the_new_one_stands(tmp_path, run, monkeypat
     with pytest.raises(OSError, match="no space"):
         reports.write(run.path, tmp_path / "r.html", carrier="folder", title="third")
     assert "second" in first.path.read_text() and not list(tmp_path.glob(".*"))
+
+
+def test_members_that_have_a_region_each_are_not_told_to_share_one(run):
+    import dataclasses
+
+    model = ReportModel.from_run(run)
+    shared = next(
+        subject for group in model.groups for subject in group.findings if subject.region is not None
+    )
+    assert subject_payload(shared)["region"] is not None
+    moving = dataclasses.replace(shared.finding, evidence={**shared.finding.evidence, "where": "moving"})
+    each = dataclasses.replace(shared, finding=moving)
+    assert each.region is None and subject_payload(each)["region"] is None
+    assert subject_payload(each)["mean_map"] == subject_payload(shared)["mean_map"]
 
 
 def test_analyses_are_named_by_what_tells_them_apart(tmp_path):
