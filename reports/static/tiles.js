@@ -2,7 +2,9 @@
 /* Pictures of samples: image, heatmap or overlay, coloured here from int8 relevance. */
 spray.tiles = (() => {
   const tables = new Map();
+  const shown = new WeakMap(); // by canvas: what of which sample, and how
   const scratch = document.createElement("canvas");
+  const sketch = scratch.getContext("2d", { willReadFrequently: true }); // pixels come from the processor
 
   /** Colour table of a map: 255 RGB entries, that of v at v + 127. */
   function table(name) {
@@ -19,7 +21,7 @@ spray.tiles = (() => {
       canvas.style.width = `${width}px`;
       canvas.style.height = `${height}px`;
     }
-    return canvas.getContext("2d");
+    return canvas.getContext("2d", { willReadFrequently: true }); // small pictures: no layer of the screen for each
   }
 
   /** Relevance codes [height × width] over the whole canvas; with ``veil`` weak relevance is see-through. */
@@ -37,9 +39,8 @@ spray.tiles = (() => {
       pixels.data[4 * i + 2] = colours[at + 2];
       pixels.data[4 * i + 3] = veil === null ? 255 : Math.round(255 * veil * (Math.abs(value) / 127) ** 0.7);
     }
-    scratch.width = width;
-    scratch.height = height;
-    scratch.getContext("2d").putImageData(pixels, 0, 0);
+    if (scratch.width !== width || scratch.height !== height) Object.assign(scratch, { width, height });
+    sketch.putImageData(pixels, 0, 0);
     context.imageSmoothingEnabled = false;
     context.drawImage(scratch, 0, 0, context.canvas.width, context.canvas.height);
   }
@@ -80,25 +81,31 @@ spray.tiles = (() => {
     }
   }
 
-  /** Paint one sample, or a blank until its pictures are there. ``region`` is outlined where given. */
+  /** Paint one sample, or a blank until its pictures are there. ``region`` is outlined where given. What a canvas shows
+      already is not painted again. */
   function paint(canvas, chunk, position, { view = spray.state.view, size = 72, region = null } = {}) {
+    const { map, scaling, opacity, relevance, outline } = spray.state;
+    const wanted = [chunk, position, view, size, outline ? region : null, map, scaling, opacity, relevance, window.devicePixelRatio];
+    const known = shown.get(canvas);
+    if (known && wanted.every((value, at) => value === known[at])) return;
     const context = fit(canvas, size);
     const pictured = spray.pictures(chunk, position);
     const explained = spray.relevance(chunk, position);
     const [atlas, maps] = [pictured?.page.atlas, explained?.page.maps];
     if (!pictured || !explained || (!atlas && !maps)) {
+      shown.delete(canvas);
       blank(context);
       return;
     }
-    const { scaling, opacity, relevance } = spray.state;
+    shown.set(canvas, wanted);
     const classScale = chunk.others.get(relevance)?.classScale ?? chunk.classScale;
     const factor = scaling === "class" && classScale > 0 ? (explained.page.scale?.[explained.at] || 0) / classScale : 1;
-    const shown = !atlas ? "heatmap" : !maps ? "image" : view;
-    if (shown !== "heatmap") image(context, atlas, pictured.at, shown === "overlay");
-    if (shown !== "image") {
+    const drawn = !atlas ? "heatmap" : !maps ? "image" : view;
+    if (drawn !== "heatmap") image(context, atlas, pictured.at, drawn === "overlay");
+    if (drawn !== "image") {
       const [height, width] = explained.page.grid;
       const codes = maps.subarray(explained.at * height * width, (explained.at + 1) * height * width);
-      heat(context, codes, explained.page.grid, { factor, veil: shown === "overlay" ? opacity : null });
+      heat(context, codes, explained.page.grid, { factor, veil: drawn === "overlay" ? opacity : null });
     }
     if (region && spray.state.outline) ring(context, region);
   }
