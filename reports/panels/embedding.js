@@ -33,7 +33,11 @@ spray.panel({
       this.pointer = event;
       if (this.down && event.buttons && Math.hypot(event.clientX - this.down.clientX, event.clientY - this.down.clientY) > 4) this.down = null; // a drag
     }, true);
-    this.plot.addEventListener("pointerleave", () => spray.card.hide());
+    this.plot.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && spray.card.hide());
+    spray.pressed(this.plot, (event) => {
+      this.pointer = event;
+      this.show(this.under());
+    });
   },
   brushed() {
     if (this.own) return;
@@ -53,6 +57,7 @@ spray.panel({
     const index = spray.state.chunk && this.pointer && !this.pointer.shiftKey ? this.under() : undefined;
     if (index === undefined) return false;
     this.select(Uint32Array.of(this.drawn[index]));
+    if (this.pointer.pointerType === "touch") this.show(index); // the gallery is out of a phone's sight
     return true;
   },
   /** A lasso or box around some of many dots: all samples inside, drawn or not. */
@@ -71,13 +76,13 @@ spray.panel({
   isThinned() {
     return this.drawn.length < spray.state.chunk.n;
   },
-  /** The drawn dot under the pointer: of several the one whose centre is nearest. */
+  /** The drawn dot under the pointer, or within reach of a finger: of several the one whose centre is nearest. */
   under() {
     const { left, top } = this.view.canvas_view.el.getBoundingClientRect();
     const { x_scale: across, y_scale: up } = this.view.frame;
     const { x, y } = this.points.data;
     const distance = (i) => Math.hypot(left + across.compute(x[i]) - this.pointer.clientX, top + up.compute(y[i]) - this.pointer.clientY);
-    let [best, reach] = [undefined, this.dots.glyph.size.value / 2 + 1];
+    let [best, reach] = [undefined, this.pointer.pointerType === "touch" ? 22 : this.dots.glyph.size.value / 2 + 1];
     for (let i = 0; i < x.length; i += 1) {
       const apart = distance(i);
       if (apart < reach) [best, reach] = [i, apart];
@@ -85,7 +90,11 @@ spray.panel({
     return best;
   },
   hovered() {
-    const index = this.pointer && this.points.inspected.indices.length ? this.under() : undefined;
+    if (this.pointer?.pointerType === "touch") return; // a finger taps, or stays
+    this.show(this.pointer && this.points.inspected.indices.length ? this.under() : undefined);
+  },
+  /** The card of a drawn dot; none of undefined. */
+  show(index) {
     if (index === undefined) spray.card.hide();
     else spray.card.show(this.drawn[index], this.pointer.clientX, this.pointer.clientY);
   },
@@ -117,7 +126,7 @@ spray.panel({
     const xy = chunk.pictures[state.picture];
     this.drawn = xy ? spray.thinned(state) : new Uint32Array(0);
     const n = this.drawn.length;
-    const { hues, codes, entries } = spray.colouring(state);
+    const { hues, codes, entries, scale } = spray.colouring(state);
     const shades = hues.map(spray.rgba);
     const Colours = this.points.data.colour.constructor; // Bokeh's array of packed colours: no text to parse for each dot
     this.points.data = {
@@ -127,11 +136,14 @@ spray.panel({
     };
     const size = { value: n > 4000 ? 3.5 : n > 1200 ? 5 : n > 300 ? 6.5 : 8 };
     for (const name of ["glyph", "selection_glyph", "nonselection_glyph"]) if (this.dots[name].size.value !== size.value) this.dots[name].size = size;
+    const dim = scale ? 0.55 : 0.28; // a scale is read off the dots around, too
+    if (this.dots.nonselection_glyph.fill_alpha.value !== dim) this.dots.nonselection_glyph.fill_alpha = { value: dim };
     this.frame(this.model.x_range, xy ?? [], 0);
     this.frame(this.model.y_range, xy ?? [], 1);
     this.labels.data = this.names_of(state, xy);
     spray.fill(
       this.legend,
+      scale ? spray.scaleBar(scale) : null,
       entries.map(([colour, text]) => spray.element("span", {}, spray.element("i", { style: { background: colour } }), text)),
       n && n < chunk.n ? spray.element("span", {}, `${spray.count(n)} of ${spray.count(chunk.n)} dots drawn; lasso and box take all`) : null,
       n ? null : spray.element("span", {}, group.status === "ok" ? "This analysis has no picture." : spray.classNote(group)),
@@ -233,48 +245,4 @@ spray.within = (x, y, across, up) => {
     if (up[i] > y !== up[j] > y && x < ((across[j] - across[i]) * (y - up[i])) / (up[j] - up[i]) + across[i]) odd = !odd;
   }
   return odd;
-};
-
-/** A colour of the theme or the palette, #rrggbb, as the number 0xrrggbbff. */
-spray.rgba = (hue) => Number.parseInt(`${hue.slice(1)}ff`, 16);
-
-/** What the dots' colours are and mean, for the chosen colouring: dot i has hues[codes[i]]; entries [[hue, text]…]. */
-spray.colouring = ({ colour, chunk, group }) => {
-  const { palette } = spray.report;
-  const grey = spray.theme.colour("dot");
-  const hues = [grey];
-  const codes = new Uint16Array(chunk.n);
-  if (colour === "findings" || chunk.labels[colour]) {
-    const subjects = group.subjects.filter((entry) => entry.clustering === colour && entry.name !== "noise");
-    for (const entry of [...subjects].reverse()) {
-      hues.push(spray.subjectColour(group, entry));
-      for (const i of chunk.members[entry.key]) codes[i] = hues.length - 1;
-    }
-    const entries = subjects.slice(0, 8).map((entry) => [spray.subjectColour(group, entry), `${spray.subjectName(entry)} (${spray.count(entry.n)})`]);
-    if (codes.some((code) => hues[code] === grey)) entries.push([grey, colour === "findings" ? "in no finding" : subjects.length > 8 ? "noise and smaller clusters" : "noise"]);
-    return { hues, codes, entries };
-  }
-  if (colour === "correct") {
-    hues.push(palette[0], spray.theme.colour("alarm-fill"));
-    chunk.label.forEach((label, i) => (codes[i] = label < 0 ? 0 : label === chunk.prediction[i] ? 1 : 2));
-    return { hues, codes, entries: [[hues[1], "right"], [hues[2], "wrong"]] };
-  }
-  const values = colour === "prediction" ? Array.from(chunk.prediction, spray.className) : chunk.metadata[colour.slice(5)];
-  const counts = new Map();
-  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
-  const common = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 7);
-  const code = new Map(common.map(([value], place) => [value, place + 1]));
-  hues.push(...palette.slice(0, common.length));
-  values.forEach((value, i) => (codes[i] = code.get(value) ?? 0));
-  const entries = common.map(([value, count], place) => [palette[place], `${value || "–"} (${spray.count(count)})`]);
-  if (counts.size > 7) entries.push([grey, `${counts.size - 7} more`]);
-  return { hues, codes, entries };
-};
-
-/** Flagged findings alone are vermilion; the others take the palette in their order, grey beyond it. */
-spray.subjectColour = (group, subject) => {
-  if (subject.flagged) return spray.theme.colour("alarm-fill");
-  const peers = group.subjects.filter((entry) => entry.clustering === subject.clustering && !entry.flagged && entry.name !== "noise");
-  const place = peers.indexOf(subject);
-  return place >= 0 && place < spray.report.palette.length ? spray.report.palette[place] : spray.theme.colour("dot");
 };

@@ -49,7 +49,7 @@ def build(backend: Literal["canvas", "svg", "webgl"] = "canvas") -> figure:
             SaveTool(filename="embedding"),
         ],
         sizing_mode="stretch_both",
-        min_border=6,
+        min_border=0,  # a lasso that begins outside the frame is none: there is no outside
         x_range=Range1d(start=0, end=1),
         y_range=Range1d(start=0, end=1),
         output_backend=backend,

@@ -18,7 +18,6 @@ spray.panel({
     this.$previous.addEventListener("click", () => this.turn(-1));
     this.$next.addEventListener("click", () => this.turn(1));
     this.$back.addEventListener("click", () => spray.set({ selection: spray.state.chunk.members[spray.state.subject.key], origin: "subject", sample: null }));
-    this.tiles.addEventListener("pointerleave", () => spray.card.hide());
     this.tiles.addEventListener("keydown", (event) => spray.moveAmong(this.shown(), event));
     // How many tiles fit is measured when that may have changed, not with every selection: it lays out the page.
     const fit = () => {
@@ -46,7 +45,10 @@ spray.panel({
     const others = [...chunk.others.keys()];
     this.$relevance.closest("label").hidden = !others.length;
     this.choose(this.$relevance, "relevance", relevance ?? "", "", [["", spray.report.relevance], ...others.map((name) => [name, name])]);
-    const values = (column) => [...new Set(column)].sort();
+    const values = (column) => {
+      const found = [...new Set(column)];
+      return found.sort(spray.isNumeric(found) ? (a, b) => spray.byNumber([a, b])(0, 1) : undefined);
+    };
     const predictions = values(chunk.prediction).map((index) => [`prediction=${index}`, `predicted ${spray.className(index)}`]);
     const labels = values(chunk.label).map((index) => [`label=${index}`, `labelled ${spray.className(index)}`]);
     const columns = Object.entries(chunk.metadata);
@@ -121,7 +123,7 @@ spray.panel({
     const right = chunk.label[position] === chunk.prediction[position];
     const record = spray.verdicts.ofSample(id);
     const verdict = () => `${record ? `${spray.verdicts.symbols[record.verdict][0]} ` : ""}${known && !right ? "✗ " : ""}`;
-    return spray.element(
+    const tile = spray.element(
       "button",
       {
         type: "button",
@@ -134,14 +136,11 @@ spray.panel({
           spray.set({ sample: spray.state.sample === position ? null : position });
           spray.router.tellSample(spray.state);
         },
-        onfocus: (event) => event.currentTarget.matches(":focus-visible") && spray.card.beside(event.currentTarget, position),
-        onblur: () => spray.card.hide(),
-        onpointermove: (event) => event.pointerType !== "touch" && spray.card.show(position, event.clientX, event.clientY),
-        onpointerleave: () => spray.card.hide(),
       },
       spray.element("canvas", { "aria-hidden": "true" }),
       spray.element("span", { class: right || !known ? null : "wrong" }, `${verdict()}${right ? "" : `${spray.className(chunk.prediction[position])} `}${spray.percent(chunk.confidence[position])}`),
     );
+    return spray.carded(tile, position);
   },
   paint({ chunk, subject, origin }) {
     const region = origin === "subject" ? subject?.region : null;

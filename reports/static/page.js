@@ -99,7 +99,10 @@ spray.card = (() => {
     for (const canvas of card.querySelectorAll("canvas")) {
       spray.tiles.paint(canvas, chunk, position, { view: canvas.dataset.view, size, region: canvas.dataset.view === "image" ? null : region });
     }
-    spray.fill(text, spray.caption(chunk, position).map((line) => spray.element("div", {}, line)));
+    const [, column] = spray.state.colour.match(/^meta\.(.*)$/s) ?? []; // dots coloured by a column: what it says here
+    const value = column === undefined ? undefined : chunk.metadata[column]?.[position];
+    const lines = [...spray.caption(chunk, position), ...(value === undefined ? [] : [`${spray.isolated(column)}: ${spray.isolated(value) || "–"}`])];
+    spray.fill(text, lines.map((line) => spray.element("div", {}, line)));
     const box = card.getBoundingClientRect();
     const left = x + 18 + box.width > innerWidth ? x - 18 - box.width : x + 18;
     const top = Math.max(8, Math.min(innerHeight - box.height - 8, y - box.height / 2));
@@ -112,6 +115,43 @@ spray.card = (() => {
   }
   return { show, beside, hide: () => (card.hidden = true) };
 })();
+
+/** Let a picture of a sample show its card to the pointer, to the focus of the keyboard, and to a finger that stays. */
+spray.carded = (button, position, ...of) => {
+  const show = (event) => spray.card.show(position, event.clientX, event.clientY, ...of);
+  button.addEventListener("focus", () => button.matches(":focus-visible") && spray.card.beside(button, position, ...of));
+  button.addEventListener("blur", () => spray.card.hide());
+  button.addEventListener("pointermove", (event) => event.pointerType !== "touch" && show(event));
+  button.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && spray.card.hide());
+  return spray.pressed(button, show);
+};
+
+/** What a finger that stays for a moment opens; the click and the menu that the browser makes of it are left out. */
+spray.pressed = (place, open) => {
+  let down = null;
+  let opened = false;
+  const end = () => {
+    clearTimeout(down?.timer);
+    down = null;
+  };
+  place.addEventListener("pointerdown", (event) => {
+    end();
+    opened = false;
+    if (event.pointerType !== "touch" || !event.isPrimary) return;
+    const timer = setTimeout(() => {
+      opened = true;
+      open(event);
+    }, 450);
+    down = { x: event.clientX, y: event.clientY, timer };
+  });
+  place.addEventListener("pointermove", (event) => down && Math.hypot(event.clientX - down.x, event.clientY - down.y) > 10 && end());
+  for (const name of ["pointerup", "pointercancel"]) place.addEventListener(name, end);
+  place.addEventListener("contextmenu", (event) => (down || opened) && event.preventDefault());
+  place.addEventListener("click", (event) => opened && event.stopImmediatePropagation(), true);
+  return place;
+};
+// A card that a finger has opened stays until the next touch.
+document.addEventListener("pointerdown", (event) => event.pointerType === "touch" && spray.card.hide(), true);
 
 /** A sample in words: [id, "label → prediction (confidence)"]. */
 spray.caption = (chunk, position) => {

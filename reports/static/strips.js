@@ -4,8 +4,8 @@
 /** Small pictures of samples in a row: each shows its card on hover and focus, and opens its sample. One stop of the Tab
     key for the whole row; arrow keys move within it. Painted by spray.paintStrip. */
 spray.strip = (group, chunk, positions, { label, subject = null, ...attributes }) => {
-  const glimpse = (position, at) =>
-    spray.element(
+  const glimpse = (position, at) => {
+    const button = spray.element(
       "button",
       {
         type: "button",
@@ -17,13 +17,11 @@ spray.strip = (group, chunk, positions, { label, subject = null, ...attributes }
           spray.card.hide();
           spray.router.go({ group: group.index, subject: subject?.key, sample: chunk.rows[position] });
         },
-        onfocus: (event) => event.currentTarget.matches(":focus-visible") && spray.card.beside(event.currentTarget, position, chunk, subject),
-        onblur: () => spray.card.hide(),
-        onpointermove: (event) => event.pointerType !== "touch" && spray.card.show(position, event.clientX, event.clientY, chunk, subject),
-        onpointerleave: () => spray.card.hide(),
       },
       spray.element("canvas", { "aria-hidden": "true" }),
     );
+    return spray.carded(button, position, chunk, subject);
+  };
   const buttons = Array.from(positions, glimpse);
   const onkeydown = (event) => spray.moveAmong(buttons, event);
   return spray.element("div", { class: "strip", role: "group", "aria-label": label, onkeydown, ...attributes }, buttons);
