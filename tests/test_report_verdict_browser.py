@@ -6,13 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from browser import IN_BROWSER, Visit
+from browser import IN_BROWSER, Visit, serving
 
 import reports
 import stores
 import stores.synthetic
 from reports.model import store_identity
-from reports.server import start
 
 pytestmark = IN_BROWSER
 
@@ -213,6 +212,57 @@ def test_people_who_disagree_are_all_shown(visit, run):
         assert said in page, said
 
 
+def test_people_who_agree_are_all_heard(visit, run):
+    v = visit
+    early = record_of(run, verdict="clever_hans", annotator="Alice", note="a tag")
+    take(v, run, early, record_of(run, verdict="clever_hans", annotator="Bob", time="2026-01-02T00:00:00Z"))
+    v.page.click("#pages a[data-page=summary]")
+    v.settled("spray.state.page === 'summary'")
+    case = v.page.inner_text("#page-summary")
+    assert "Alice: a tag" in case and "Alice, 2026-01-01; Bob, 2026-01-02" in case
+    finding = run.analysis().findings()[0]
+    v.state(
+        f"spray.router.go({{page: 'cluster', group: {finding.group}, subject: {json.dumps(finding.name)}}})"
+    )
+    v.settled("spray.state.page === 'cluster'")
+    assert "Clever Hans · Alice: a tag; Bob" in v.page.inner_text("#cluster-columns .story")
+
+
+def test_the_summary_has_the_last_word_of_each_on_samples_too(visit, run):
+    v = visit
+    name = str(run.samples.read("id", run.analysis().findings()[0].rows[:1])[0])
+    on = {"subject": "sample", "key": name, "members": (name,)}
+    said = [
+        record_of(run, **on, verdict=verdict, note=verdict, time=f"2026-01-0{day}T00:00:00Z", annotator=by)
+        for day, (verdict, by) in enumerate(
+            [("valid", "Alice"), ("unsure", "Alice"), ("clever_hans", "Alice"), ("unsure", "Bob")], start=1
+        )
+    ]
+    take(v, run, *said)
+    v.page.click("#pages a[data-page=summary]")
+    v.settled("spray.state.page === 'summary'")
+    lines = v.page.locator("#summary-others li").all_inner_texts()
+    assert len(lines) == 3 and "Clever Hans" in lines[0] and "Alice" in lines[0] and "Bob" in lines[1]
+    assert lines[2].startswith("2 words that their authors replaced") and "valid" not in "".join(lines[:2])
+
+
+def test_undo_says_what_it_takes_back_and_where(visit, run):
+    v = visit
+    first, second = run.analysis().findings()[:2]
+    choose(v, "valid")
+    show(v, second)
+    where = f"valid on F1, {run.classes[first.group]}"
+    assert v.page.get_attribute("#verdict-undo", "title") == f"Take back: {where}"
+    v.page.click("#verdict-undo")
+    assert v.page.inner_text("#verdict-status") == f"Taken back: {where}."
+    assert records(v) == [] and v.page.get_attribute("#verdict-undo", "title") == ""
+    v.page.locator(".tile").first.click()
+    choose(v, "unsure")
+    v.page.click("#verdict-undo")
+    identity = v.state("spray.state.chunk.ids[spray.state.sample]")
+    assert v.page.inner_text("#verdict-status") == f"Taken back: unsure on sample {identity}."
+
+
 def test_the_later_moment_holds_whatever_its_offset(visit, run):
     early = record_of(run, verdict="clever_hans", time="2026-01-01T10:00:00+02:00")
     take(visit, run, record_of(run, time="2026-01-01T09:00:00Z"), early)
@@ -316,31 +366,12 @@ def test_damaged_storage_is_put_aside(visit, text):
 @pytest.fixture
 def served(browser, tmp_path):
     """A store and a visit to its server, which runs in a thread of its own."""
-    import threading
-
     run = stores.synthetic.make(tmp_path / "run.zarr", samples=90)
-    ready = threading.Event()
-    place = {}
-
-    def go():
-        import asyncio
-
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        place["server"] = start(run.path, port=0)
-        ready.set()
-        place["server"].io_loop.start()
-
-    thread = threading.Thread(target=go)
-    thread.start()
-    assert ready.wait(30)
-    server = place["server"]
-    visit = Visit(browser, f"http://127.0.0.1:{server.port}/")
-    sign(visit)
-    yield run, visit
-    visit.context.close()
-    server.io_loop.add_callback(server.io_loop.stop)
-    thread.join(20)
-    server.stop()
+    with serving(run.path) as url:
+        visit = Visit(browser, url)
+        sign(visit)
+        yield run, visit
+        visit.context.close()
 
 
 STATUS = "document.getElementById('verdict-status').textContent"

@@ -7,6 +7,8 @@ spray.panel({
     section.querySelector("#summary-print").addEventListener("click", () => window.print());
     for (const part of ["facts", "state", "flagged", "others", "identity"]) this[part] = section.querySelector(`#summary-${part}`);
     this.body = section.querySelector("tbody");
+    window.addEventListener("beforeprint", () => this.identify(`Printed ${new Date().toISOString().slice(0, 10)}.`));
+    window.addEventListener("afterprint", () => this.identify());
   },
   update(state, changed) {
     if (state.page !== "summary" || !["page", "verdicts", "analysis", "map", "theme"].some((name) => changed.has(name))) return;
@@ -20,7 +22,11 @@ spray.panel({
     });
     spray.fill(this.body, ranked.filter(([, subject]) => !subject.flagged).map(([group, subject]) => this.row(group, subject)));
     this.tellOthers(ranked);
-    this.identity.textContent = `Store ${spray.report.store}, analysis ${spray.report.analysis}, ${spray.report.writer}.`;
+    this.identify();
+  },
+  /** What was judged: as a printed page has to say. */
+  identify(printed = "") {
+    this.identity.textContent = `Store ${spray.report.store}, analysis ${spray.report.analysis}, ${spray.report.writer}. ${printed}`.trim();
   },
   reviewed(ranked, flagged) {
     const words = ([value, [, word]], entries) => [entries.filter(([, subject]) => spray.verdicts.current(subject)?.verdict === value).length, word];
@@ -34,13 +40,21 @@ spray.panel({
     const known = new Set(ranked.map(([, subject]) => subject.digest));
     const lost = orphans();
     const rest = all().filter((record) => !(record.subject === "finding" && known.has(record.digest)));
+    const whole = new Map(); // by what they are about
+    for (const record of rest) {
+      const about = record.subject === "sample" ? `sample:${record.key}` : spray.verdicts.about(record);
+      whole.set(about, [...(whole.get(about) ?? []), record]);
+    }
+    const words = [...whole.values()].flatMap(spray.verdicts.lastWords);
+    const former = rest.length - words.length;
     const fate = (record) => {
       if (!lost.includes(record)) return "";
       const [key, overlap] = spray.report.overlaps[spray.verdicts.about(record)] ?? [];
       return key ? ` · from an earlier analysis, nearest here ${key} (${spray.percent(overlap)} the same members)` : " · from an earlier analysis, nothing like it in the classes looked at so far";
     };
     const line = (record) => `${record.subject} ${record.key}: ${symbols[record.verdict].join(" ")} · ${record.note || "no note"} · ${record.annotator || "unnamed"}, ${record.time.slice(0, 10)}${fate(record)}`;
-    spray.fill(this.others, rest.map((record) => spray.element("li", {}, line(record))), rest.length ? null : spray.element("li", { class: "empty" }, "none"));
+    const replaced = former ? spray.element("li", { class: "faint" }, `${spray.count(former)} ${former === 1 ? "word" : "words"} that their authors replaced or took back: in the exported file.`) : null;
+    spray.fill(this.others, words.map((record) => spray.element("li", {}, line(record))), replaced, rest.length ? null : spray.element("li", { class: "empty" }, "none"));
   },
   /** Who said what, and when, about a finding. */
   judged(subject) {
@@ -49,12 +63,11 @@ spray.panel({
     const by = said.map(({ annotator, time }) => `${annotator || "unnamed"}, ${time.slice(0, 10)}`).join("; ");
     if (record?.verdict === "conflict") {
       const each = said.map((one) => [spray.element("br"), spray.element("span", { class: `given ${one.verdict}` }, `${spray.verdicts.symbols[one.verdict].join(" ")} (${one.annotator || "unnamed"})`)]);
-      const notes = said.filter(({ note }) => note).map(({ annotator, note }) => `${annotator || "unnamed"}: ${note}`);
-      return { verdict: spray.element("span", {}, spray.element("b", {}, spray.verdicts.symbols.conflict.join(" ")), each), note: notes.join("; ") || "–", by };
+      return { verdict: spray.element("span", {}, spray.element("b", {}, spray.verdicts.symbols.conflict.join(" ")), each), note: spray.verdicts.reasons(said) || "–", by };
     }
     if (!record) return { verdict: spray.element("span", { class: "faint" }, "no verdict yet"), note: "–", by: "–" };
     const verdict = spray.element("span", { class: `given ${record.verdict}` }, spray.verdicts.symbols[record.verdict].join(" "));
-    return { verdict, note: record.note || "–", by };
+    return { verdict, note: spray.verdicts.reasons(said) || "–", by };
   },
   case(group, subject) {
     const { verdict, note, by } = this.judged(subject);
@@ -68,7 +81,7 @@ spray.panel({
         {},
         spray.element("p", { class: "eyebrow" }, spray.element("b", {}, "⚑ Suspicious"), ` · ${spray.decimal(subject.score)}`),
         spray.element("h3", {}, spray.element("a", { href: spray.router.address({ group: group.index, subject: subject.key }) }, `${group.name} · ${subject.name}`)),
-        spray.element("p", {}, subject.summary || spray.caseTitle(group, subject)),
+        spray.element("p", { class: "summary" }, subject.summary ? spray.caseWords(subject.summary) : spray.caseTitle(group, subject)),
       ),
       spray.element("dl", { class: "pairs" }, pair("verdict", verdict), pair("note", note), pair("by", by)),
     );

@@ -49,7 +49,7 @@ spray.panel({
     this.undo.addEventListener("click", async () => {
       const { record, again } = spray.verdicts.undo();
       const problem = again ? await spray.verdicts.send(again) : null;
-      this.say(problem ?? `Taken back: ${spray.verdicts.symbols[record.verdict][1]}.`, problem !== null);
+      this.say(problem ?? `Taken back: ${this.told(record)}.`, problem !== null);
     });
     this.export.addEventListener("click", () => spray.save("verdicts.json", spray.verdicts.text(), "application/json"));
     this.import.addEventListener("click", () => this.file.click());
@@ -75,6 +75,12 @@ spray.panel({
   own() {
     const name = this.signer();
     return name ? (this.said().find((record) => record.annotator.trim() === name) ?? null) : null;
+  },
+  /** A verdict and what it is on, in words: undo takes back what was given elsewhere, too. */
+  told({ subject, key, verdict }) {
+    const [group, entry] = spray.groupOf(key) ?? [];
+    const on = subject === "sample" ? `sample ${spray.isolated(key)}` : entry ? `${spray.subjectName(entry)}, ${group.name}` : key;
+    return `${spray.verdicts.symbols[verdict][1]} on ${on}`;
   },
   signer() {
     return this.annotator.value.trim();
@@ -158,6 +164,8 @@ spray.panel({
     // What is being written is neither overwritten by news nor lost on the way to another finding and back.
     this.note.value = this.drafts.get(about) ?? (record?.verdict === "conflict" ? "" : (record?.note ?? ""));
     this.undo.disabled = this.sending || !spray.verdicts.canUndo();
+    const last = spray.verdicts.lastGiven();
+    this.undo.title = last ? `Take back: ${this.told(last)}` : "";
     this.on.textContent = !target ? "" : state.sample !== null ? `on sample ${target[1]}` : `on ${spray.subjectName(state.subject)}, ${state.group.name}`;
     const flagged = spray.ranked().filter(([, entry]) => entry.flagged);
     const open = flagged.length ? flagged : spray.ranked();

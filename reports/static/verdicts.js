@@ -99,6 +99,9 @@ spray.verdicts = (() => {
     return { ...last, verdict: "conflict", note, annotator: words.map((record) => record.annotator || "unnamed").join(", ") };
   }
 
+  /** Why, in everybody's own words: with their names where several people spoke. */
+  const reasons = (words) => words.filter(({ note }) => note).map(({ annotator, note }) => (words.length > 1 ? `${annotator || "unnamed"}: ${note}` : note)).join("; ");
+
   /** The last word of each person on a finding or cluster: on these very members, whatever they are called. */
   const said = ({ kind, digest: members }) => lastWords(all().filter((record) => record.subject === kind && record.digest === members));
   const saidOfSample = (id) => lastWords(all().filter((record) => record.subject === "sample" && record.key === id));
@@ -288,7 +291,7 @@ spray.verdicts = (() => {
     return spray.sha256(sorted.map((id) => `${JSON.stringify(id).replace(/[^ -~]/g, escape)}\n`).join(""));
   }
 
-  return { symbols, choices, all, said, saidOfSample, current, ofSample, inherited, match, seek, orphans, about, give, send, refresh, served, unsent, undo, text, take, digest, isKept: () => kept, canUndo: () => steps.length > 0 };
+  return { symbols, choices, all, said, saidOfSample, lastWords, reasons, current, ofSample, inherited, match, seek, orphans, about, give, send, refresh, served, unsent, undo, text, take, digest, isKept: () => kept, canUndo: () => steps.length > 0, lastGiven: () => steps.at(-1)?.record ?? null };
 })();
 
 /** SHA-256 (FIPS 180-4) of a text in UTF-8, as hex. The browser's own is missing on plain http. */
