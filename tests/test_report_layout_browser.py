@@ -102,6 +102,20 @@ def test_a_control_on_other_samples_is_not_told_as_part_of_the_net(visit, run):
     assert "* on other samples: not in the net" in rows
 
 
+def test_without_a_control_on_the_same_samples_nothing_is_called_net(visit, run):
+    finding = run.analysis().findings()[0]
+    v = visit(f"#class={finding.group}&subject={finding.name}&page=cluster")
+    removal = {"mean": 0.08, "net": 0.08, "net_interval": [0.06, 0.1], "images": 40}
+    removal |= {"controls": {"matched": 0.15, "same place": 0.01}, "elsewhere": ["matched", "same place"]}
+    subject = json.dumps({"kind": "finding", "evidence": {"removal": removal}})
+    told = v.state(f"spray.effectWords(spray.effects({subject}, 'x')[0])")
+    assert (
+        "no control on the same samples was run, 95 % between +0.06 and +0.10" in told and "net" not in told
+    )
+    rows = v.state(f"spray.effectPlots({subject}, 'x')[0].textContent")
+    assert "its 95 %" in rows and "net" not in rows and "* on other samples: compared in log-odds" in rows
+
+
 @pytest.mark.parametrize("page", ["overview", "summary", "about"])
 def test_controls_that_change_nothing_are_not_offered(visit, page):
     v = visit()

@@ -13,7 +13,7 @@ spray.panel({
     const { conservation: kept, failed } = report.facts;
     const checks = [
       ["conservation", kept ? `median ${spray.percent(kept.share_50)} of the relevance put in arrives at the input (5 % of samples below ${spray.percent(kept.share_5)}, 5 % above ${spray.percent(kept.share_95)}; n = ${spray.count(kept.n)})` : "not recorded"],
-      ["failed rows", `${spray.count(failed.samples)} samples, ${spray.count(failed.relevance)} relevance maps`],
+      ["failed", failed.rows ? `${spray.count(failed.rows)} of ${spray.count(report.facts.samples)} samples: ${spray.count(failed.samples)} could not be read or predicted, ${spray.count(failed.relevance)} have no relevance` : "no sample"],
       ["store", report.store],
       ["analysis", report.analysis],
       ["written by", report.writer],

@@ -60,7 +60,7 @@ spray.panel({
       spray.element("div", { class: "case" },
         spray.element("figure", { class: "mean" }, spray.element("canvas", { role: "img", "aria-label": `mean relevance of ${spray.subjectName(subject)}` }), spray.element("figcaption", {}, "mean relevance")),
         spray.element("div", { class: "head" }, spray.element("p", { class: "eyebrow" }, subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : "Not flagged", subject.score === null ? "" : ` · suspicion ${spray.decimal(subject.score)}`, spray.element("span", { class: "faint", title: "its name in the store and on the command line" }, ` · ${subject.key}`), alone && " · ", alone), spray.element("h2", {}, spray.caseTitle(group, subject))),
-        spray.element("div", { class: "story" }, spray.element("p", {}, spray.caseSummary(group, subject)), spray.element("p", {})),
+        spray.element("div", { class: "story" }, spray.element("p", { class: "summary" }, spray.caseWords(spray.caseSummary(group, subject), { titled: true })), spray.element("p", {})),
       ),
       this.proven(group, subject),
       strip("Most central members", members.slice(0, this.shown)),
@@ -91,7 +91,9 @@ spray.panel({
       const place = this.columns.children[at].querySelector(".story p:last-child");
       const record = spray.verdicts.current(subject);
       place.className = record ? `given ${record.verdict}` : "";
-      place.textContent = record ? [spray.verdicts.symbols[record.verdict].join(" "), record.annotator || "unnamed", record.note].filter(Boolean).join(" · ") : "";
+      const each = spray.verdicts.said(subject).map(({ annotator, note }) => `${annotator || "unnamed"}${note ? `: ${note}` : ""}`);
+      const why = record?.verdict === "conflict" ? record.note : each.join("; "); // a disagreement tells who said what
+      place.textContent = record ? `${spray.verdicts.symbols[record.verdict].join(" ")} · ${why}` : "";
     });
   },
   paint() {
@@ -106,23 +108,31 @@ spray.panel({
 
 /** How prediction, correctness and metadata are spread among members and the rest, the largest differences first. */
 spray.associations = (chunk, members) => {
+  const difference = ([, , here, there]) => Math.abs(here - (Number.isFinite(there) ? there : here));
   const inside = new Set(members);
   const columns = { prediction: Array.from(chunk.prediction, spray.className), ...chunk.metadata };
   if (chunk.label.some((label) => label >= 0)) columns.correct = Array.from(chunk.label, (label, i) => (label < 0 ? "unknown" : label === chunk.prediction[i] ? "right" : "wrong"));
   const rest = chunk.n - inside.size;
   const found = [];
-  for (const [column, values] of Object.entries(columns)) {
+  const leftOut = [];
+  const byShare = (one, other) => difference(other) - difference(one);
+  for (const [column, told] of Object.entries(columns)) {
+    const quarters = column in chunk.metadata ? spray.quarters(told) : null; // of many numbers: the quarter that tells most
+    const values = quarters ?? told;
     const counts = new Map();
     values.forEach((value, i) => {
       const count = counts.get(value) ?? [0, 0];
       count[inside.has(i) ? 0 : 1] += 1;
       counts.set(value, count);
     });
-    if (counts.size > 50 && !(column in { prediction: 1, correct: 1 })) continue; // nearly one value per sample says nothing
-    for (const [value, [here, there]] of counts) found.push([column, value, here / inside.size, rest ? there / rest : NaN]);
+    if (counts.size > 50 && !(column in { prediction: 1, correct: 1 })) {
+      leftOut.push(column); // nearly one value per sample says nothing
+      continue;
+    }
+    const shares = Array.from(counts, ([value, [here, there]]) => [column, value, here / inside.size, rest ? there / rest : NaN]);
+    found.push(...(quarters ? shares.sort(byShare).slice(0, 1) : shares));
   }
-  const difference = ([, , here, there]) => Math.abs(here - (Number.isFinite(there) ? there : here));
-  const rows = found.sort((a, b) => difference(b) - difference(a)).slice(0, 8).map(([column, value, here, there]) =>
+  const rows = found.sort(byShare).slice(0, 8).map(([column, value, here, there]) =>
     spray.element(
       "tr",
       {},
@@ -134,5 +144,17 @@ spray.associations = (chunk, members) => {
     ),
   );
   const head = ["", "value", "here", "rest of class", ""].map((text, at) => spray.element("th", { scope: "col", class: at === 2 || at === 3 ? "n" : null }, text));
-  return spray.element("div", { class: "scroll" }, spray.element("table", { class: "associations" }, spray.element("thead", {}, spray.element("tr", {}, head)), spray.element("tbody", {}, rows)));
+  return spray.element("div", { class: "scroll" }, spray.element("table", { class: "associations" }, spray.element("thead", {}, spray.element("tr", {}, head)), spray.element("tbody", {}, rows)), leftOut.length ? spray.element("p", { class: "faint" }, `Left out, more than 50 different words: ${leftOut.map(spray.isolated).join(", ")}.`) : null);
+};
+
+/** A column of many numbers as the quarter of the class that each falls in, "≤ 12.5"; null where it is none. */
+spray.quarters = (column) => {
+  if (!spray.isNumeric(column)) return null;
+  const numbers = spray.numbersOf(column);
+  const sorted = numbers.filter(Number.isFinite).sort();
+  if (new Set(sorted).size <= 12) return null;
+  const edges = [0.25, 0.5, 0.75].map((share) => sorted[Math.round(share * (sorted.length - 1))]);
+  const [low, middle, high] = edges.map(spray.figure);
+  const names = [`≤ ${low}`, `above ${low}, ≤ ${middle}`, `above ${middle}, ≤ ${high}`, `above ${high}`];
+  return Array.from(numbers, (value) => (Number.isFinite(value) ? names[edges.filter((edge) => value > edge).length] : "no number"));
 };

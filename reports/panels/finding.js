@@ -44,7 +44,7 @@ spray.panel({
       return;
     }
     spray.fill(this.title, spray.caseTitle(group, subject));
-    spray.fill(this.summary, spray.caseSummary(group, subject));
+    spray.fill(this.summary, spray.caseWords(spray.caseSummary(group, subject), { titled: true }));
     spray.fill(this.evidence, spray.evidence(subject, group.name));
     spray.fill(this.notes, (subject?.notes ?? []).map((note) => spray.element("li", {}, note)));
   },
@@ -75,6 +75,14 @@ spray.caseTitle = (group, subject) => {
   const share = `${spray.count(subject.n)} of ${spray.count(group.n)}`;
   if (subject.kind === "finding") return `${share} “${group.name}” samples share ${subject.region ? "one region" : "one strategy"}`;
   return `${group.name}, ${spray.subjectName(subject)}: ${share} samples`;
+};
+
+/** A summary as a reader wants it: what follows from it first, then the measurements; without the count that a title
+    above it (``titled``) has told. */
+spray.caseWords = (summary, { titled = false } = {}) => {
+  const [, measured, follows] = /^(.*?[.;])\s+((?:Confirmed|Not confirmed|Not shown)\b(?!.*\b(?:Confirmed|Not confirmed|Not shown)\b).*)$/s.exec(summary) ?? [null, summary, null];
+  const rest = titled ? measured.replace(/^[\d,]+ of [\d,]+ '.*?' samples\.\s+/s, "") : measured;
+  return follows ? [spray.element("b", { class: "follows" }, follows), " ", rest] : [rest];
 };
 
 spray.caseSummary = (group, subject) => {

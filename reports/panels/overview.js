@@ -17,11 +17,11 @@ spray.panel({
     section.querySelector("#overview-facts").textContent = `${spray.factLine()} · ${report.name}`;
     const flagged = report.groups.reduce((sum, group) => sum + group.flagged, 0);
     const numbers = [
-      [spray.count(report.facts.samples), "samples audited"],
+      [spray.audited(), "samples audited"],
       [spray.count(report.groups.length), "classes analysed"],
       [report.facts.searched ? spray.count(report.ranking.length) : "–", report.facts.searched ? "findings" : "findings: not searched"],
       [report.facts.searched ? spray.count(flagged) : "–", "flagged as suspicious", flagged > 0],
-      [spray.count(report.facts.failed.samples + report.facts.failed.relevance), "failed rows"],
+      [spray.count(report.facts.failed.rows), report.facts.failed.rows === 1 ? "sample failed" : "samples failed"],
     ];
     spray.fill(section.querySelector("#overview-numbers"), numbers.map(([value, words, alarm]) => spray.element("div", { class: alarm ? "fact alarm" : "fact" }, spray.element("b", {}, value), spray.element("span", {}, words))));
     spray.fill(section.querySelector("#overview-classes tbody"), report.groups.map((group) => this.line(group)));
@@ -63,9 +63,14 @@ spray.panel({
         { class: "words" },
         spray.element("p", { class: "eyebrow" }, spray.element("b", {}, "⚑ Suspicious"), ` · ${spray.decimal(subject.score)}`, record ? spray.element("span", { class: `given ${record.verdict}` }, ` · ${spray.verdicts.symbols[record.verdict].join(" ")}`) : " · no verdict yet"),
         spray.element("h3", {}, spray.element("a", { href: address }, `${group.name} · ${subject.name}`)),
-        spray.element("p", {}, subject.summary || spray.caseTitle(group, subject)),
+        spray.element("p", { class: "summary" }, subject.summary ? spray.caseWords(subject.summary) : spray.caseTitle(group, subject)),
       ),
-      spray.element("div", { class: "flagged" }, spray.effects(subject, group.name).filter(Boolean).map(spray.effect)),
+      spray.element(
+        "div",
+        { class: "flagged" },
+        spray.effects(subject, group.name).filter(Boolean).map(spray.effect),
+        spray.element("p", { class: "ways" }, spray.element("a", { href: address }, "its samples, and your verdict →"), spray.element("a", { href: spray.router.address({ page: "cluster", group: group.index, subject: subject.key }) }, "all evidence, compare →")),
+      ),
       spray.proof(group, subject, { most: 6, size: 48, silent: true }),
     );
   },
@@ -121,9 +126,12 @@ spray.unsearched = () => {
   ];
 };
 
+/** How many samples have been audited: "77 of 80" where some failed. */
+spray.audited = ({ samples, failed } = spray.report.facts) => (failed.rows ? `${spray.count(samples - failed.rows)} of ${spray.count(samples)}` : spray.count(samples));
+
 spray.factLine = () => {
   const { facts } = spray.report;
   const flagged = spray.report.groups.reduce((sum, group) => sum + group.flagged, 0);
   const found = !facts.searched ? "findings not searched" : flagged === 1 ? "1 finding flagged" : `${spray.count(flagged)} findings flagged`;
-  return `${found} · ${spray.count(facts.samples)} samples · ${spray.count(facts.classes)} classes`;
+  return `${found} · ${spray.audited()} samples · ${spray.count(facts.classes)} classes`;
 };

@@ -64,7 +64,9 @@ const spray = (() => {
     for (const entry of panels) entry.mount(document.getElementById(`panel-${entry.name}`));
   }
 
-  window.addEventListener("error", (event) => problems.push(String(event.message)));
+  // That sizes changed once more than one frame takes is no error: the rest is told in the next frame.
+  const late = "ResizeObserver loop";
+  window.addEventListener("error", (event) => String(event.message).startsWith(late) || problems.push(String(event.message)));
   window.addEventListener("unhandledrejection", (event) => problems.push(String(event.reason)));
   document.addEventListener("securitypolicyviolation", (event) => problems.push(`blocked: ${event.violatedDirective}`));
   /** Show another analysis of the store: its classes and findings take the place of the present ones. */

@@ -53,7 +53,9 @@ spray.effectWords = (entry) => {
   const signed = (value) => spray.signed(value, sign);
   const told = controls.map(([name, value, beside]) => `${name} ${signed(value)}${beside ? " (other samples, compared in log-odds only)" : ""}`).join(", ");
   // Net effects keep the sign they have in the finding's summary and on the plot: above 0 speaks for the finding.
-  const range = interval ? `; effect net of the strongest control${controls.some(([, , beside]) => beside) ? " on the same samples" : ""} ${spray.signed(net ?? mean, 1)}, 95 % between ${interval.map((end) => spray.signed(end, 1)).join(" and ")}` : "";
+  const [inside, others] = [controls.filter(([, , beside]) => !beside), controls.filter(([, , beside]) => beside)];
+  const against = inside.length || !others.length ? `effect net of the strongest control${others.length ? " on the same samples" : ""} ${spray.signed(net ?? mean, 1)}` : "no control on the same samples was run";
+  const range = interval ? `; ${against}, 95 % between ${interval.map((end) => spray.signed(end, 1)).join(" and ")}` : "";
   return `${title}${way ? ` (${way})` : ""}: class ${measure.name} ${signed(mean)}; controls: ${told || "none"}${range}; ${spray.effectSize(entry)}`;
 };
 
@@ -83,17 +85,18 @@ spray.effectPlots = (subject, className) => {
 
 /** Dots for means, a whisker for the net effect's 95 %. */
 spray.effectPlot = (entries, measure) => {
-  const narrow = innerWidth <= 760; // a phone's column: text keeps its size, the axis is shorter
+  const narrow = matchMedia("screen and (max-width: 760px)").matches; // a phone's column: text keeps its size, the axis is shorter
   const headings = (entry) => {
     const { title, way } = entry;
     const how = [way, spray.effectSize(entry)].filter(Boolean).join(" · ");
     return narrow ? [{ heading: title }, { heading: how, faint: true }] : [{ heading: `${title} · ${how}` }];
   };
+  const isNet = ({ controls }) => !controls.length || controls.some(([, , beside]) => !beside); // those on other samples are not in it
   const rows = entries.flatMap((entry) => [
     ...headings(entry),
     { name: "this region", value: entry.mean, kind: "own" },
     ...entry.controls.map(([name, value, beside]) => ({ name: name === "control" ? name : `${beside ? "* other" : "control"}: ${name}`, value, kind: beside ? "control beside" : "control" })),
-    ...(entry.interval ? [{ name: "net of the strongest", value: entry.net ?? entry.mean, interval: entry.interval, kind: "net" }] : []),
+    ...(entry.interval ? [{ name: isNet(entry) ? "net of the strongest" : "its 95 %", value: entry.net ?? entry.mean, interval: entry.interval, kind: "net" }] : []),
   ]);
   const values = rows.filter((row) => row.kind).flatMap((row) => [row.value, ...(row.interval ?? [])]);
   const low = Math.min(-0.05, ...values);
@@ -126,7 +129,7 @@ spray.effectPlot = (entries, measure) => {
       ticks.map((tick) => [line(x(tick), 4, x(tick), bottom, Math.abs(tick) < 1e-9 ? "zero" : "grid"), text(spray.axisNumber(tick, step < 0.1 ? 2 : step < 1 ? 1 : 0), x(tick), bottom + 14, "middle")]),
       text(`${measure.name} lost when removed, gained when pasted`, narrow ? end / 2 : (left + right) / 2, bottom + 30, "middle"),
       text("right of 0 speaks for the finding", narrow ? end / 2 : (left + right) / 2, bottom + 44, "middle"),
-      beside ? text("* on other samples: not in the net, compared in log-odds", narrow ? end / 2 : (left + right) / 2, bottom + 58, "middle") : "",
+      beside ? text(`* on other samples: ${entries.some(isNet) ? "not in the net, " : ""}compared in log-odds`, narrow ? end / 2 : (left + right) / 2, bottom + 58, "middle") : "",
       rows.map(mark),
     ),
   );
