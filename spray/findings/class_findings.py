@@ -107,8 +107,8 @@ class ClassFindings:
     def _completed(
         self, strategy: Strategy, target: int, proof: Evidence, maps: ClassMaps, subject: Subject
     ) -> _Tested:
-        """With the region that was tested; where that is used, also with all members that rely on it."""
-        region = None if self.layer else proof.region
+        """With the region that was tested, if it is one for all; where it is used, with all members that rely on it."""
+        region = None if self.layer or proof.where == MOVING else proof.region
         if not self.step.requirements.unmet(proof):
             candidate = Candidate(proof.rows, proof.region)
             moving = proof.where == MOVING

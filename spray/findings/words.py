@@ -52,11 +52,11 @@ def _shared(finding: Finding) -> str:
     channels, concentration = finding.evidence.get("channels"), finding.parts.get("concentration")
     if isinstance(channels, list):
         return f"They share {len(channels)} channels: {', '.join(map(str, channels[:8]))}{', …' * (len(channels) > 8)}."
+    if finding.evidence.get("where") == MOVING:
+        return "What they share has no fixed place: each is tested by its own most relevant region."
     region = finding.region
     if region is None or not region.any() or concentration is None:
         return ""
-    if finding.evidence.get("where") == MOVING:
-        return "What they share has no fixed place: each is tested by its own most relevant region."
     return (
         f"Their shared relevance lies at the {describe_place(region)}: {_percent(concentration)} of it in "
         f"{_percent(float(region.mean()), 1)} of the area."
