@@ -102,6 +102,7 @@ def test_an_audit_from_a_file_ends_in_a_report(project, audited):
             "score": finding.score,
             "flagged": finding.flagged,
             "parts": dict(finding.parts),
+            "evidence": dict(finding.evidence),
             "summary": finding.summary,
         }
         for finding in run.analysis().findings()

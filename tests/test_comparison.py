@@ -16,6 +16,7 @@ import stores
 from spray.attribution import Attribution, attribute_dataset
 from spray.cli import main
 from spray.comparison import ComparisonError, compare
+from spray.comparison.audited import Audited
 from spray.comparison.matching import Traits, best_shift, jaccard
 from spray.data import as_audit_data
 from stores import Clustering, Finding, GroupAnalysis, Provenance, Run
@@ -112,6 +113,17 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     folder = tmp_path_factory.mktemp("pair")
     left = audited(folder / "before.zarr", LEFT, flagged=["tag"])
     return left, audited(folder / "after.zarr", RIGHT, wrong=range(4))
+
+
+def test_classes_of_one_name_stay_apart(tmp_path: Path) -> None:
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=90, names=["crane", "cat", "crane"])
+    known = {"crane (class 0)": 0, "cat": 1, "crane (class 2)": 2}
+    assert Audited.open(run, None).groups == {
+        name: known[name] for name in known if known[name] in run.analysis().groups
+    }
+    compared = compare(run, run)
+    assert {it.class_name for it in compared.classes} == known.keys()
+    assert len(compared.pairs) == len(run.analysis().findings())
 
 
 def test_strategies_of_the_same_samples_are_matched_by_their_members(pair: tuple[Run, Run]) -> None:

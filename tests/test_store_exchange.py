@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import zarr
 
 import stores
 from stores import exchange
+from stores.exchange.evidence import evidence_columns
 from stores.exchange.maps import pooled
 
 
@@ -335,7 +337,24 @@ def test_csv(run: stores.Run, tmp_path: Path) -> None:
     with (tmp_path / "sheets/findings.csv").open(encoding="utf-8", newline="") as file:
         findings = list(csv.DictReader(file))
     assert [row["name"] for row in findings] == [it.name for it in run.analysis().findings()]
-    assert float(findings[0]["part.causal"]) == run.analysis().findings()[0].parts["causal"]
+    first = run.analysis().findings()[0]
+    assert float(findings[0]["part.causal"]) == first.parts["causal"]
+    assert [row["confirmed"] for row in findings] == [
+        str(it.evidence.get("confirmed") is True) for it in run.analysis().findings()
+    ]
+    removal: Any = first.evidence["removal"]
+    assert float(findings[0]["removal.net"]) == removal["net"]
+    assert float(findings[0]["removal.net_interval.high"]) == removal["net_interval"][1]
+    assert json.loads(findings[0]["evidence"]) == first.evidence
+
+
+def test_evidence_that_only_some_findings_have(run: stores.Run) -> None:
+    tested, untested = run.analysis().findings()[0], replace(run.analysis().findings()[0], evidence={})
+    columns = evidence_columns([untested, tested, None])
+    assert columns["tested"] == [False, True, False]
+    assert np.isnan(columns["removal.mean"]).tolist() == [True, False, True]
+    assert columns["removal.way"][0] == "" and columns["evidence"][2] == ""
+    assert {len(values) for values in columns.values()} == {3}
 
 
 def test_parquet_and_npz(run: stores.Run, tmp_path: Path) -> None:

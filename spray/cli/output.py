@@ -85,6 +85,7 @@ def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
                 "score": finding.score,
                 "flagged": finding.flagged,
                 "parts": dict(finding.parts),
+                "evidence": dict(finding.evidence),
                 "summary": finding.summary,
             }
             for finding in findings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,8 +47,13 @@ class Audited:
 
     @cached_property
     def groups(self) -> dict[str, int]:
-        """Analysed classes by name."""
-        return {self.run.classes[group] if group >= 0 else JOINT: group for group in self.analysis.groups}
+        """Analysed classes by name; with its number, where several classes have one name."""
+        many = Counter([*self.run.classes, JOINT])
+        named = {}
+        for group in self.analysis.groups:
+            name = self.run.classes[group] if group >= 0 else JOINT
+            named[name if many[name] == 1 or group < 0 else f"{name} (class {group})"] = group
+        return named
 
     @cached_property
     def findings(self) -> list[Finding]:

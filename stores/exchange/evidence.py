@@ -1,0 +1,66 @@
+"""What interventions showed of findings, as columns of numbers and text for tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stores.analysis import Finding
+
+TOLD = ("where", "candidate", "p_value", "q_value", "unmet", "pasted_on", "flip_rates", "channels")
+"""Of the record of a finding."""
+TOLD_OF_EFFECTS = ("measure", "mean", "net", "net_interval", "p_value", "images", "way", "controls")
+"""Of its removal and its transplant."""
+
+
+def evidence_columns(findings: Sequence[Finding | None]) -> dict[str, list[Any]]:
+    """Columns for some findings, one row each; ``evidence`` is the whole record, as JSON.
+
+    What a finding lacks is NaN in a column of numbers, empty in one of text and false in ``tested`` and ``confirmed``.
+    """
+    records = [{} if finding is None else finding.evidence for finding in findings]
+    rows = [_figures(record) for record in records]
+    columns: dict[str, list[Any]] = {
+        "tested": ["removal" in record for record in records],
+        "confirmed": [record.get("confirmed") is True for record in records],
+    }
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        is_text = any(isinstance(value, str) for value in values)
+        columns[name] = [_filled(value, is_text) for value in values]
+    columns["evidence"] = [json.dumps(record, default=dict) if record else "" for record in records]
+    return columns
+
+
+def _figures(record: Mapping[str, Any]) -> dict[str, float | str]:
+    """Figures of one record by dotted name."""
+    figures: dict[str, float | str] = {}
+    for name in TOLD:
+        _put(figures, name, record.get(name))
+    for effect in ("removal", "transplant"):
+        told: Mapping[str, Any] = record.get(effect) or {}
+        for name in TOLD_OF_EFFECTS:
+            _put(figures, f"{effect}.{name}", told.get(name))
+    return figures
+
+
+def _put(figures: dict[str, float | str], name: str, value: Any) -> None:
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _put(figures, f"{name}.{key}", entry)
+    elif name.endswith("_interval") and isinstance(value, list) and len(value) == 2:
+        _put(figures, f"{name}.low", value[0])
+        _put(figures, f"{name}.high", value[1])
+    elif isinstance(value, list):
+        figures[name] = "; ".join(map(str, value))
+    elif isinstance(value, str):
+        figures[name] = value
+    elif value is not None:
+        figures[name] = float(value)
+
+
+def _filled(value: float | str | None, is_text: bool) -> float | str:
+    if value is None:
+        return "" if is_text else float("nan")
+    return str(value) if is_text else value
