@@ -128,7 +128,8 @@ class ReportModel:
 
         Args:
             run: An open ``stores.Run``.
-            analysis: Id of the analysis to show; where None the newest that was searched for findings, else the newest.
+            analysis: Id of the analysis to show; where None the newest whose findings were tested by interventions,
+                else the newest that was searched for findings, else the newest.
             title: Heading of the report; the store's name where None.
 
         Raises:
@@ -160,7 +161,7 @@ class ReportModel:
             groups=tuple(sorted(groups, key=suspicion_first)),
             ranking=tuple(rank),
             name=analysis_name(handle),
-            facts=facts(run, handle),
+            facts=facts(run, handle, findings),
             configuration=configuration(run, handle),
         )
 
@@ -179,9 +180,21 @@ class ReportModel:
 
 
 def _newest(run: Run) -> str:
-    """The newest analysis in which findings were searched, else the newest: one without them tells of no suspicion."""
+    """The newest analysis that can tell of suspicion: its findings were tested, if there are any; else the newest that
+    was searched for them, else the newest."""
     names = list(reversed(run.analyses()))
-    return next((name for name in names if run.analysis(name).searched), names[0])
+    searched = [name for name in names if run.analysis(name).searched]
+    if len(searched) > 1:
+        for name in searched:
+            findings = run.analysis(name).findings()
+            if not findings or any(map(is_tested, findings)):
+                return name
+    return (searched or names)[0]
+
+
+def is_tested(finding: Finding) -> bool:
+    """Whether an intervention was run on it: without one nothing can be flagged."""
+    return any(isinstance(finding.evidence.get(name), Mapping) for name in ("removal", "transplant"))
 
 
 def read_group(run: Run, analysis: GroupAnalysis, samples: Samples, findings: Sequence[Finding]) -> Group:
@@ -341,7 +354,7 @@ def represented(handle: AnalysisHandle) -> list[str]:
     return []
 
 
-def facts(run: Run, handle: AnalysisHandle) -> dict[str, Json]:
+def facts(run: Run, handle: AnalysisHandle, findings: Sequence[Finding]) -> dict[str, Json]:
     """Counts and names a reader wants first."""
     relevance = run.table(handle.facts["relevance"])
     return {
@@ -356,7 +369,8 @@ def facts(run: Run, handle: AnalysisHandle) -> dict[str, Json]:
         "column": handle.facts.get("column", "input.place"),
         "group_by": handle.facts.get("group_by", "label"),
         "conservation": conservation(relevance),
-        "findings": len(handle.findings()),
+        "findings": len(findings),
+        "tested": sum(map(is_tested, findings)),
         "searched": handle.searched,
         "format": run.version,
     }

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int8
 
 from reports.images import packed, quantise
-from reports.model import Group, ReportModel, Subject, spectral_unit
+from reports.model import Group, ReportModel, Subject, is_tested, spectral_unit
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS, SCALES
 from reports.verdicts import overlaps
 from stores import Verdict
@@ -152,6 +152,7 @@ def subject_payload(subject: Subject) -> dict[str, Any]:
         "notes": list(finding.notes),
         "region": None if subject.region is None else packed(subject.region.astype(np.uint8)),
         "mean_map": None if finding.mean_map is None else packed(quantise(finding.mean_map[None])[0][0]),
+        "tested": is_tested(finding),
         "pictured": bool(finding.pictures),
     }
 

@@ -59,7 +59,7 @@ spray.panel({
       { class: subject.flagged ? "card flagged" : "card", "data-key": subject.key },
       spray.element("div", { class: "case" },
         spray.element("figure", { class: "mean" }, spray.element("canvas", { role: "img", "aria-label": `mean relevance of ${spray.subjectName(subject)}` }), spray.element("figcaption", {}, "mean relevance")),
-        spray.element("div", { class: "head" }, spray.element("p", { class: "eyebrow" }, subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : "Not flagged", subject.score === null ? "" : ` · suspicion ${spray.decimal(subject.score)}`, spray.element("span", { class: "faint", title: "its name in the store and on the command line" }, ` · ${subject.key}`), alone && " · ", alone), spray.element("h2", {}, spray.caseTitle(group, subject))),
+        spray.element("div", { class: "head" }, spray.element("p", { class: "eyebrow" }, subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : subject.kind !== "finding" ? `${subject.clustering} cluster` : subject.tested ? "Not flagged" : "Not tested", subject.score === null ? "" : ` · suspicion ${spray.decimal(subject.score)}`, spray.element("span", { class: "faint", title: "its name in the store and on the command line" }, ` · ${subject.key}`), alone && " · ", alone), spray.element("h2", {}, spray.caseTitle(group, subject))),
         spray.element("div", { class: "story" }, spray.element("p", { class: "summary" }, spray.caseWords(spray.caseSummary(group, subject), { titled: true })), spray.element("p", {})),
       ),
       this.proven(group, subject),

@@ -26,7 +26,7 @@ spray.panel({
     this.caption.textContent = origin === "brush" ? `mean of ${spray.count(selection.length)} selected` : "mean relevance";
     const rank = subject ? report.ranking.indexOf(subject.key) : -1;
     const eyebrow = rank >= 0
-      ? [subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : spray.element("span", {}, "Not flagged"), ` · rank ${spray.count(rank + 1)} of ${spray.count(report.ranking.length)} findings · suspicion `, spray.element("b", {}, spray.decimal(subject.score))]
+      ? [subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : spray.element("span", {}, subject.tested ? "Not flagged" : "Not tested"), ` · rank ${spray.count(rank + 1)} of ${spray.count(report.ranking.length)} findings · suspicion `, spray.element("b", {}, spray.decimal(subject.score))]
       : [spray.element("span", {}, subject ? `${subject.clustering} cluster` : "Class")];
     spray.fill(this.eyebrow, eyebrow);
     this.more.hidden = !subject;

@@ -20,7 +20,7 @@ spray.panel({
       [spray.audited(), "samples audited"],
       [spray.count(report.groups.length), "classes analysed"],
       [report.facts.searched ? spray.count(report.ranking.length) : "–", report.facts.searched ? "findings" : "findings: not searched"],
-      [report.facts.searched ? spray.count(flagged) : "–", "flagged as suspicious", flagged > 0],
+      [spray.isTested() ? spray.count(flagged) : "–", report.facts.searched && !spray.isTested() ? "flagged: none was tested" : "flagged as suspicious", flagged > 0],
       [spray.count(report.facts.failed.rows), report.facts.failed.rows === 1 ? "sample failed" : "samples failed"],
     ];
     spray.fill(section.querySelector("#overview-numbers"), numbers.map(([value, words, alarm]) => spray.element("div", { class: alarm ? "fact alarm" : "fact" }, spray.element("b", {}, value), spray.element("span", {}, words))));
@@ -38,7 +38,7 @@ spray.panel({
     const flagged = ranked.filter(([, subject]) => subject.flagged);
     const others = ranked.filter(([, subject]) => !subject.flagged);
     const shown = this.all ? others : others.slice(0, this.few);
-    const calm = !spray.report.facts.searched ? spray.unsearched() : ranked.length ? "None: no finding showed all that was asked of it beforehand. Those below are ranked all the same." : "None: no cluster of any class shares a region.";
+    const calm = !spray.isTested() ? spray.untested() : ranked.length ? "None: no finding showed all that was asked of it beforehand. Those below are ranked all the same." : "None: no cluster of any class shares a region.";
     spray.fill(this.flagged, flagged.length ? flagged.map(([group, subject]) => this.case(group, subject)) : spray.element("p", { class: "empty" }, calm));
     spray.fill(this.findings, shown.length ? shown.map(([group, subject]) => this.card(group, subject)) : spray.element("p", { class: "empty" }, "none"));
     this.more.parentElement.hidden = shown.length === others.length;
@@ -115,13 +115,18 @@ spray.ranked = () => {
   return spray.report.ranking.map((key) => places.get(key)).filter(Boolean);
 };
 
-/** That nobody has looked for findings in this analysis, and where they are. */
-spray.unsearched = () => {
-  const { analyses, analysis } = spray.report;
-  const others = analyses.filter((entry) => entry.analysis !== analysis && entry.facts.searched);
+/** Whether something could have been flagged: findings were searched, and tested where there are any. */
+spray.isTested = ({ facts } = spray.report) => facts.searched && (facts.findings === 0 || facts.tested > 0);
+
+/** That nobody has looked for findings in this analysis, or tested them, and where that was done. */
+spray.untested = () => {
+  const { analyses, analysis, facts } = spray.report;
+  const others = analyses.filter((entry) => entry.analysis !== analysis && spray.isTested(entry));
   const flagged = (entry) => entry.groups.reduce((sum, group) => sum + group.flagged, 0);
   return [
-    "Findings were not searched in this analysis: nothing is known of its suspicions. `spray find` searches them.",
+    facts.searched
+      ? `${spray.count(facts.findings)} ${facts.findings === 1 ? "finding, not" : "findings, none"} tested by an intervention: whether the model uses them is not known, and nothing can be flagged. “spray verify” tests them.`
+      : "Findings were not searched in this analysis: nothing is known of its suspicions. “spray verify” searches and tests them.",
     others.map((entry) => [" ", spray.element("a", { href: spray.router.address({ page: "overview", analysis: entry.analysis }) }, `${spray.count(flagged(entry))} flagged in ${entry.name}`)]),
   ];
 };
@@ -132,6 +137,6 @@ spray.audited = ({ samples, failed } = spray.report.facts) => (failed.rows ? `${
 spray.factLine = () => {
   const { facts } = spray.report;
   const flagged = spray.report.groups.reduce((sum, group) => sum + group.flagged, 0);
-  const found = !facts.searched ? "findings not searched" : flagged === 1 ? "1 finding flagged" : `${spray.count(flagged)} findings flagged`;
+  const found = !facts.searched ? "findings not searched" : !spray.isTested() ? "findings not tested" : flagged === 1 ? "1 finding flagged" : `${spray.count(flagged)} findings flagged`;
   return `${found} · ${spray.audited()} samples · ${spray.count(facts.classes)} classes`;
 };

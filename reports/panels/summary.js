@@ -15,8 +15,8 @@ spray.panel({
     const ranked = spray.ranked();
     const flagged = ranked.filter(([, subject]) => subject.flagged);
     this.facts.textContent = `${spray.factLine()} · ${spray.report.name}`;
-    this.state.textContent = spray.report.facts.searched ? this.reviewed(ranked, flagged) : "findings not searched";
-    spray.fill(this.flagged, flagged.length ? flagged.map(([group, subject]) => this.case(group, subject)) : spray.element("p", { class: "empty" }, spray.report.facts.searched ? "none" : spray.unsearched()));
+    this.state.textContent = !spray.report.facts.searched ? "findings not searched" : `${spray.isTested() ? "" : "findings not tested; "}${this.reviewed(ranked, flagged)}`;
+    spray.fill(this.flagged, flagged.length ? flagged.map(([group, subject]) => this.case(group, subject)) : spray.element("p", { class: "empty" }, spray.isTested() ? "none" : spray.untested()));
     flagged.forEach(([, subject], at) => {
       if (subject.mean_map) spray.tiles.average(this.flagged.children[at].querySelector("canvas"), spray.bytesOf(subject.mean_map), subject.mean_map.shape, { size: 110, region: subject.region });
     });
