@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -208,8 +208,8 @@ class HDBSCAN:
         return max(self.dimensions, strategies)
 
     def lighter(self) -> Clusterer:
-        """Itself."""
-        return self
+        """The same without outlier scores."""
+        return _LabelsAlone(**{field.name: getattr(self, field.name) for field in fields(self)})
 
     def cluster(
         self,
@@ -238,10 +238,10 @@ class HDBSCAN:
         # Exact duplicates are infinitely dense; the ratio of two such densities means "as dense as can be".
         with np.errstate(divide="ignore", invalid="ignore"):
             labels = model.fit_predict(points[chosen]).astype(np.int64)
-            outlier = np.nan_to_num(np.asarray(model.outlier_scores_, dtype=np.float64), nan=0.0)
+            outlier = self._outlier(model)
         if len(chosen) < m:
             nearest = nearest_of(points, points[chosen], seed)
-            labels, outlier = labels[nearest], outlier[nearest]
+            labels, outlier = labels[nearest], None if outlier is None else outlier[nearest]
         if (labels < 0).all():
             labels[:] = 0
         noise = int((labels < 0).sum())
@@ -256,6 +256,18 @@ class HDBSCAN:
             "noise_joined": noise - int((labels < 0).sum()),
         }
         return Clustering(by_size(labels), outlier, facts)
+
+    def _outlier(self, model: Any) -> Float[np.ndarray, " s"] | None:
+        """Scores of the samples that the model was fitted on."""
+        return np.nan_to_num(np.asarray(model.outlier_scores_, dtype=np.float64), nan=0.0)
+
+
+@dataclass(frozen=True)
+class _LabelsAlone(HDBSCAN):
+    """Without the outlier scores, which cost a third of the labels."""
+
+    def _outlier(self, model: Any) -> Float[np.ndarray, " s"] | None:
+        return None
 
 
 def join_noise(labels: Int[np.ndarray, " m"], affinity: Graph, rounds: int = 10) -> Int[np.ndarray, " m"]:

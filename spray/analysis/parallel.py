@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 Result = TypeVar("Result")
 
@@ -22,17 +24,23 @@ def one_thread() -> Iterator[None]:
     """One thread for the linear algebra inside: sums depend on how many there are, and the bytes of a result must not.
 
     Nor would more be faster: what is left to share beside sparse products is too small. May be nested, which then
-    costs nothing (looking for the libraries takes milliseconds).
+    costs nothing.
     """
     if _limited.get():
         yield
         return
     token = _limited.set(True)
     try:
-        with threadpool_limits(1):
+        with _libraries(len(sys.modules)).limit(limits=1):
             yield
     finally:
         _limited.reset(token)
+
+
+@lru_cache(maxsize=1)
+def _libraries(modules: int) -> ThreadpoolController:
+    """Those of this process that have threads. Looking for them takes milliseconds: again only after imports."""
+    return ThreadpoolController()
 
 
 def worthwhile_workers(groups: Mapping[int, Sized], workers: int | None) -> int:
