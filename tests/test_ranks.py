@@ -26,7 +26,6 @@ def test_weights_of_scores() -> None:
         ("casual", "no score 'casual'"),
         ("causal=much", "expected a number"),
         ("causal=nan", "expected a number"),
-        ("causal=1,causal=2", "'causal' stands twice"),
         ("causal=1,share=2,causal=3", "'causal' has two weights"),
         ("", "no score ''"),
     ],

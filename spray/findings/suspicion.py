@@ -128,8 +128,6 @@ def rank_of(text: str, known: Mapping[str, object]) -> Rank:
                 f"rank: there is no score '{name}'. Give '{COMBINED}', one score, or weights such as "
                 f"'causal=1,separation=0.2'; scores are {', '.join(known)}."
             )
-        if name in dict(weights):
-            raise ValueError(f"rank: the score '{name}' stands twice; give it one weight.")
         try:
             value = float(weight) if weight else 1.0
         except ValueError:
