@@ -720,6 +720,33 @@ def test_operations_that_mix_samples_are_refused(name):
         explain(Multiplied(lambda x: F.linear(MIXED[name](x), W)), x, 1, "lrp_epsilon")
 
 
+class KeepsALoss(Multiplied):
+    def forward(self, x):
+        h = torch.relu(self.product(x))
+        self.loss = 0.01 * h.abs().mean() + h.square().sum((1, 2)).max()
+        return self.head(h.mean(1))
+
+
+def test_what_is_taken_of_all_samples_but_kept_aside_changes_nothing():
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    got, expected = (
+        explain(each(lambda x: F.linear(x, W)), x, 1, "lrp_epsilon") for each in (KeepsALoss, Multiplied)
+    )
+    assert torch.equal(got.relevance, expected.relevance)
+    torch.testing.assert_close(got.checks, expected.checks)
+
+
+def test_logits_that_mix_samples_are_refused():
+    class Centred(Multiplied):
+        def forward(self, x):
+            logits = super().forward(x)
+            return logits - logits.mean(0)
+
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    with pytest.raises(UnsupportedOperation, match="mean: values of several samples meet"):
+        explain(Centred(lambda x: F.linear(x, W)), x, 1, "lrp_epsilon")
+
+
 def test_addmm_is_a_linear_layer_and_refused_in_other_forms():
     x, b = (
         X.flatten(1)[:, :4],

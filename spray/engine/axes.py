@@ -32,6 +32,8 @@ REDUCING = {
     **dict.fromkeys(("normalize", "roll"), 2),
 }
 """Operations in which the values of a dimension meet, or change places, by which argument says along which."""
+ASIDE = names("sum mean amax amin max min")
+"""Those of them that a model may take of all samples without using it for its output: a regulariser kept aside."""
 _MARK = 1_000_003
 """The size by which the samples are known again."""
 

@@ -39,7 +39,7 @@ MEETING = (
     "values of several samples meet in it, so that the map of one would depend on the others. Work within samples, "
     "which lie along the first dimension (x.mean((1, 2, 3)) instead of x.mean())."
 )
-"""Why an operation that mixes samples is refused."""
+"""Why an operation that mixes samples is refused, or one that uses what such an operation returned."""
 
 
 @dataclass(eq=False)
@@ -91,6 +91,8 @@ class Call:
         """Refuse values whose samples cannot be told apart, or are not along the first dimension where they must be."""
         known = self.axis == 0 if first else self.axis is not None
         if not known and self.trace.ledger.samples > 1:
+            if self.axis is None and self.trace.met:
+                raise UnsupportedOperation(f"{self.trace.met[-1]}: {MEETING}")
             where = "cannot be told" if self.axis is None else f"is {self.axis}"
             raise self.refuse(
                 f"the dimension of the samples in its input {where}, but what is absorbed is booked sample by sample. "
@@ -133,6 +135,8 @@ class Trace(TorchFunctionMode):
         self.path: list[tuple[str, torch.nn.Module]] = []
         self.weighted: list[tuple[str, torch.nn.Module | None]] = []
         """Name and module of each weighted layer that has run."""
+        self.met: list[str] = []
+        """Operations in which values of several samples met; refused once their results are used."""
         self.overwritten: list[tuple[Tensor, Tensor]] = []
         """Constants that an in-place operation gave values of the model, and the tensors that hold these."""
         self.embedded: list[tuple[Tensor, Tensor]] = []
@@ -213,6 +217,8 @@ class Trace(TorchFunctionMode):
         output = self.current(output)
         self.consume([output])
         origin = self.origin(output)
+        if origin is not None and origin.axis is None and self.met:
+            raise UnsupportedOperation(f"{self.met[-1]}: {MEETING}")
         if origin is not None and origin.early is not None:
             origin.early.demand("quotient")
         return output
@@ -338,10 +344,13 @@ class Trace(TorchFunctionMode):
                 return func(args[0].movedim(call.axis, 0), *args[1:], **kwargs).movedim(0, call.axis)
         if name != "batch_norm":
             self.consume(tracked)
-        if self.ledger.samples > 1 and axes.meet(name, call.args, kwargs, call.axis):
+        met = self.ledger.samples > 1 and axes.meet(name, call.args, kwargs, call.axis)
+        if met and name not in axes.ASIDE:
             raise call.refuse(MEETING)
         out = handler(call)
-        call.axis = self._samples_after(call, (args, kwargs), out)
+        call.axis = None if met else self._samples_after(call, (args, kwargs), out)
+        if met:
+            self.met.append(f"{name}{self.place}")
         out = map_tensors(lambda tensor: self.marked(call, tensor), out)
         if in_place:
             origin = self.origin(args[0])
