@@ -44,6 +44,8 @@ class Override:
 class Composite:
     """LRP with one rule per kind of layer; ``first`` is for the first weighted layer in execution.
 
+    Linear layers are ``F.linear``, ``torch.addmm`` and matrix products and einsums with a constant, too.
+
     ``fold`` draws a BatchNorm into the weighted layer before it where that is its only consumer. Overrides go
     before the rules by kind, the earliest that matches wins. ``attention`` holds attention weights constant (CP-LRP,
     which conserves) or follows softmax by its Taylor expansion (AttnLRP, which does not).
