@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +14,11 @@ from stores.groups import decode_group_analysis, encode_group_analysis, group_ke
 from stores.ledger import Ledger
 from stores.names import is_key
 from stores.provenance import Json, Provenance, to_json
-from stores.schema import content_of, element
+from stores.schema import content_of, element, parsed
 
 ROOT = "analyses"
+
+TAKEN_BACK = "`spray check --repair` takes it back, and running the analysis again writes it anew."
 
 
 class AnalysisHandle:
@@ -194,19 +195,26 @@ def list_analyses(floor: Floor, writable: bool) -> list[AnalysisHandle]:
     """Every analysis, oldest first."""
     handles = []
     for name in floor.names(ROOT):
-        key = f"{ROOT}/{name}/zarr.json"
-        document = floor.read(key)
-        if name == "zarr.json" or not is_key(name) or document is None:
-            continue
-        try:
-            content = content_of(json.loads(document)["attributes"], "analysis", f"{floor.url}: {key}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise Damaged(f"{floor.url}: {key} cannot be read ({error}).") from error
-        if content is not None and content["provenance"]["id"][:12] != name:
-            raise Damaged(
-                f"{floor.url}: {key} is that of analysis {content['provenance']['id'][:12]}. `spray check --repair` "
-                "takes it back, and running the analysis again writes it anew."
-            )
+        content = analysis_content(floor, name)
         if content is not None:
             handles.append(AnalysisHandle(floor, content, writable))
     return sorted(handles, key=lambda handle: (handle.sequence, handle.id))
+
+
+def analysis_content(floor: Floor, name: str) -> dict[str, Any] | None:
+    """What the document of an analysis says; None where there is none of this id.
+
+    Raises:
+        Damaged: it cannot be read, or is that of another analysis.
+    """
+    key = f"{ROOT}/{name}/zarr.json"
+    if not is_key(name) or name == "zarr.json" or (document := floor.read(key)) is None:
+        return None
+    try:
+        content = content_of(parsed(document)["attributes"], "analysis", f"{floor.url}: {key}")
+        id = "no analysis" if content is None else f"analysis {content['provenance']['id'][:12]}"
+    except (ValueError, KeyError, TypeError, Damaged) as error:
+        raise Damaged(f"{floor.url}: {key} cannot be read ({error}). {TAKEN_BACK}") from error
+    if id != f"analysis {name}":
+        raise Damaged(f"{floor.url}: {key} is that of {id}. {TAKEN_BACK}")
+    return content

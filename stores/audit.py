@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,12 +9,12 @@ from functools import partial
 from itertools import pairwise
 
 from stores.analyses import ROOT as ANALYSES
+from stores.analyses import analysis_content
 from stores.errors import Damaged, StoreError
 from stores.groups import is_group
 from stores.ledger import COMMITS, Commit, Ledger, fingerprint
 from stores.names import is_key
 from stores.run import Location, Run, contradicts, opened
-from stores.schema import content_of
 from stores.tables import Table
 from stores.verdicts import ROOT as VERDICTS
 from stores.verdicts import read_verdict, verdict_names
@@ -167,18 +166,11 @@ class _Check:
 
     def _analyses(self) -> Iterator[Problem]:
         for name in self.floor.names(ANALYSES):
-            if name == "zarr.json" or not is_key(name):
-                continue
-            key = f"{ANALYSES}/{name}/zarr.json"
             try:
-                if (document := self.floor.read(key)) is None:
-                    continue
-                content = content_of(json.loads(document)["attributes"], "analysis", key)
-                if content is not None and content["provenance"]["id"][:12] != name:
-                    raise Damaged(f"it is that of analysis {content['provenance']['id'][:12]}")
-            except (ValueError, KeyError, TypeError, Damaged) as error:
-                told = f"its zarr.json cannot be read ({error})"
-                problem = Problem(f"{ANALYSES}/{name}", "metadata", told, redo=True)
+                analysis_content(self.floor, name)
+            except Damaged as error:
+                problem = Problem(f"{ANALYSES}/{name}", "metadata", str(error), redo=True)
+                key = f"{ANALYSES}/{name}/zarr.json"
                 yield self._done(problem, partial(self.floor.delete, key))
 
     def _commits(self) -> Iterator[Problem]:

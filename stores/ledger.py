@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import json
 import re
 import secrets
 import time
@@ -18,7 +17,7 @@ from stores.floor import Floor
 from stores.names import is_key, safe_key
 from stores.owners import Owner
 from stores.provenance import Json, canonical_json
-from stores.schema import content_of, element
+from stores.schema import content_of, element, parsed
 
 COMMITS = "ledger/commits"
 LEASES = "ledger/leases"
@@ -69,7 +68,7 @@ class Commit:
             UnknownVersion: they are, of a version that this reader does not know.
         """
         try:
-            content = content_of(json.loads(data), "commit", where)
+            content = content_of(parsed(data), "commit", where)
             if content is None:
                 raise ValueError("it is no commit record")
             files = {key: (entry["bytes"], entry["sha256"]) for key, entry in content["files"].items()}
@@ -313,7 +312,7 @@ def _lease(unit: str, token: str) -> str:
 def _judged(key: str, data: bytes) -> Lease:
     """A lease as it stands now. It is written whole, so one that cannot be read is nobody's."""
     try:
-        record = json.loads(data)
+        record = parsed(data)
         unit, token = str(record["unit"]), record["token"]
         owner = Owner(str(record["machine"]), int(record["pid"]), int(record["start"]), str(record["host"]))
     except (ValueError, KeyError, TypeError):

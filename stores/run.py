@@ -18,7 +18,7 @@ from stores.ledger import COMMITS, Ledger
 from stores.names import is_key
 from stores.provenance import Json, Provenance, to_json
 from stores.remote import remote_floor
-from stores.schema import VERSION, Column, content_of, element
+from stores.schema import VERSION, Column, content_of, element, parsed
 from stores.tables import Table, table_key
 from stores.verdicts import Verdict, VerdictList, add_verdict, read_verdicts
 from stores.versions import refuse_newer
@@ -206,8 +206,11 @@ class Run:
 
     def _table_content(self, key: str) -> dict[str, Any] | None:
         document, where = self.floor.read(f"{key}/{_ROOT}"), f"{self.floor.url}/{key}"
-        content = None if document is None else _content(document, "table", where)
-        if content is not None and content["rows"] != self.n:
+        if document is None:
+            return None
+        if (content := _content(document, "table", where)) is None:
+            raise Damaged(f"{where}: its zarr.json does not say that it is a table.")
+        if content["rows"] != self.n:
             raise Damaged(
                 f"{where}: the table has {content['rows']} rows and the run {self.n} samples: one of the two zarr.json "
                 "is that of another store. Put the right one in its place."
@@ -278,6 +281,8 @@ def opened(path: Location, *, writable: bool) -> Run:
     document = floor.read(_ROOT)
     try:
         content = None if document is None else _content(document, "run", str(path))
+        if document is not None and content is None and floor.names(COMMITS):
+            raise Damaged(f"{path}: its zarr.json does not say that it is a run.")
     except Damaged as error:
         raise Damaged(
             f"{error} Nothing was changed. Remove this one file, {floor.url}/{_ROOT}, and run the command that made "
@@ -336,7 +341,7 @@ def refuse_place(path: Location) -> None:
 
 def _content(document: bytes, kind: str, where: str) -> dict[str, Any] | None:
     try:
-        attributes = json.loads(document)["attributes"]
+        attributes = parsed(document)["attributes"]
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{where}: the metadata (zarr.json) cannot be read ({error}).") from error
     return content_of(attributes, kind, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -159,6 +160,18 @@ def relevance_columns(
 def crc32c(data: bytes) -> str:
     """CRC-32C of some bytes, eight hex digits."""
     return f"{google_crc32c.value(data):08x}"
+
+
+def parsed(data: bytes | str) -> Any:
+    """JSON from a file of whatever content.
+
+    Raises:
+        ValueError: it is none, or nested so deeply that nobody wrote it in good faith.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def element(kind: str, content: Mapping[str, Json]) -> dict[str, Json]:

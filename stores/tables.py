@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -26,7 +25,7 @@ from stores.ledger import Claim, Commit, Ledger
 from stores.names import safe_key
 from stores.owners import Owner
 from stores.provenance import Json, Provenance, to_json
-from stores.schema import Column
+from stores.schema import Column, parsed
 from stores.values import clean
 
 DOCUMENT = "zarr.json"
@@ -433,6 +432,6 @@ def _says_that_bytes_are_broken(error: Exception) -> bool:
 
 def _same_json(found: bytes | None, expected: bytes) -> bool:
     try:
-        return found is not None and bool(json.loads(found) == json.loads(expected))
+        return found is not None and bool(parsed(found) == parsed(expected))
     except ValueError:
         return False

@@ -14,13 +14,13 @@ from typing import Any, Literal, get_args
 from stores.errors import Damaged, StoreError
 from stores.floor import Floor
 from stores.provenance import Json, canonical_json
-from stores.schema import content_of, element
+from stores.schema import content_of, element, parsed
 
 ROOT = "verdicts"
 Subject = Literal["finding", "cluster", "sample"]
 Judgement = Literal["clever_hans", "valid", "unsure", "withdrawn"]
 """What a person says; "withdrawn" takes their last word on the same members back: they have said nothing then."""
-LONGEST = {"note": 10_000, "annotator": 200}
+LONGEST = {"note": 10_000, "annotator": 200, "key": 10_000, "analysis": 200}
 """Characters that a new verdict may have."""
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 AHEAD = timedelta(days=1)
@@ -111,8 +111,15 @@ def check_new(verdict: Verdict) -> Verdict:
     """The verdict, if it may be written. What a store has already is read without this.
 
     Raises:
-        StoreError: its time is no ISO 8601 with an offset or lies in the future, or a text is too long.
+        StoreError: its time is no ISO 8601 with an offset or lies in the future, a text is too long, it is on nothing, or
+            on another sample than it names.
     """
+    if not verdict.members or (verdict.subject == "sample" and verdict.members != (verdict.key,)):
+        about = "that sample alone" if verdict.subject == "sample" else "at least one sample"
+        raise StoreError(
+            f"the verdict on the {verdict.subject} {verdict.key[:200]!r} has {len(verdict.members):,} members; expected "
+            f"{about}. Give it anew in a report."
+        )
     if not _TIME.fullmatch(verdict.time) or verdict.moment == EARLIEST:
         raise StoreError(
             f"the time of the verdict on {verdict.key[:200]!r} is {verdict.time[:60]!r}; expected a moment that has "
@@ -159,7 +166,7 @@ def read_verdicts(floor: Floor) -> list[Verdict]:
 def read_verdict(floor: Floor, key: str) -> Verdict:
     """One verdict; raises as ``read_verdicts``."""
     try:
-        content = content_of(json.loads(floor.read(key) or b""), "verdict", f"{floor.url}: {key}")
+        content = content_of(parsed(floor.read(key) or b""), "verdict", f"{floor.url}: {key}")
         if content is None:
             raise ValueError("it is no verdict")
         return Verdict(**_as_text(content))

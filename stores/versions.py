@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 
 from stores.errors import Damaged
 from stores.floor import Floor
 from stores.names import is_key
-from stores.schema import refuse_unknown
+from stores.schema import parsed, refuse_unknown
 
 DOCUMENT = "zarr.json"
 OWNERS = ("relevance", "analyses")
@@ -50,7 +49,7 @@ def _everything(floor: Floor) -> list[str]:
 def _attributes(document: bytes | None) -> object:
     """What a Zarr group says, or a record that is no part of one; None where it cannot be read."""
     try:
-        content = json.loads(document or b"")
+        content = parsed(document or b"")
     except ValueError:
         return None
     return content.get("attributes", content) if isinstance(content, Mapping) else None

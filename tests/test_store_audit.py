@@ -355,6 +355,41 @@ def test_a_lost_root_is_not_replaced_by_another_run_s(path: Path) -> None:
     assert contents(path) == before
 
 
+@pytest.mark.parametrize("word", ['"spray"', '"type"', '"table"', '"analysis"'])
+def test_a_flipped_bit_makes_no_table_or_analysis_vanish(path: Path, word: str) -> None:
+    run = stores.open(path)
+    analysis = f"analyses/{run.analysis().id}"
+    for unit in ("samples", RELEVANCE, analysis):
+        document = path / unit / "zarr.json"
+        sound = document.read_bytes()
+        if word.encode() not in sound:
+            continue
+        at = sound.index(word.encode()) + 2
+        document.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        with pytest.raises(stores.Damaged, match=f"{unit}.*(does not say|that of no analysis)"):
+            run.analysis() if unit == analysis else run.tables()
+        assert [problem.unit for problem in stores.check(path) if problem.kind == "metadata"] == [unit]
+        problems = stores.check(path, repair=True)
+        assert not document.exists() and any(problem.redo for problem in problems)
+        document.write_bytes(sound)
+    assert stores.check(path) == []
+
+
+def test_json_nested_without_end_is_damage_like_any_other(path: Path) -> None:
+    id = stores.open(path).analysis().id
+    for key in (
+        "samples/zarr.json",
+        "samples/label/zarr.json",
+        LAST_VERDICT,
+        "ledger/commits/samples/0.json",
+    ):
+        (path / key).write_bytes(b"[" * 100_000)
+    (path / f"analyses/{id}/zarr.json").write_bytes(b'{"a":' * 100_000)
+    assert len({problem.unit for problem in stores.check(path)}) >= 4
+    with pytest.raises(stores.Damaged, match="nested too deeply"):
+        stores.open(path).samples
+
+
 STRANGE = [".DS_Store", "._0.json", "0 copy.json", "Thumbs.db", "0-x.json"]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from store_tools import contents
 
 import stores
 from stores import exchange
@@ -512,6 +513,107 @@ def test_odd_analyses_of_hdf5_are_refused_by_name(tmp_path: Path, told: str) -> 
         group["embedding/e"].attrs["eigenvalue"] = case["eigenvalue"]
     with pytest.raises(stores.StoreError, match=rf"analysis\.h5: 00000000.*{told}"):
         exchange.import_virelay(tmp_path / "b.zarr", tmp_path / "a.h5", analyses=[tmp_path / "analysis.h5"])
+    assert not (tmp_path / "b.zarr").exists()
+
+
+def _category(file: Any) -> Any:
+    group = file.create_group("00000000")
+    group["index"] = [0, 1]
+    for name in ("embedding", "cluster"):
+        group.create_group(name)
+    return group
+
+
+@pytest.mark.parametrize(
+    ("member", "told"),
+    [
+        ("index", "index"),
+        ("embedding/e", "embedding.*e"),
+        ("cluster/k", "cluster.*k"),
+        ("embedding", "embedding"),
+        ("cluster", "cluster"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["dangling", "loop", "type", "group", "objects", "unwritten", "none"])
+def test_members_of_analyses_that_lead_nowhere_are_refused_by_name(
+    tmp_path: Path, member: str, told: str, kind: str
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["attribution"], file["label"] = np.ones((2, 1, 6, 6), np.float32), np.array([0, 0])
+    with h5py.File(tmp_path / "analysis.h5", "w") as file:
+        group = _category(file)
+        group.pop(member, None)
+        if kind == "dangling":
+            group[member] = h5py.SoftLink("/nowhere")
+        elif kind == "loop":
+            group[member] = h5py.SoftLink(f"/00000000/{member}")
+        elif kind == "type":
+            group[member] = np.dtype("f4")
+        elif kind == "group":
+            group.create_group(f"{member}/inner")
+        elif kind == "objects":
+            group[member] = np.zeros(2, [("a", "i4")])
+        elif kind == "unwritten":
+            group.create_dataset(member, (2, 2), "i4", chunks=(1, 2))
+        elif kind == "none":
+            group.create_dataset(member, data=h5py.Empty("f4"))
+    with pytest.raises(stores.StoreError, match=rf"analysis\.h5: 00000000.*{told}"):
+        exchange.import_virelay(tmp_path / "b.zarr", tmp_path / "a.h5", analyses=[tmp_path / "analysis.h5"])
+    assert not (tmp_path / "b.zarr").exists()
+
+
+@pytest.mark.parametrize("twice", ["category", "index", "word_net_id", "between"])
+def test_classes_of_hdf5_are_named_once(tmp_path: Path, twice: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["attribution"], file["label"] = np.ones((2, 1, 6, 6), np.float32), np.array([0, 0])
+    with h5py.File(tmp_path / "analysis.h5", "w") as file:
+        file.copy(_category(file), "0" if twice == "category" else "n0")
+        if twice != "category":
+            del file["00000000"]
+    entries = [
+        {"index": 0, "word_net_id": "n0", "name": "cat"},
+        {"index": 1, "word_net_id": "n1", "name": "dog"},
+    ]
+    entries[1] |= {
+        "index": {"index": 0},
+        "word_net_id": {"word_net_id": "n0"},
+        "between": {"index": 1.7},
+    }.get(twice, {})
+    (tmp_path / "map.json").write_text(json.dumps(entries))
+    words = {"category": "are both class 0", "between": "index '1.7' is no class number"}
+    with pytest.raises(stores.StoreError, match=words.get(twice, "is there more than once")):
+        exchange.import_virelay(
+            tmp_path / "b.zarr",
+            tmp_path / "a.h5",
+            analyses=[tmp_path / "analysis.h5"],
+            label_map=tmp_path / "map.json",
+        )
+    assert not (tmp_path / "b.zarr").exists()
+
+
+@pytest.mark.parametrize("changed", ["maps", "ids", "labels", "logits"])
+def test_an_import_goes_on_from_the_same_files_only(tmp_path: Path, changed: str) -> None:
+    """Files of the same name may hold something else by now."""
+    rng = np.random.default_rng(0)
+    given: dict[str, Any] = {
+        "maps": rng.normal(size=(6, 8, 8)).astype(np.float32),
+        "ids": list("abcdef"),
+        "labels": [0, 1, 0, 1, 0, 1],
+        "logits": rng.normal(size=(6, 2)).astype(np.float32),
+    }
+    other = {"maps": -given["maps"], "ids": list("fedcba"), "labels": [1] * 6, "logits": -given["logits"]}
+
+    def import_it(**values: Any) -> None:
+        exchange.import_maps(tmp_path / "a.zarr", classes=["x", "y"], source={"maps": "maps.npy"}, **values)
+
+    import_it(**given)
+    before = contents(tmp_path)
+    import_it(**given)
+    with pytest.raises(stores.StoreError, match="is committed already, with other content"):
+        import_it(**given | {changed: other[changed]})
+    assert contents(tmp_path) == before
 
 
 def test_maps_need_a_name(tmp_path: Path) -> None:

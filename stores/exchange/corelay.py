@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 from stores.analysis import ALL_CLASSES, Clustering, GroupAnalysis
 from stores.errors import StoreError
 from stores.exchange import hdf5
-from stores.exchange.arrays import MOST_NUMBERED
+from stores.exchange.arrays import LARGEST, MOST_NUMBERED
 from stores.exchange.maps import import_maps
 from stores.exchange.virelay import UNKNOWN
 from stores.provenance import Provenance
 from stores.run import Location, Run
+from stores.schema import parsed
 
 
 def import_virelay(
@@ -108,6 +109,10 @@ def _import(
         )
     classes = [names.get(number, f"{number:08d}") for number in range(classes_there)]
     absent = sorted(set(range(n)) - set(place.tolist()))
+    word_nets = _word_nets(label_map)
+    rows = {int(number): int(row) for number, row in zip(index, place, strict=True)}
+    for path in analyses:  # all of them are looked at before anything is written
+        deque(_groups(path, word_nets, rows, len(classes)), maxlen=0)
     run = import_maps(
         out,
         _Placed(maps, place, n, where + "attribution"),
@@ -122,8 +127,6 @@ def _import(
         missing=dict.fromkeys(absent, "no attribution in the file"),
         metadata={"labels": [", ".join(map(str, it)) for it in _spread_lists(all_labels, place, n)]},
     )
-    word_nets = {key: number for number, key in _word_nets(label_map).items()}
-    rows = {int(number): int(row) for number, row in zip(index, place, strict=True)}
     for path in analyses:
         _import_analysis(run, path, method, grid, word_nets, rows)
     return run
@@ -185,14 +188,28 @@ def _import_analysis(
         (run.table(table).provenance.id,),
     )
     handle = run.create_analysis(provenance, facts=facts)
+    for group in _groups(path, numbers, where, len(run.classes)):
+        handle.write(group)
+
+
+def _groups(
+    path: str | Path, numbers: dict[str, int], where: dict[int, int], classes: int
+) -> Iterator[GroupAnalysis]:
+    """The categories of a file, one after the other."""
     with hdf5.opened(path) as file:
+        known: dict[int, str] = {}
         for category in file:
             number = _number(category, numbers, path)
-            if number >= len(run.classes):
+            if number >= classes:
                 raise StoreError(
-                    f"{path}: category {category!r} is class {number}, and there are {len(run.classes)} classes."
+                    f"{path}: category {category!r} is class {number}, and there are {classes} classes."
                 )
-            handle.write(_group(hdf5.member(file, category, path), number, where, f"{path}: {category}"))
+            if number in known:
+                raise StoreError(
+                    f"{path}: categories {known[number]!r} and {category!r} are both class {number}."
+                )
+            known[number] = category
+            yield _group(hdf5.member(file, category, path), number, where, f"{path}: {category}")
 
 
 def _group(category: Any, number: int, where: dict[int, int], source: str) -> GroupAnalysis:
@@ -219,7 +236,10 @@ def _group(category: Any, number: int, where: dict[int, int], source: str) -> Gr
             ascending = np.arange(len(found))[::-1] if descending else np.argsort(found, kind="stable")
             eigenvalues, vectors = found[ascending], values[:, ascending]
         elif values.shape[1] >= 2:
-            pictures[name] = values[:, :2].astype(np.float32)
+            with np.errstate(over="ignore"):
+                pictures[name] = values[:, :2].astype(np.float32)
+            if not np.isfinite(pictures[name]).all():
+                raise StoreError(f"{where_it_is}: has numbers beyond single precision.")
     clusterings = {
         name: Clustering(
             hdf5.array(labels, hdf5.CLUSTERS, f"{source}/cluster/{name}", len(rows))[order].astype(np.int64)
@@ -247,7 +267,8 @@ def _members(category: Any, name: str, source: str) -> list[tuple[str, Any]]:
 
 def _eigenvalues(embedding: Any, dimensions: int, where: str) -> np.ndarray:
     with hdf5.told(f"{where}: eigenvalue"):
-        found = np.asarray(embedding.attrs["eigenvalue"], np.float64)
+        found = np.asarray(embedding.attrs["eigenvalue"])
+        found = found.astype(np.float64) if found.dtype.kind in "fiu" else np.zeros(0)
     if found.shape != (dimensions,) or not np.isfinite(found).all():
         raise StoreError(
             f"{where}: expected {dimensions} finite eigenvalues, one for each dimension, got "
@@ -304,20 +325,29 @@ def _label_entries(label_map: str | Path | None) -> list[dict[str, Any]]:
     if label_map is None:
         return []
     try:
-        entries = json.loads(Path(label_map).read_text(encoding="utf-8"))
-        return [
-            {"index": int(it["index"]), "id": str(it["word_net_id"]), "name": str(it["name"])}
-            for it in entries
+        found = parsed(Path(label_map).read_bytes())
+        entries = [
+            {"index": it["index"], "id": str(it["word_net_id"]), "name": str(it["name"])} for it in found
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{label_map} is no label map (a list of index, word_net_id, name): {error!r}"
         ) from error
+    for name, words in (("index", "class number"), ("id", "word_net_id")):
+        values = [entry[name] for entry in entries]
+        if twice := [value for value, times in Counter(map(str, values)).items() if times > 1]:
+            raise StoreError(
+                f"{label_map}: the {words} {twice[0]!r} is there more than once; each names one class."
+            )
+    for number in (entry["index"] for entry in entries):
+        if type(number) is not int or not 0 <= number <= LARGEST:
+            raise StoreError(f"{label_map}: index {str(number)[:60]!r} is no class number, from 0 on.")
+    return entries
 
 
 def _names(label_map: str | Path | None) -> dict[int, str]:
     return {entry["index"]: entry["name"] for entry in _label_entries(label_map)}
 
 
-def _word_nets(label_map: str | Path | None) -> dict[int, str]:
-    return {entry["index"]: entry["id"] for entry in _label_entries(label_map)}
+def _word_nets(label_map: str | Path | None) -> dict[str, int]:
+    return {entry["id"]: entry["index"] for entry in _label_entries(label_map)}

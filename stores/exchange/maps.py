@@ -148,11 +148,14 @@ def pooled(maps: Float[np.ndarray, "n c y x"], cells: tuple[int, int]) -> Float[
 
 
 def fill(table: Table, values: Callable[[int, int], dict[str, Any]], failed: Mapping[int, str]) -> None:
-    """Write the shards that are missing, each from ``values(first row, one past the last)``.
+    """Write every shard, each from ``values(first row, one past the last)``; those that are there are compared.
 
     ``values`` may add to ``failed``: it is looked at after the call.
+
+    Raises:
+        StoreError: a shard is there already, with other values: it was imported from other files.
     """
-    for shard in table.missing():
+    for shard in range(len(table.shards)):
         rows = table.shards[shard]
         found = values(rows.start, rows.stop)
         table.write(shard, found, {row: why for row, why in failed.items() if row in rows})
