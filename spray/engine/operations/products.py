@@ -1,6 +1,6 @@
 """Products: a constant factor is linear, a gate is held constant, a true product of two tensors is split.
 
-Matrix products with a constant are linear layers, which the composite gives a rule as any other. One written elementwise
+Matrix products with a constant are linear layers, which the composite gives a rule as others. One written elementwise
 (``(x[:, None] * W).sum(-1)``) cannot be known as one: it is a scaling and a sum, and so LRP-0 under any composite.
 
 Gates (sigmoid, hard-sigmoid, softmax) come by as constants, see ``gates``. Of x·y, with both depending on the
