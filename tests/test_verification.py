@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from spray.findings.regions import TopRegion
-from spray.findings.verification import Candidate, ClassMaps, Evidence, Requirements, Verification, verify
+from spray.findings.verification import (
+    Candidate,
+    ClassMaps,
+    Evidence,
+    Requirements,
+    Verification,
+    completed,
+    verify,
+)
 from spray.findings.verification.effects import Effect
 from spray.findings.verification.judge import LOGIT
 
@@ -269,3 +277,30 @@ def test_what_works_on_few_hosts_only_depends_on_them(labels: list[int]) -> None
     assert evidence is not None and evidence.hosts is not None and evidence.transplant.mean > 0.1
     assert 0.1 < evidence.hosts.hosts < 0.5
     assert "independence of the host" in Requirements().unmet(evidence)
+
+
+def test_where_memory_runs_out_fewer_samples_are_tested_and_nothing_is_lost() -> None:
+    """Beyond the judge's batches, too: what is held of all samples at once has to fit."""
+    data = torch.cat([images(40, True, True, 0), images(60, False, True, 1), images(80, False, False, 2)])
+    maps = np.zeros((100, SIDE, SIDE))
+    maps[:, *OBJECT] = 1
+    maps[:40, *TAG] = 2
+
+    def read(rows: np.ndarray, most: int) -> Tensor:
+        if len(rows) > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 TB")
+        return data[torch.from_numpy(rows)]
+
+    def found(most: int) -> Evidence | None:
+        maps_of_class, candidates = class_maps(maps, 80), [Candidate(np.arange(40))]
+        some = lambda rows: read(rows, most)  # noqa: E731
+        return verify(STEP, Cues("tag"), some, maps_of_class, candidates, CPU)[0]
+
+    spared = found(12)
+    assert spared is not None and spared.candidate and spared.pasted_on <= 12
+    assert spared.score > 0.5
+    region = Candidate(np.arange(30), spared.region)
+    rows = completed(STEP, Cues("tag"), lambda rows: read(rows, 30), class_maps(maps, 80), region, CPU)
+    assert rows.tolist() == list(range(40))
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        found(5)

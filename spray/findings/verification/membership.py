@@ -24,6 +24,7 @@ from spray.findings.verification.pairs import some
 from spray.findings.verification.sites import Site
 from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
 from spray.findings.verification.trial import Material, Part
+from spray.memory import ran_out, release
 
 HOSTS_OF_A_SAMPLE = 4
 """Hosts on which each sample's own content is pasted when its membership is decided."""
@@ -44,18 +45,33 @@ def completed(
     device: torch.device,
     moving: bool = False,
 ) -> Int[np.ndarray, " n"]:
-    """Rows of the class that rely on the candidate's region (``moving``: on their own), ascending."""
+    """Rows of the class that rely on the candidate's region (``moving``: on their own), ascending.
+
+    Raises:
+        RuntimeError, MemoryError: even one sample does not fit into memory.
+    """
     rng = np.random.default_rng([step.seed, maps.target + 1])
     site = step.site(model, maps, device)
     hosts = Material.at(site, read(some(maps.hosts, HOSTS_OF_A_SAMPLE, rng)))
     rest = some(np.setdiff1d(maps.rows, candidate.rows), step.members, rng)
     others = Material.at(site, read(rest)) if len(rest) else hosts
-    effects = []
-    for rows in np.array_split(maps.rows, -(-len(maps.rows) // step.batch)):
+
+    def of_some(rows: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
         material = Material.at(site, read(rows))
         regions = step.own_regions(maps, rows) if moving else candidate.region[None]
         part = Part(material, site.masks(regions, material.content))
-        effects.append(reliance(site, part, hosts, step.fills_of(site)[-1], others, step.seed))
+        return reliance(site, part, hosts, step.fills_of(site)[-1], others, step.seed)
+
+    effects, waiting = [], list(np.array_split(maps.rows, -(-len(maps.rows) // step.batch)))
+    while waiting:
+        rows = waiting.pop(0)
+        try:
+            effects.append(of_some(rows))
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error) or len(rows) < 2:
+                raise
+            waiting[:0] = np.array_split(rows, 2)
+            release(device)
     of_each = np.concatenate(effects)
     members = relying(np.isin(maps.rows, candidate.rows), of_each)
     if not moving:

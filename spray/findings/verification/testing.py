@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +23,9 @@ from spray.findings.verification.evidence import CHANNELS, FIXED, MOVING, Eviden
 from spray.findings.verification.pairs import halves, some
 from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
 from spray.findings.verification.trial import SAME_PLACE, Material, Part, Trial
+from spray.memory import ran_out, release
+
+T = TypeVar("T")
 
 RIVALS = 4
 """At most so many other findings' regions serve as controls; the largest findings' are taken."""
@@ -107,20 +112,44 @@ class _ClassTrials:
         rng = np.random.default_rng([step.seed, maps.target + 1])
         self.host_halves = halves(np.arange(len(maps.hosts)), rng)
         self.shared_hosts = not np.isin(maps.hosts, maps.rows).any()
+        self.most = [step.screened, step.members]
+        """Samples of each kind on either half."""
         self.known_hosts: dict[int, tuple[Material, Int[np.ndarray, " h"]]] = {}
         self.splits = [self._split(index) for index in range(len(candidates))]
 
     def evidence(self) -> list[Evidence | None]:
         """Of each finding, in order."""
         tried = [split for split in self.splits if split is not None]
-        self.screened, _ = self.step.sizes(len(tried), 1)
-        screened = [None if split is None else self._screen(split) for split in self.splits]
+        self.most[0], _ = self.step.sizes(len(tried), 1)
+        screened = [
+            None if split is None else self._fitting(0, partial(self._screen, split)) for split in self.splits
+        ]
         passed = [found is not None and found.evidence.promising >= self.step.screen for found in screened]
-        _, self.tested = self.step.sizes(len(tried), sum(passed))
+        _, self.most[1] = self.step.sizes(len(tried), sum(passed))
         return [
-            None if found is None else self._test(index, found, passed) if passed[index] else found.evidence
+            found
+            if found is None
+            else self._fitting(1, partial(self._test, index, found, passed))
+            if passed[index]
+            else found.evidence
             for index, found in enumerate(screened)
         ]
+
+    def _fitting(self, half: int, work: Callable[[], T]) -> T:
+        """Work on one half; with half as many samples where memory runs out, from then on.
+
+        Raises:
+            RuntimeError, MemoryError: even the fewest samples do not fit.
+        """
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error) or self.most[half] <= MEMBERS_AT_LEAST:
+                    raise
+            self.most[half] = max(MEMBERS_AT_LEAST, self.most[half] // 2)
+            self.known_hosts = {}
+            release(self.site.judge.device)
 
     def _split(self, index: int) -> _Split | None:
         candidate, maps = self.findings[index], self.maps
@@ -170,7 +199,7 @@ class _ClassTrials:
 
     def _screen(self, split: _Split) -> _Screened:
         """On half A, against the matched control only: the most promising region, or one that moves if none is."""
-        samples = self._samples(split, 0, self.screened)
+        samples = self._samples(split, 0, self.most[0])
         where = CHANNELS if self.maps.layer else FIXED
         tried: list[_Screened] = []
         for scale, region in enumerate(split.regions):
@@ -181,7 +210,7 @@ class _ClassTrials:
         if where == CHANNELS or best.evidence.promising >= self.step.screen:
             return best
         whole = replace(split, members=split.whole)
-        trial = self._trial(self._samples(whole, 0, self.screened), whole, self.step.own_regions, [])
+        trial = self._trial(self._samples(whole, 0, self.most[0]), whole, self.step.own_regions, [])
         moving = _Screened(0, self._screened(trial, split.regions[0], MOVING, whole))
         return moving if moving.evidence.promising >= self.step.screen else best
 
@@ -208,7 +237,7 @@ class _ClassTrials:
             split = replace(split, members=split.whole)
         regions = self.step.own_regions if chosen.where == MOVING else _shared(chosen.region)
         rivals = self._rivals(index, screened, passed)
-        samples = self._samples(self._honest(split, passed), 1, self.tested)
+        samples = self._samples(self._honest(split, passed), 1, self.most[1])
         trial = self._trial(samples, split, regions, rivals)
         removal = trial.removal(self.step.fills_of(self.site), TESTING)
         pasted = trial.transplants(TESTING)
