@@ -20,7 +20,7 @@ ROOT = "verdicts"
 Subject = Literal["finding", "cluster", "sample"]
 Judgement = Literal["clever_hans", "valid", "unsure", "withdrawn"]
 """What a person says; "withdrawn" takes their last word on the same members back: they have said nothing then."""
-LONGEST = {"note": 10_000, "annotator": 200, "key": 10_000, "analysis": 200}
+LONGEST = {"note": 10_000, "annotator": 200}
 """Characters that a new verdict may have."""
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 AHEAD = timedelta(days=1)
@@ -111,15 +111,8 @@ def check_new(verdict: Verdict) -> Verdict:
     """The verdict, if it may be written. What a store has already is read without this.
 
     Raises:
-        StoreError: its time is no ISO 8601 with an offset or lies in the future, a text is too long, it is on nothing, or
-            on another sample than it names.
+        StoreError: its time is no ISO 8601 with an offset or lies in the future, or a text is too long.
     """
-    if not verdict.members or (verdict.subject == "sample" and verdict.members != (verdict.key,)):
-        about = "that sample alone" if verdict.subject == "sample" else "at least one sample"
-        raise StoreError(
-            f"the verdict on the {verdict.subject} {verdict.key[:200]!r} has {len(verdict.members):,} members; expected "
-            f"{about}. Give it anew in a report."
-        )
     if not _TIME.fullmatch(verdict.time) or verdict.moment == EARLIEST:
         raise StoreError(
             f"the time of the verdict on {verdict.key[:200]!r} is {verdict.time[:60]!r}; expected a moment that has "
