@@ -125,11 +125,7 @@ class Case:
 GRID = (
     *(Case("tag", percent, seed=seed) for percent in (5, 1) for seed in range(3)),
     *(Case("tag", percent) for percent in (20, 2, 0.5)),
-    *(
-        Case(artifact, percent)
-        for artifact in ("border", "text", "texture", "blur")
-        for percent in (20, 5, 2, 1, 0.5)
-    ),
+    *(Case(artifact, percent) for artifact in ("border", "text") for percent in (20, 5, 2, 1, 0.5)),
     *(Case("anywhere", percent, seed=seed, control=True) for percent in (5, 1) for seed in range(2)),
     *(Case("tag", 5, label=label, control=True) for label in (1, 9, 7, 8)),
     *(
@@ -137,8 +133,10 @@ GRID = (
         for seed in range(2)
         for label in (6, 0, 2, 3, 4, 5)
     ),
+    *(Case(artifact, percent) for artifact in ("texture", "blur") for percent in (20, 5, 2, 1, 0.5)),
 )
-"""On Fashion-MNIST: every kind of artifact and prevalence, three seeds where it matters, and 20 controls."""
+"""On Fashion-MNIST: every kind of artifact and prevalence, three seeds where it matters, and 20 controls; what has a
+place comes first."""
 CIFAR_GRID = (
     *(Case(artifact, 20, label=3) for artifact in ("cast", "tag", "border", "text")),
     *(Case(artifact, 5, label=3) for artifact in ("cast", "tag")),
