@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from spray.invocation import COMMAND
 from stores.errors import StoreError
-from stores.floor import Floor
+from stores.floor import Floor, LocalFloor
 from stores.provenance import to_json
 from stores.run import Location, floor_at, refuse_place
 
@@ -106,10 +106,8 @@ def _command(log: bytes) -> str | None:
 
 
 def _lines(place: str, name: str) -> _File | _Object:
-    if "://" in place and not place.startswith("file://"):
-        return _Object(floor_at(place), name)
-    folder = Path(place.removeprefix("file://"))
-    return _File(folder / name)
+    floor = floor_at(place)
+    return _File(floor.root / name) if isinstance(floor, LocalFloor) else _Object(floor, name)
 
 
 class _Log:

@@ -223,7 +223,7 @@ class LocalFloor:
                 _write(temporary, data)
             yield temporary
         finally:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # what went wrong before says more
                 os.unlink(temporary)  # noqa: PTH108
 
 

@@ -303,18 +303,39 @@ def opened(path: Location, *, writable: bool) -> Run:
 
 
 def floor_at(path: Location) -> Floor:
-    """The floor of a path, or of a URL such as "s3://bucket/run.zarr"."""
+    """The floor of a path, or of a URL such as "s3://bucket/run.zarr".
+
+    Raises:
+        StoreError: it is neither, or one that another place could be meant by.
+    """
     if "\0" in str(path):
         raise StoreError(f"{str(path)!r} is no path: it holds a character of code 0.")
-    if isinstance(path, Path):
-        if len(path.parts) > 1 and path.parts[0] in _SCHEMES:
+    if "://" not in str(path):
+        if Path(path).parts[:1] and Path(path).parts[0].lower() in _SCHEMES:
             raise StoreError(
-                f"{path} was a URL before it became a Path; give remote stores as text, 's3://…'."
+                f"{path} is a URL that lost a slash, maybe when it became a Path; give it as text, 's3://…'."
             )
-        return LocalFloor(path)
-    if path.startswith("file://"):
-        return LocalFloor(Path(unquote(urlsplit(path).path)))
-    return remote_floor(path.rstrip("/")) if "://" in path else LocalFloor(Path(path))
+        return LocalFloor(Path(path))
+    parts = urlsplit(str(path))
+    shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # nothing that may be secret
+    local = parts.scheme == "file"
+    if (
+        "#" in str(path)
+        or (local and parts.query)
+        or {".", ".."}.intersection(unquote(parts.path).split("/"))
+    ):
+        raise StoreError(
+            f"{shown}: a store's URL has no part after # or ?, and no . or .. in its path: choose another name for it."
+        )
+    if local:
+        if parts.netloc not in ("", "localhost"):
+            raise StoreError(
+                f"{shown} names a machine ({parts.netloc}); a file's URL has three slashes: file:///…"
+            )
+        return LocalFloor(Path(unquote(parts.path)))
+    if unquote(parts.path) != parts.path:
+        raise StoreError(f"{shown}: a store's URL has nothing after a % sign that stands for another letter.")
+    return remote_floor(str(path).rstrip("/"))
 
 
 def refuse_place(path: Location) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -325,3 +327,50 @@ def test_no_pickle_anywhere() -> None:
     for path in sources:
         found = refused.search(path.read_text(encoding="utf-8"))
         assert found is None, f"{path}: {found}"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3:/bucket/run.zarr",
+        "file:/tmp/x.zarr",
+        "file:///tmp/run#1.zarr",
+        "file:///tmp/run?2.zarr",
+        "file://data/run.zarr",
+        "s3://bucket/run#1.zarr",
+        "s3://bucket/a/../b.zarr",
+        "s3://bucket/a%2fb.zarr",
+        "s3://me:secret@bucket/run.zarr",
+        "s3://bucket/run.zarr?key=secret",
+    ],
+)
+def test_places_that_others_could_be_meant_by_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(stores.StoreError) as error:
+        stores.create(place, classes=["a"], samples=1, provenance={})
+    assert "secret" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_url_is_the_path_that_it_names(tmp_path: Path) -> None:
+    stores.create(f"file://{tmp_path}/a%20b.zarr", classes=["a"], samples=1, provenance={})
+    assert stores.open(tmp_path / "a b.zarr").n == 1
+
+
+def test_a_disk_that_cannot_be_written_is_told_in_words(
+    run: stores.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ReadOnly:
+        def __getattr__(self, name: str) -> Any:
+            def refuse(*_: Any) -> None:
+                raise OSError(errno.EROFS, "Read-only file system")
+
+            return refuse if name in ("open", "mkdir", "unlink", "replace", "link") else getattr(os, name)
+
+    monkeypatch.setattr("stores.floor.os", ReadOnly())
+    with pytest.raises(
+        stores.StoreError, match=r"cannot be written: Read-only file system\. What is committed is safe"
+    ):
+        run.floor.put("samples/new", b"")
