@@ -45,7 +45,7 @@ def plot_embedding(
         group: Index of the class.
         picture: "umap", "tsne", … as the analysis has it; the first where None.
         colour: "findings", or the name of a clustering.
-        analysis: Id of the analysis; the newest where None.
+        analysis: Id of the analysis; the one that ``audit.report()`` opens with where None.
 
     Raises:
         KeyError: the analysis has no such class, picture or clustering.
@@ -66,8 +66,11 @@ def plot_embedding(
         raise KeyError(f"class {group} has no clustering {colour!r}; it has {', '.join(known) or 'none'}")
     colours = np.full(len(entry.samples.rows), LIGHT["dot"], dtype=object)
     palette = iter(CLUSTER_COLOURS)
-    for subject in subjects:
-        colours[subject.members] = FLAGGED if subject.flagged else next(palette, LIGHT["dot"])
+    hues = [FLAGGED if subject.flagged else next(palette, LIGHT["dot"]) for subject in subjects]
+    # Findings may share members: these have the colour of a flagged one, else of the most suspicious, as on the page.
+    coloured_last = sorted(zip(reversed(subjects), reversed(hues), strict=True), key=lambda it: it[0].flagged)
+    for subject, hue in coloured_last:
+        colours[subject.members] = hue
     plot: Any = build()
     xy = pictures[name]
     points = plot.select_one({"name": "points"})
@@ -137,7 +140,7 @@ def plot_cluster(
         key: Such as "c6.f0" or "c6.hdbscan.3".
         members: How many members are shown.
         colour_map: One of ``reports.theme.COLOUR_MAPS``.
-        analysis: Id of the analysis; the newest where None.
+        analysis: Id of the analysis; the one that ``audit.report()`` opens with where None.
 
     Raises:
         KeyError: there is no such finding or cluster, or colour map.

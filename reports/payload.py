@@ -169,7 +169,7 @@ def chunk_payload(group: Group, pictures: Pictures) -> dict[str, Any]:
         "label": packed(samples.label.astype(np.int16)),
         "prediction": packed(samples.prediction.astype(np.int16)),
         "confidence": packed(samples.confidence.astype(np.float32)),
-        "vectors": packed(quantise(spectral_unit(group.analysis)[:, :VECTORS][:, None])[0][:, 0]),
+        "vectors": packed(np.rint(LEVELS * spectral_unit(group.analysis)[:, :VECTORS]).astype(np.int8)),
         "pictures": {name: packed(picture) for name, picture in pictures_of(group).items()},
         "labels": {
             name: packed(np.asarray(result.labels, dtype=np.int16))

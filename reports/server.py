@@ -32,6 +32,7 @@ from reports.blocks import (
     relevance_codes,
 )
 from reports.carriers import page, policy_of, read_models
+from reports.judging import Judged
 from reports.model import Group, ReportModel, Subject
 from reports.payload import Pictures, chunk_payload, finite, relevance_title, script_json
 
@@ -53,6 +54,7 @@ class Source:
         self.models = {model.analysis: model for model in models}
         self.token = secrets.token_urlsafe(24)
         self.reader = ThreadPoolExecutor(1, "store")
+        self.judged = Judged(run)
         self.html = page(models, (), served=self.token)
         self.block_text = lru_cache(BLOCKS_KEPT)(lambda name: script_json(finite(self.block(name))))
         """The JSON of a block; the latest are kept, since several people look at the same classes."""
@@ -125,10 +127,6 @@ class Source:
         means, scale = scaled(str(model.facts["relevance"]))
         return chunk_payload(group, Pictures({"picked": f"pictures-{place}"}, means, scale, None, others))
 
-    def verdicts(self) -> list[dict[str, Any]]:
-        """All verdicts of the store, in the order they were given."""
-        return [dataclasses.asdict(verdict) for verdict in self.run.verdicts()]
-
     def add(self, record: Any) -> None:
         """Put a verdict into the store.
 
@@ -148,8 +146,7 @@ class Source:
             raise stores.StoreError(
                 f"the members of this verdict on {verdict.key[:200]!r} are not those in the store. Reload the page."
             )
-        if verdict not in self.run.verdicts():  # sent once more, since the answer was lost
-            self.run.add_verdict(verdict)
+        self.judged.add(verdict)
 
     def _is_about_this_store(self, verdict: stores.Verdict) -> bool:
         """A sample of it, a subject of one of its analyses, or, of an analysis it no longer has, samples of it."""
@@ -234,22 +231,33 @@ class _Data(_Handler):
 
 
 class _Verdicts(_Handler):
-    def get(self) -> None:
-        self.send_json(self.source.verdicts())
+    async def get(self) -> None:
+        """All verdicts, or nothing where the page has them: it tells which state of the store it ``known``."""
+        state, text = await self._beside(self.source.judged.told)
+        self.set_header("X-Spray-State", state)
+        if state == self.get_query_argument("known", None):
+            self.set_status(204)
+            self.finish()
+        else:
+            self.send_text(text)
 
-    def post(self) -> None:
+    async def _beside(self, work: Callable[..., Any], *of: Any) -> Any:
+        # Beside the loop: a store in a bucket answers slowly, and pictures are asked for meanwhile.
+        return await IOLoop.current().run_in_executor(self.source.judged.thread, work, *of)
+
+    async def post(self) -> None:
         token = self.request.headers.get(
             "X-Spray-Token", ""
         ).encode()  # as text it must be ASCII to be compared
         if not secrets.compare_digest(token, self.source.token.encode()):
             raise HTTPError(403, reason="The page is older than this server. Reload it.")
         try:
-            self.source.add(json.loads(self.request.body))
+            await self._beside(self.source.add, json.loads(self.request.body))
         except (ValueError, RecursionError, stores.StoreError) as error:
             self.set_status(400)
             self.send_json({"error": str(error)})
             return
-        self.send_json(self.source.verdicts())
+        await self.get()
 
 
 def start(

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from reports.model import ReportModel, store_identity
-from stores import Run, Verdict
+from stores import Run, StoreError, Verdict
 from stores.shown import verdicts_html
 from stores.verdicts import check_new
 
 FORMAT = "spray-verdicts"
 VERSION = 1
+LONGEST = {"key": 10_000, "analysis": 200}
+"""Characters that a name in a verdict may have."""
 
 
 class VerdictFileError(Exception):
@@ -87,12 +89,32 @@ def read_file(path: str | os.PathLike[str]) -> VerdictFile:
             f"{place} has version {content.get('version')!r}; this spray reads {VERSION}. Update spray-audit."
         )
     try:
-        verdicts = tuple(check_new(Verdict(**record)) for record in content["verdicts"])
+        verdicts = tuple(check_given(Verdict(**record)) for record in content["verdicts"])
         return VerdictFile(str(content["store"]), str(content.get("title", "")), verdicts)
     except (
         Exception
     ) as error:  # whatever is wrong in a stranger's file: it is told, and nothing is taken from it
         raise VerdictFileError(f"{place} is damaged: {error}") from error
+
+
+def check_given(verdict: Verdict) -> Verdict:
+    """The verdict, if it may be taken from a file.
+
+    Raises:
+        StoreError: it is on no sample, on another sample than it names, or as of ``stores.verdicts.check_new``.
+    """
+    if not verdict.members or (verdict.subject == "sample" and verdict.members != (verdict.key,)):
+        about = "that sample alone" if verdict.subject == "sample" else "one sample at least"
+        raise StoreError(
+            f"the verdict on the {verdict.subject} {verdict.key[:200]!r} is on {len(verdict.members):,} others; "
+            f"expected {about}. Give it anew in a report."
+        )
+    for name, most in LONGEST.items():
+        if len(getattr(verdict, name)) > most:
+            raise StoreError(
+                f"the {name} of a verdict has {len(getattr(verdict, name)):,} characters, not {most:,}."
+            )
+    return check_new(verdict)
 
 
 def write_file(path: str | os.PathLike[str], file: VerdictFile) -> Path:
@@ -145,14 +167,14 @@ def add_to_store(run: Run, file: VerdictFile) -> int:
 
     Raises:
         VerdictFileError: the verdicts are about another store; nothing is written then.
-        StoreError: one of them may not be written (``stores.verdicts.check_new``); nothing is written then, either.
+        StoreError: one of them may not be written (``check_given``); nothing is written then, either.
     """
     if file.store != store_identity(run):
         raise VerdictFileError(
             f"these verdicts are about another store than {run.path}: nothing was written."
         )
     known = set(run.verdicts())
-    fresh = [check_new(verdict) for verdict in dict.fromkeys(file.verdicts) if verdict not in known]
+    fresh = [check_given(verdict) for verdict in dict.fromkeys(file.verdicts) if verdict not in known]
     for verdict in fresh:
         run.add_verdict(verdict)
     return len(fresh)

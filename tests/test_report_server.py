@@ -22,6 +22,7 @@ import stores.synthetic
 from reports.blocks import blocks
 from reports.carriers import read_models
 from reports.images import quantise
+from reports.judging import Judged
 from reports.model import ReportModel, store_identity
 from reports.server import Source
 
@@ -198,6 +199,33 @@ def test_many_at_once_lose_nothing(run, url):
         )
     assert answers == [200] * 24
     assert {v.note for v in run.verdicts()[before:]} == {f"note {i}" for i in range(24)}
+
+
+def test_what_a_page_has_is_not_sent_again(run, url):
+    status, body, headers = ask(url + "verdicts")
+    state = headers["X-Spray-State"]
+    assert status == 200 and len(json.loads(body)) == len(run.verdicts())
+    status, body, headers = ask(f"{url}verdicts?known={state}")
+    assert (status, body, headers["X-Spray-State"]) == (204, "", state)
+    run.add_verdict(stores.Verdict(**verdict(run, note="by another program")))
+    status, body, headers = ask(f"{url}verdicts?known={state}")
+    assert status == 200 and headers["X-Spray-State"] != state
+    assert json.loads(body)[-1]["note"] == "by another program"
+
+
+def test_a_server_reads_each_verdict_once(tmp_path, monkeypatch):
+    import reports.judging
+
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=30)
+    read, plain = [], reports.judging.read_verdict
+    monkeypatch.setattr(reports.judging, "read_verdict", lambda *of: read.append(of[1]) or plain(*of))
+    judged = Judged(run)
+    assert json.loads(judged.told()[1]) == []
+    for note in ("one", "two", "two"):
+        judged.add(stores.Verdict(**verdict(run, note=note)))
+        judged.told()
+    assert [given["note"] for given in json.loads(judged.told()[1])] == ["one", "two"]
+    assert len(read) == len(set(read)) == 2
 
 
 @in_browser

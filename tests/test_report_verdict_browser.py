@@ -207,7 +207,7 @@ def test_people_who_disagree_are_all_shown(visit, run):
         "Clever Hans (Alice)",
         "valid (Bob)",
         "Alice: a tag",
-        "Alice, 2026-01-01; Bob, 2026-01-01",
+        "Alice, 2026-01-01\nBob, 2026-01-01",
     ):
         assert said in page, said
 
@@ -219,7 +219,7 @@ def test_people_who_agree_are_all_heard(visit, run):
     v.page.click("#pages a[data-page=summary]")
     v.settled("spray.state.page === 'summary'")
     case = v.page.inner_text("#page-summary")
-    assert "Alice: a tag" in case and "Alice, 2026-01-01; Bob, 2026-01-02" in case
+    assert "Alice: a tag" in case and "Alice, 2026-01-01\nBob, 2026-01-02" in case
     finding = run.analysis().findings()[0]
     v.state(
         f"spray.router.go({{page: 'cluster', group: {finding.group}, subject: {json.dumps(finding.name)}}})"
@@ -244,6 +244,35 @@ def test_the_summary_has_the_last_word_of_each_on_samples_too(visit, run):
     lines = v.page.locator("#summary-others li").all_inner_texts()
     assert len(lines) == 3 and "Clever Hans" in lines[0] and "Alice" in lines[0] and "Bob" in lines[1]
     assert lines[2].startswith("2 words that their authors replaced") and "valid" not in "".join(lines[:2])
+
+
+def test_a_verdict_on_a_sample_is_on_that_sample(visit, run):
+    v = visit
+    one, other = (str(name) for name in run.samples.read("id", run.analysis().findings()[0].rows[:2]))
+    for forged in (
+        record_of(run, subject="sample", key=one, members=(other,)),
+        record_of(run, members=()),
+        record_of(run, key="k" * 20_000),
+    ):
+        assert "damaged" in take(v, run, forged) and records(v) == []
+
+
+def test_the_browser_keeps_members_once_for_all_words_about_them(visit, run):
+    v = visit
+    for note in ("a", "b", "c", "d"):
+        v.page.fill("#verdict-note", note)
+        choose(v, "valid")
+    assert len(records(v)) == 4
+    member = json.dumps(str(run.samples.read("id", run.analysis().findings()[0].rows[:1])[0]))
+    assert v.state("Object.values(localStorage).join('')").count(member) == 1
+    before = records(v)
+    v.page.reload()
+    v.page.wait_for_selector("body.ready")
+    assert records(v) == before
+    assert v.state("spray.verdicts.all().every((it) => it.members.length > 1)")
+    ids = ["b", "a\ue000", "a\U0001f40e", "a", "", "aa", "\U0001f40e", "\ufb01", "Z"]
+    digest = v.state(f"spray.verdicts.digest({json.dumps(ids)}.sort(spray.verdicts.byCodePoint))")
+    assert digest == stores.members_digest(ids)
 
 
 def test_undo_says_what_it_takes_back_and_where(visit, run):

@@ -55,6 +55,25 @@ def test_a_file_comes_back_as_it_was_written(tmp_path, run):
     assert read_file(write_file(tmp_path / "v.json", file)) == file
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"subject": "sample", "key": "a", "members": ("b",)},
+        {"members": ()},
+        {"key": "k" * 20_000},
+        {"analysis": "a" * 300},
+    ],
+)
+def test_a_verdict_that_is_not_on_what_it_names_is_not_taken(tmp_path, run, forged):
+    file = file_of(run, verdict(run, **forged))
+    with pytest.raises(VerdictFileError, match="damaged"):
+        read_file(write_file(tmp_path / "v.json", file))
+    before = run.verdicts()
+    with pytest.raises(stores.StoreError):
+        add_to_store(run, file)
+    assert run.verdicts() == before
+
+
 def test_a_file_shows_its_verdicts_and_disagreements_in_a_notebook_as_text(run):
     hostile = "<script>alert(1)</script>"
     one = verdict(run, note="the tag", annotator="Ada")

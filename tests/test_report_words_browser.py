@@ -95,6 +95,25 @@ def test_where_nothing_was_tested_nothing_is_told_as_clear(browser, tmp_path):
     v.close()
 
 
+def test_the_page_of_a_finding_needs_one(visit, run):
+    finding = run.analysis().findings()[0]
+    v = visit(f"#class={finding.group}&sample={finding.rows[0]}&page=cluster")
+    assert v.state("[spray.state.page, spray.state.subject.key]") == ["cluster", finding.name]
+    v.state("(spray.report.groups[1].subjects = [], null)")
+    index = v.state("spray.report.groups[1].index")
+    v.state(f"(location.hash = '#class={index}&page=cluster', null)")
+    v.settled(f"spray.state.group.index === {index}")
+    assert v.state("spray.state.page") == "class" and v.page.locator("#page-class").is_visible()
+    v.page.reload()
+    v.page.wait_for_selector("body.ready")
+
+
+def test_a_word_of_trouble_can_be_closed(visit):
+    v = visit("#class=99")
+    v.page.locator("#trouble button").click()
+    assert v.page.locator("#trouble").is_hidden()
+
+
 def test_numbers_to_keep_stand_in_their_order(visit):
     v = visit()
     offered = v.state("[...document.getElementById('gallery-keep').options].map((at) => at.textContent)")

@@ -60,14 +60,14 @@ spray.panel({
   judged(subject) {
     const record = spray.verdicts.current(subject);
     const said = spray.verdicts.said(subject);
-    const by = said.map(({ annotator, time }) => `${annotator || "unnamed"}, ${time.slice(0, 10)}`).join("; ");
+    const by = spray.lines(said.map(({ annotator, time }) => `${annotator || "unnamed"}, ${time.slice(0, 10)}`));
     if (record?.verdict === "conflict") {
       const each = said.map((one) => [spray.element("br"), spray.element("span", { class: `given ${one.verdict}` }, `${spray.verdicts.symbols[one.verdict].join(" ")} (${one.annotator || "unnamed"})`)]);
-      return { verdict: spray.element("span", {}, spray.element("b", {}, spray.verdicts.symbols.conflict.join(" ")), each), note: spray.verdicts.reasons(said) || "–", by };
+      return { verdict: spray.element("span", {}, spray.element("b", {}, spray.verdicts.symbols.conflict.join(" ")), each), note: spray.lines(spray.verdicts.reasons(said)), by };
     }
     if (!record) return { verdict: spray.element("span", { class: "faint" }, "no verdict yet"), note: "–", by: "–" };
     const verdict = spray.element("span", { class: `given ${record.verdict}` }, spray.verdicts.symbols[record.verdict].join(" "));
-    return { verdict, note: spray.verdicts.reasons(said) || "–", by };
+    return { verdict, note: spray.lines(spray.verdicts.reasons(said)), by };
   },
   case(group, subject) {
     const { verdict, note, by } = this.judged(subject);
@@ -96,3 +96,6 @@ spray.panel({
     return spray.element("tr", { title: subject.summary || null }, spray.element("td", {}, group.name), spray.element("th", { scope: "row" }, link), cells, said);
   },
 });
+
+/** Texts below each other; a dash where there is none. */
+spray.lines = (texts) => (texts.length ? texts.map((text, at) => [at ? spray.element("br") : null, text]) : "–");

@@ -13,11 +13,20 @@ spray.colouring = ({ colour, chunk, group }) => {
   const codes = new Uint16Array(chunk.n);
   if (colour === "findings" || chunk.labels[colour]) {
     const subjects = group.subjects.filter((entry) => entry.clustering === colour && entry.name !== "noise");
-    for (const entry of [...subjects].reverse()) {
+    // Findings may share members: these have the colour of a flagged one, else of the most suspicious.
+    const painted = [...subjects].reverse().sort((one, other) => Boolean(one.flagged) - Boolean(other.flagged));
+    for (const entry of painted) {
       hues.push(spray.subjectColour(group, entry));
       for (const i of chunk.members[entry.key]) codes[i] = hues.length - 1;
     }
-    const entries = subjects.slice(0, 8).map((entry) => [spray.subjectColour(group, entry), `${spray.subjectName(entry)} (${spray.count(entry.n)})`]);
+    /** Of which others members of an entry have the colour, told with their number. */
+    const covered = (entry) => {
+      const own = painted.indexOf(entry) + 1;
+      const hidden = Array.from(chunk.members[entry.key], (i) => codes[i]).filter((code) => code !== own);
+      const names = [...new Set(hidden)].sort((a, b) => b - a).map((code) => spray.subjectName(painted[code - 1]));
+      return hidden.length ? `, ${spray.count(hidden.length)} of them in ${names.join(", ")}, too` : "";
+    };
+    const entries = subjects.slice(0, 8).map((entry) => [spray.subjectColour(group, entry), `${spray.subjectName(entry)} (${spray.count(entry.n)}${covered(entry)})`]);
     if (codes.some((code) => hues[code] === grey)) entries.push([grey, colour === "findings" ? "in no finding" : subjects.length > 8 ? "noise and smaller clusters" : "noise"]);
     return { hues, codes, entries };
   }

@@ -165,6 +165,7 @@ spray.trouble = (text) => {
   const place = document.getElementById("trouble");
   place.hidden = text === null;
   place.textContent = text ?? "";
+  if (text !== null) place.append(spray.element("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: () => spray.trouble(null) }, "×"));
 };
 
 /** Offer a file for saving. */

@@ -20,6 +20,7 @@ spray.panel({
     });
     for (const button of document.querySelectorAll("#pages a")) {
       button.addEventListener("click", (event) => {
+        if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a tab or window of its own
         event.preventDefault();
         const { page } = button.dataset;
         spray.router.go(page === "class" ? { group: (state.group ?? report.groups[0])?.index, subject: state.subject?.key } : { page });

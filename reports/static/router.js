@@ -89,7 +89,7 @@ spray.router = (() => {
     spray.verdicts.match(group, chunk);
     const sample = asked.has("sample") ? chunk.rows.indexOf(Number(asked.get("sample"))) : -1;
     const named = group.subjects.find((entry) => entry.key === asked.get("subject"));
-    const subject = named ?? (sample >= 0 ? null : opening(group));
+    const subject = named ?? (sample >= 0 && page !== "cluster" ? null : opening(group));
     const alone = sample >= 0 && !subject;
     const [otherGroup, other] = spray.groupOf(asked.get("with") ?? "") ?? [null, null];
     const otherChunk = otherGroup && page === "cluster" ? (otherGroup === group ? chunk : await open(otherGroup)) : null;
@@ -97,7 +97,7 @@ spray.router = (() => {
     document.body.classList.remove("loading");
     if (otherChunk || !otherGroup || page !== "cluster") spray.trouble(missing(asked, group, chunk)); // else the reader was told
     spray.set({
-      page,
+      page: page === "cluster" && !subject ? "class" : page, // a class without findings and clusters has no such page
       group,
       chunk,
       subject,

@@ -10,7 +10,7 @@ spray.verdicts = (() => {
   const symbols = { ...choices, conflict: ["≠", "disagreement"], withdrawn: ["↶", "withdrawn"] };
   const subjects = ["finding", "cluster", "sample"];
   const fields = ["subject", "analysis", "key", "verdict", "note", "annotator", "time", "digest"];
-  const longest = { note: 10_000, annotator: 200 }; // as in the store
+  const longest = { note: 10_000, annotator: 200, key: 10_000, analysis: 200 }; // as in the store
   const ahead = 24 * 3600 * 1000; // milliseconds that a clock may be ahead
   const steps = []; // what was given on this visit, and what its author had said before
   const refused = new Map(); // what the store did not take on this visit, and why
@@ -21,7 +21,8 @@ spray.verdicts = (() => {
 
   function isRecord(record) {
     const texts = fields.every((name) => isText(record?.[name])) && Array.isArray(record.members) && record.members.every(isText);
-    return texts && subjects.includes(record.subject) && record.verdict !== "conflict" && Object.hasOwn(symbols, record.verdict);
+    const about = record?.subject === "sample" ? record.members?.length === 1 && record.members[0] === record.key : record?.members?.length > 0;
+    return texts && about && subjects.includes(record.subject) && record.verdict !== "conflict" && Object.hasOwn(symbols, record.verdict);
   }
 
   /** What this browser keeps, other tabs' records, too; null where it keeps nothing. What cannot be read is put aside. */
@@ -34,6 +35,7 @@ spray.verdicts = (() => {
       } catch {
         /* no JSON: put aside below */
       }
+      if (Array.isArray(list?.records)) list = list.records.map((record) => ({ ...record, members: list.members?.[record.digest] }));
       const whole = Array.isArray(list) ? list.filter(isRecord) : [];
       if (whole.length !== list?.length) localStorage.setItem(`${place}:damaged`, text);
       return whole;
@@ -54,7 +56,9 @@ spray.verdicts = (() => {
   function change(how) {
     mine = how((kept && stored()) || mine);
     try {
-      localStorage.setItem(place, JSON.stringify(mine));
+      // Members once for all the words about them: a note that is written anew takes no room but its own.
+      const members = Object.fromEntries(mine.map((record) => [record.digest, record.members]));
+      localStorage.setItem(place, JSON.stringify({ records: mine.map(({ members: _, ...rest }) => rest), members }));
     } catch {
       kept = false;
     }
@@ -99,8 +103,8 @@ spray.verdicts = (() => {
     return { ...last, verdict: "conflict", note, annotator: words.map((record) => record.annotator || "unnamed").join(", ") };
   }
 
-  /** Why, in everybody's own words: with their names where several people spoke. */
-  const reasons = (words) => words.filter(({ note }) => note).map(({ annotator, note }) => (words.length > 1 ? `${annotator || "unnamed"}: ${note}` : note)).join("; ");
+  /** Why, in everybody's own words, a line each: with their names where several people spoke. */
+  const reasons = (words) => words.filter(({ note }) => note).map(({ annotator, note }) => (words.length > 1 ? `${annotator || "unnamed"}: ${note}` : note));
 
   /** The last word of each person on a finding or cluster: on these very members, whatever they are called. */
   const said = ({ kind, digest: members }) => lastWords(all().filter((record) => record.subject === kind && record.digest === members));
@@ -170,15 +174,18 @@ spray.verdicts = (() => {
   }
 
   const served = report.carrier.kind === "served";
+  let state = ""; // of the store's verdicts, as the server calls it
   let asked = 0; // requests made, and the newest of them whose answer is shown
   let shown = 0;
 
   /** The records of an answer, unless a later request was answered with more before it. */
   async function accept(answer, turn) {
     if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+    if (answer.status === 204) return; // nothing new
     const records = await answer.json();
     if (turn < shown && records.length < report.verdicts.length) return;
     shown = Math.max(turn, shown);
+    state = answer.headers.get("X-Spray-State") ?? "";
     if (records.length === report.verdicts.length && records.every((record, i) => same(record, report.verdicts[i]))) return;
     report.verdicts = records;
     change((list) => without(list, records));
@@ -188,7 +195,7 @@ spray.verdicts = (() => {
       resolves to why that could not be saved now, or to null. */
   async function refresh() {
     const turn = (asked += 1);
-    await accept(await fetch("verdicts"), turn);
+    await accept(await fetch(`verdicts?known=${state}`), turn);
     let problem = null;
     for (const record of unsent()) if (!refused.has(named(record))) problem = (await send(record)) ?? problem;
     return problem;
@@ -277,12 +284,13 @@ spray.verdicts = (() => {
 
   /** The order of Python's sorted() on text: by code point, not by UTF-16 unit. */
   function byCodePoint(one, other) {
-    const a = Array.from(one);
-    const b = Array.from(other);
-    for (let i = 0; i < Math.min(a.length, b.length); i += 1) {
-      if (a[i] !== b[i]) return a[i].codePointAt(0) - b[i].codePointAt(0);
-    }
-    return a.length - b.length;
+    const most = Math.min(one.length, other.length);
+    let i = 0;
+    while (i < most && one.charCodeAt(i) === other.charCodeAt(i)) i += 1;
+    if (i === most) return one.length - other.length;
+    // Halves of pairs, which stand for the highest code points, lie below other units: they are put above.
+    const [a, b] = [one, other].map((text) => (text.charCodeAt(i) >= 0xe000 ? text.charCodeAt(i) - 0x2000 : text.charCodeAt(i) >= 0xd800 ? text.charCodeAt(i) + 0x2000 : text.charCodeAt(i)));
+    return a - b;
   }
 
   /** SHA-256 of the sorted ids, each as ASCII JSON on a line of its own, as the store computes it. */
@@ -291,7 +299,7 @@ spray.verdicts = (() => {
     return spray.sha256(sorted.map((id) => `${JSON.stringify(id).replace(/[^ -~]/g, escape)}\n`).join(""));
   }
 
-  return { symbols, choices, all, said, saidOfSample, lastWords, reasons, current, ofSample, inherited, match, seek, orphans, about, give, send, refresh, served, unsent, undo, text, take, digest, isKept: () => kept, canUndo: () => steps.length > 0, lastGiven: () => steps.at(-1)?.record ?? null };
+  return { symbols, choices, all, said, saidOfSample, lastWords, reasons, current, ofSample, inherited, match, seek, orphans, about, give, send, refresh, served, unsent, undo, text, take, digest, byCodePoint, isKept: () => kept, canUndo: () => steps.length > 0, lastGiven: () => steps.at(-1)?.record ?? null };
 })();
 
 /** SHA-256 (FIPS 180-4) of a text in UTF-8, as hex. The browser's own is missing on plain http. */
