@@ -1,6 +1,7 @@
 """The attribution stage: what stands in the store is the engine's, bad samples cost themselves, nothing is lost."""
 
 import weakref
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from audit_tools import CLASSES, Images, contents, tiny_model
 from torch import nn
 
 import stores
-from spray.attribution import Attribution, attribute_dataset
+from spray.attribution import Attribution, attribute_dataset, attribute_share
 from spray.attribution.pixels import CHANGED
 from spray.attribution.pooling import pooling_matrix
 from spray.blocks import channels_last
@@ -455,3 +456,59 @@ def test_the_model_is_left_as_it_was(tmp_path):
     assert [id(parameter) for parameter in model.parameters()] == parameters
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The store that one undisturbed process makes: five shards of four rows."""
+    out = tmp_path_factory.mktemp("alone") / "a.zarr"
+    attribute(out)
+    return out
+
+
+def test_a_shard_that_another_process_has_written_meanwhile_is_passed_over(alone, tmp_path):
+    out, meanwhile = tmp_path / "a.zarr", iter([2])
+
+    def report(*_):
+        for share in meanwhile:
+            attribute_share(tiny_model(), Images(), out, SMALL, share=share, of=5)
+
+    run = attribute(out, report=report)
+    assert contents(out) == contents(alone)
+    assert run.samples.read("id").tolist() == stores.open(alone).samples.read("id").tolist()
+
+
+def test_a_shard_that_is_being_written_is_put_off_to_the_end(alone, tmp_path):
+    out = tmp_path / "a.zarr"
+    run = attribute_share(tiny_model(), Images(), out, SMALL, share=0, of=5)
+    with ExitStack() as claims:
+        claims.enter_context(run.table(TABLE).claim(1))
+        attribute(out, report=lambda done, *_: claims.close() if done >= 16 else None)
+    assert contents(out) == contents(alone)
+
+
+def test_a_shard_that_stays_busy_costs_only_itself(alone, tmp_path):
+    out = tmp_path / "a.zarr"
+    run = attribute_share(tiny_model(), Images(), out, SMALL, share=0, of=5)
+    with (
+        run.table(TABLE).claim(1),
+        pytest.raises(stores.StoreBusy, match=r"1 of 5 shards were left to others"),
+    ):
+        attribute(out)
+    assert run.table(TABLE).missing() == [1]
+    attribute(out)
+    assert contents(out) == contents(alone)
+
+
+def test_two_composites_at_once_wait_for_each_others_samples(alone, tmp_path, monkeypatch):
+    out = tmp_path / "a.zarr"
+    run = attribute_share(tiny_model(), Images(), out, SMALL, share=0, of=5)
+    with ExitStack() as claims:
+        claims.enter_context(run.samples.claim(1))
+        monkeypatch.setattr("spray.attribution.stage.time.sleep", lambda _: claims.close())
+        attribute(out)
+    assert contents(out) == contents(alone)
+    monkeypatch.setattr("spray.attribution.stage.PATIENCE", 0)
+    run = attribute_share(tiny_model(), Images(), tmp_path / "b.zarr", SMALL, share=0, of=5)
+    with run.samples.claim(1), pytest.raises(stores.StoreBusy, match="samples/1 is being written"):
+        attribute(tmp_path / "b.zarr")

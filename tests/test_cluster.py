@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,19 @@ def test_workers_are_told_again_where_one_died_meanwhile(client: Any, alone: Pat
     assert not (tmp_path / "none.zarr").exists()
 
 
+def test_a_scheduler_that_goes_away_is_told(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = import_module("distributed.client").FutureCancelledError("_prepare-1", "scheduler-connection-lost")
+
+    def gone(*_: object) -> None:
+        raise lost
+
+    monkeypatch.setattr("spray.attribution.cluster._Driver.run", gone)
+    with pytest.raises(AttributionError, match=r"scheduler went away .*committed is safe"):
+        attribute_on(client, tiny_model(), Images(), tmp_path / "run.zarr", STEP)
+
+
 def allow(dask_scheduler: Any, failures: int) -> None:
     dask_scheduler.allowed_failures = failures
 
@@ -296,9 +310,14 @@ def test_shares_split_the_shards_and_leave_what_is_claimed(alone: Path, tmp_path
     out = tmp_path / "run.zarr"
     run = attribute_share(tiny_model(), Images(), out, STEP, share=0, of=2)
     assert run.samples.missing() == run.table(TABLE).missing() == [1, 3]
-    with run.table(TABLE).claim(3):
+    with (
+        run.table(TABLE).claim(1),
+        pytest.raises(stores.StoreBusy, match=r"^1 of 5 shards were left .*, 1; what else"),
+    ):
         attribute_share(tiny_model(), Images(), out, STEP, share=1, of=2)
-    assert run.table(TABLE).missing() == [3]
+    assert run.table(TABLE).missing() == [1]
+    (left,) = told(out, "left")
+    assert left["shards"] == [1] and "is being written by" in left["reason"]
     attribute_share(tiny_model(), Images(), out, STEP, share=0, of=1)
     assert contents(out) == contents(alone)
     for share in (-1, 2):

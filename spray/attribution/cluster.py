@@ -146,8 +146,14 @@ def attribute_on(
         torch.get_num_threads(),
         max(1, len(client.nthreads())),
     )
-    with _carried(client, job):
-        _Driver(client, job, report).run()
+    try:
+        with _carried(client, job):
+            _Driver(client, job, report).run()
+    except import_module("distributed").CancelledError as error:
+        raise AttributionError(
+            f"The Dask scheduler went away ({error}). What is committed is safe: start it again, and run the same "
+            "command."
+        ) from error
     return stores.open(where, "r+")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,6 +47,7 @@ def attribute_dataset(
         AttributionError: no sample can be read, the data set gives other pixels each time or than before, classes
             and outputs do not fit, not even one sample fits into memory, or the model is in no state to be explained.
         stores.StoreError: the store at ``out`` holds results of another model, data set or configuration.
+        stores.StoreBusy: another process is writing some of the shards; all others are committed.
         spray.engine.UnsupportedOperation: the model has an operation that the composite has no rule for.
     """
     step = attribution or Attribution()
@@ -60,9 +60,7 @@ def attribute_dataset(
         stage, tables = prepared(model.to(where), as_audit_data(dataset), step, where, out)
         todo = tables.missing()
         log("plan", **_facts(stage, tables, todo))
-        tally = Tally(tables, todo, report)
-        for shard, blocks in stage.shards(todo):
-            tell(log, stage.write(shard, blocks, tables, tally.add))
+        _write(stage, tables, todo, Tally(tables, todo, report), log)
     return tables.run
 
 
@@ -79,8 +77,7 @@ def attribute_share(
 ) -> Run:
     """Compute every ``of``-th shard from number ``share`` on: one of several processes on the same store.
 
-    Start ``of`` processes with shares 0, 1, …; each can be stopped and started again. A shard that another
-    process has claimed is left to it.
+    Start ``of`` processes with shares 0, 1, …; each can be stopped and started again.
 
     Raises:
         AttributionError: ``share`` is not below ``of``; otherwise as ``attribute_dataset``.
@@ -94,11 +91,36 @@ def attribute_share(
         todo = {shard: rows for shard, rows in tables.missing().items() if shard in mine}
         log("plan", **_facts(stage, tables, todo))
         tally = Tally(tables, todo, report, total=sum(len(tables.samples.shards[shard]) for shard in mine))
-        for shard, rows in todo.items():
-            with contextlib.suppress(StoreBusy):
-                for _, blocks in stage.shards({shard: rows}):
-                    tell(log, stage.write(shard, blocks, tables, tally.add))
+        _write(stage, tables, todo, tally, log)
     return tables.run
+
+
+def _write(stage: Stage, tables: Tables, todo: dict[int, range], tally: Tally, log: Journal) -> None:
+    """Write shards. One that another process is writing is put off to the end, and then left to it.
+
+    Raises:
+        stores.StoreBusy: some were left; all others are committed.
+    """
+    for last in (False, True):
+        held: dict[int, StoreBusy] = {}
+        for shard, blocks in stage.shards(todo):
+            try:
+                written = stage.write(shard, blocks, tables, tally.add)
+            except StoreBusy as error:
+                held[shard] = error
+                continue
+            tell(log, written)
+            if written is None:  # another process has written it since it was planned
+                tally.add(len(todo[shard]), 0)
+        if last and held:
+            log("left", shards=list(held), reason=str(next(iter(held.values()))))
+            raise StoreBusy(
+                f"{len(held)} of {len(tables.samples.shards)} shards were left to others who are writing them, "
+                f"{', '.join(map(str, held))}; what else there was to do is committed. {next(iter(held.values()))}"
+            )
+        todo = {shard: todo[shard] for shard in held}
+        if not todo:
+            return
 
 
 class Tally:

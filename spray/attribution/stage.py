@@ -35,6 +35,8 @@ from stores.provenance import Json
 SHARD_BYTES = 128 * 2**20
 SHARDS_AT_LEAST = 8
 """Small data sets are cut finer than their bytes ask for, so that an interruption loses little."""
+PATIENCE, PAUSE = 60.0, 0.05
+"""Seconds for which another stage that writes the very same samples is waited for, and between two looks."""
 UNEXPLAINABLE = "the model's output for it is not finite, or is the zero that a unit start would divide by"
 NO_DIFFERENCE = "its two classes are one, so there is no difference of logits"
 NOT_FINITE = "its relevance is not finite"
@@ -213,7 +215,10 @@ class Stage:
             [block for blocks in cut.values() for block in blocks], pin=self.device.type == "cuda"
         )
         for shard, blocks in cut.items():
-            yield shard, (next(stream) for _ in blocks)
+            given = (next(stream) for _ in blocks)
+            yield shard, given
+            for _ in given:  # of a shard that was passed over: the next one's come after it
+                pass
 
     def write(
         self,
@@ -239,7 +244,11 @@ class Stage:
             if not absent and shard not in tables.samples.missing():
                 return None
             results = []
+            rows = list(tables.samples.shards[shard])
             for block in blocks:
+                if block.rows != rows[: len(block.rows)]:
+                    raise AssertionError(f"shard {shard} has rows {rows[:1]}…, not {block.rows[:1]}…")
+                rows = rows[len(block.rows) :]
                 result = self.compute(block, absent)
                 results.append(result)
                 done(len(block.rows), len(_failed([result])))
@@ -265,10 +274,7 @@ class Stage:
         unreadable = _merged([result.unreadable for result in results])
         columns = _joined([result.samples for result in results])
         digests, others = np.asarray(columns["digest"]), {}
-        if shard in tables.samples.missing():
-            pixels.refuse_others(tables, shard, pixels.fingerprint(digests, rows, unreadable))
-            tables.samples.write(shard, columns, unreadable, facts=facts)
-        else:
+        if not self._commit_samples(shard, columns, unreadable, tables, facts):
             others = pixels.unusable(tables.samples, shard, digests, unreadable)
             unreadable |= others
         made = facts | {pixels.FACT: pixels.fingerprint(digests, rows, unreadable)}
@@ -277,6 +283,28 @@ class Stage:
             columns = _joined([result.relevance[target] for result in results])
             tables.relevance[target].write(shard, columns, refused, claim=claim, facts=made)
         return others
+
+    def _commit_samples(
+        self,
+        shard: int,
+        columns: Columns,
+        unreadable: Mapping[int, str],
+        tables: Tables,
+        facts: dict[str, int],
+    ) -> bool:
+        """Write the samples of a shard, unless they are there; another stage that writes them now is waited for."""
+        rows, waiting = tables.samples.shards[shard], time.monotonic() + PATIENCE
+        while shard in tables.samples.missing():
+            try:
+                digests = np.asarray(columns["digest"])
+                pixels.refuse_others(tables, shard, pixels.fingerprint(digests, rows, unreadable))
+                tables.samples.write(shard, columns, unreadable, facts=facts)
+                return True
+            except stores.StoreBusy:
+                if time.monotonic() > waiting:
+                    raise
+                time.sleep(PAUSE)
+        return False
 
     def _facts(self) -> dict[str, int]:
         """What else may change a shard's last bits, for its commit."""
