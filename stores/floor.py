@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from io import FileIO
@@ -48,8 +49,11 @@ class Floor(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Write or replace: a reader sees the old bytes, or the new ones, never a part."""
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Write if absent; False, and nothing changed, where the key exists. One of several callers wins."""
+    def create(self, key: str, data: bytes, *, leased: bool = False) -> bool:
+        """Write if absent; False, and nothing changed, where the key exists. One of several callers wins.
+
+        ``leased`` says that only one caller at a time does this, by a lease that he holds.
+        """
 
     def delete(self, key: str) -> None:
         """Remove; an absent file is no error."""
@@ -95,6 +99,7 @@ class LocalFloor:
     def read(self, key: str) -> bytes | None:
         """All bytes, or None where there is no such file."""
         try:
+            self._length(self._path(key))
             return self._path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -105,6 +110,7 @@ class LocalFloor:
     def parts(self, key: str) -> Iterator[Parts | None]:
         """One file, open for reading parts of it; None without the file."""
         try:
+            self._length(self._path(key))
             file = self._path(key).open("rb", buffering=0)
         except (FileNotFoundError, NotADirectoryError):
             yield None
@@ -128,14 +134,14 @@ class LocalFloor:
             os.replace(temporary, path)  # noqa: PTH105 - the syscall is the point here
         _fsync_folder(path.parent)
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, *, leased: bool = False) -> bool:
         """Write a file durably unless it exists: a hard link to a finished temporary, and one caller makes it."""
         path = self._own(key)
         if path.exists():
             return False
         with self._temporary(path, data) as temporary:
             try:
-                _link(temporary, path)
+                _link(temporary, path, leased)
             except FileExistsError:
                 return False
         _fsync_folder(path.parent)
@@ -207,10 +213,14 @@ class LocalFloor:
         return path
 
     def _length(self, path: Path) -> int:
+        """Of a file; a device or a pipe, on which reading would not end, is none."""
         try:
-            return path.stat().st_size
+            found = path.stat()
         except OSError as error:
             raise _damage(path, error) from error
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise Damaged(f"{path} is a device or a pipe where a file was expected.")
+        return found.st_size
 
     @contextlib.contextmanager
     def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
@@ -277,11 +287,11 @@ def _write(path: Path, data: bytes) -> None:
         os.close(handle)
 
 
-def _link(temporary: Path, path: Path) -> None:
+def _link(temporary: Path, path: Path, leased: bool) -> None:
     """Give a finished file its name unless that is taken.
 
     Where a file system has no hard links, the name is taken first and the file moved onto it: a crash between
-    the two leaves an empty file, which reads as damaged.
+    the two leaves an empty file, which reads as damaged. Who holds a lease need not take the name first.
 
     Raises:
         FileExistsError: the name is taken.
@@ -293,7 +303,8 @@ def _link(temporary: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
             raise
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        if not leased:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         os.replace(temporary, path)  # noqa: PTH105
 
 

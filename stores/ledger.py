@@ -130,7 +130,7 @@ class Ledger:
                     self.floor.put(key, data)
             if before is None:
                 self._refuse_if_lost(held)
-                if not self.floor.create(self._key(unit), commit.to_bytes()):
+                if not self.floor.create(self._key(unit), commit.to_bytes(), leased=True):
                     self._refuse_if_other(self.commit(unit), commit)
 
     def _refuse_if_other(self, before: Commit | None, commit: Commit) -> None:

@@ -72,7 +72,7 @@ class ObjectFloor:
         with self._told(key):
             obstore.put(self._store, key, data)
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, *, leased: bool = False) -> bool:
         """Write an object unless it exists.
 
         A request that went through and whose answer was lost is retried, and finds its own bytes: that counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -420,7 +421,22 @@ def test_folders_and_loops_in_the_place_of_files_are_named(path: Path, kind: str
         assert {"samples/prediction", f"{RELEVANCE}/0", "samples/0"} <= told.keys()
 
 
-@pytest.mark.parametrize("folder", ["ledger/tmp", "ledger/leases", "samples", "ledger/commits"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_never_ends_is_not_read(path: Path, kind: str) -> None:
+    (path / "samples/label/c/0").unlink()
+    if kind == "pipe":
+        os.mkfifo(path / "samples/label/c/0")
+    else:
+        (path / "samples/label/c/0").symlink_to("/dev/zero")
+    [problem] = stores.check(path)
+    assert problem.unit == "samples/0" and "a device or a pipe where a file was expected" in problem.detail
+    with pytest.raises(stores.Damaged, match="a device or a pipe"):
+        stores.open(path).samples.read("label")
+
+
+@pytest.mark.parametrize(
+    "folder", ["ledger/tmp", "ledger/leases", "samples", "samples/label/c", "ledger/commits"]
+)
 def test_nothing_is_written_or_removed_beyond_a_link(path: Path, folder: str) -> None:
     """A store from a stranger may hold a link to any place of this machine."""
     outside = path.parent / "outside"

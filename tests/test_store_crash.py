@@ -328,6 +328,22 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(floor_module, "os", NoLinks())
     fill(new_table(new_run(tmp_path / "without")))
     assert contents(tmp_path / "without") == contents(tmp_path / "with")
+    _two_shards(tmp_path / "base")
+    calls = NoLinks()
+    monkeypatch.setattr(floor_module, "os", calls)
+    shutil.copytree(tmp_path / "base", tmp_path / "sound")
+    fill(stores.open(tmp_path / "sound", "r+").table("relevance/test"))
+    for point in range(calls.calls):
+        path = tmp_path / str(point)
+        shutil.copytree(tmp_path / "base", path)
+        be_reborn(monkeypatch)
+        monkeypatch.setattr(floor_module, "os", NoLinks(point, crash_before))
+        with pytest.raises(Crash):
+            fill(stores.open(path, "r+").table("relevance/test"))
+        be_reborn(monkeypatch)
+        monkeypatch.setattr(floor_module, "os", NoLinks())
+        fill(stores.open(path, "r+").table("relevance/test"))
+        assert contents(path) == contents(tmp_path / "sound"), f"after a crash at call {point}"
     floor = floor_module.LocalFloor(tmp_path / "floor")
     assert floor.create("a/b", b"1") and not floor.create("a/b", b"2") and floor.read("a/b") == b"1"
 

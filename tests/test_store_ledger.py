@@ -278,9 +278,9 @@ class Stepped(LocalFloor):
         self.turns.wait()
         super().put(key, data)
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, *, leased: bool = False) -> bool:
         self.turns.wait()
-        return super().create(key, data)
+        return super().create(key, data, leased=leased)
 
     def delete(self, key: str) -> None:
         self.turns.wait()
@@ -392,11 +392,11 @@ def test_a_commit_that_came_first_is_compared(tmp_path: Path, monkeypatch: pytes
     ledger, other = Ledger(LocalFloor(tmp_path)), Ledger(LocalFloor(tmp_path))
     create = LocalFloor.create
 
-    def late(floor: LocalFloor, key: str, data: bytes) -> bool:
+    def late(floor: LocalFloor, key: str, data: bytes, *, leased: bool = False) -> bool:
         monkeypatch.setattr(LocalFloor, "create", create)
         ledger.release("t/0")
         other.write("t/0", {"t/0": b"other"}, {})
-        return create(floor, key, data)
+        return create(floor, key, data, leased=leased)
 
     monkeypatch.setattr(LocalFloor, "create", late)
     with pytest.raises(stores.StoreError, match="committed already, with other content"):

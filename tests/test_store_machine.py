@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -104,15 +105,57 @@ class StoreMachine(RuleBasedStateMachine):
         [key] = [key for key in floor.sizes("relevance/test") if key.startswith(prefix)]
         sound = floor.read(key)
         assert sound is not None
-        position = data.draw(st.integers(0, len(sound) - 1))
-        broken = bytearray(sound)
-        broken[position] ^= 1 << data.draw(st.integers(0, 7))
-        floor.put(key, data.draw(st.sampled_from([bytes(broken), sound[:position], b""])))
+        floor.put(key, self.broken(data, sound))
         problems = stores.check(self.location, repair=True)
         damages = [(it.unit, it.kind) for it in problems if it.kind != "incomplete"]
         assert damages == [(f"relevance/test/{shard}", "bytes")]
         del self.committed[shard]
         self.start()
+
+    @precondition(lambda self: self.committed)
+    @rule(data=st.data())
+    def damage_a_commit(self, data: st.DataObject) -> None:
+        shard = data.draw(st.sampled_from(sorted(self.committed)))
+        key = f"ledger/commits/relevance/test/{shard}.json"
+        floor = stores.open(self.location).floor
+        floor.put(key, self.broken(data, floor.read(key) or b""))
+        with pytest.raises((stores.Damaged, stores.UnknownVersion)):  # a flipped bit may make another version
+            stores.open(self.location).table("relevance/test").read("score", [SHARDS[shard].start])
+        with contextlib.suppress(stores.UnknownVersion):
+            problems = stores.check(self.location, repair=True)
+            assert f"relevance/test/{shard}" in {it.unit for it in problems if it.kind == "commit"}
+        floor.delete(key)
+        del self.committed[shard]
+        self.start()
+
+    @precondition(lambda self: self.committed)
+    @rule(data=st.data())
+    def damage_a_document(self, data: st.DataObject) -> None:
+        column = data.draw(st.sampled_from(["id", "map", "score", "map=scale"]))
+        key = f"relevance/test/{column}/zarr.json"
+        floor = stores.open(self.location).floor
+        sound = floor.read(key) or b""
+        altered = self.broken(data, sound)
+        floor.put(key, altered)
+        meant = True
+        with contextlib.suppress(ValueError):
+            meant = json.loads(altered) != json.loads(sound)  # a bit of white space says nothing
+        if meant:
+            with pytest.raises(stores.Damaged):
+                row = SHARDS[min(self.committed)].start
+                stores.open(self.location).table("relevance/test").read(column.partition("=")[0], [row])
+            problems = stores.check(self.location, repair=True)
+            assert [it.unit for it in problems if it.kind == "metadata"] == [key.removesuffix("/zarr.json")]
+        else:
+            floor.put(key, sound)
+        assert floor.read(key) == sound
+
+    @staticmethod
+    def broken(data: st.DataObject, sound: bytes) -> bytes:
+        position = data.draw(st.integers(0, len(sound) - 1))
+        flipped = bytearray(sound)
+        flipped[position] ^= 1 << data.draw(st.integers(0, 7))
+        return data.draw(st.sampled_from([bytes(flipped), sound[:position], b""]))
 
     @invariant()
     def only_committed_rows_count(self) -> None:
@@ -196,10 +239,10 @@ class RemoteMachine(StoreMachine):
         left = itertools.count(changes, -1)
 
         def dying(actual: Any) -> Any:
-            def call(*arguments: Any) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
                 if next(left) <= 0:
                     raise Crash
-                return actual(*arguments)
+                return actual(*arguments, **options)
 
             return call
 
