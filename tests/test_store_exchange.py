@@ -312,6 +312,34 @@ def test_export_needs_thumbnails_an_analysis_and_a_free_folder(run: stores.Run, 
         exchange.export_virelay(run, tmp_path / "full")
 
 
+@pytest.mark.parametrize(
+    ("label", "fits"), [(-1, False), (65_536, False), pytest.param(65_535, True, marks=pytest.mark.slow)]
+)
+def test_labels_that_virelay_cannot_number_are_refused(tmp_path: Path, label: int, fits: bool) -> None:
+    h5py = pytest.importorskip("h5py")
+    classes = [str(number) for number in range(65_536 + (label == 65_536))]
+    maps, labels = np.random.default_rng(0).normal(size=(6, 8, 8)).astype(np.float32), [0, 1, 0, 1, 0, label]
+    pictures = np.zeros((6, 8, 8, 1), np.uint8)
+    run = exchange.import_maps(
+        tmp_path / "a.zarr", maps, ids=list("abcdef"), labels=labels, classes=classes, thumbnails=pictures
+    )
+    none = np.zeros(0, np.int64)
+    k = {"k": stores.Clustering(np.zeros(3, np.int64))}
+    group = stores.GroupAnalysis(
+        0, "ok", np.array([0, 2, 4]), none, none, np.zeros(2), np.ones((3, 2)), 1, 1, {}, k, {}, {}
+    )
+    facts = {"relevance": "relevance/imported", "column": "input.place", "group_by": "label", "grid": [8, 8]}
+    run.write_analysis(stores.Provenance(({"name": "test"},)), [group], facts=facts)
+    if fits:
+        exchange.export_virelay(run, tmp_path / "project")
+        with h5py.File(tmp_path / "project" / "attribution.h5") as file:
+            assert file["label"][:].tolist() == labels
+    else:
+        with pytest.raises(stores.StoreError, match="numbers classes up to 65535"):
+            exchange.export_virelay(run, tmp_path / "project")
+        assert not (tmp_path / "project").exists()
+
+
 def test_a_project_appears_whole_or_not_at_all(
     run: stores.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

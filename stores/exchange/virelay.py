@@ -32,7 +32,8 @@ def export_virelay(run: Run, folder: str | Path, *, analysis: str | None = None)
     ``f"{class:08d}"``.
 
     Raises:
-        StoreError: the run keeps no thumbnails, h5py is missing, or the folder is not empty.
+        StoreError: the run keeps no thumbnails or has labels beyond 16 bits, h5py is missing, or the folder is not
+            empty.
         Uncommitted: there is no analysis yet.
     """
     h5 = h5py_module()
@@ -147,9 +148,16 @@ def _category(group: int) -> str:
 
 
 def _label_numbers(run: Run) -> Int[np.ndarray, " n"]:
-    """Labels as ViRelAy knows them: unknown is a class of its own, after the others."""
+    """Labels as ViRelAy knows them, of 16 bits: unknown is a class of its own, after the others."""
     labels = run.samples.read("label")
-    return np.where(labels < 0, len(run.classes), labels).astype(np.uint16)
+    numbers = np.where(labels < 0, len(run.classes), labels)
+    if numbers.max(initial=0) > np.iinfo(np.uint16).max:
+        raise StoreError(
+            f"{run.path} has labels up to {labels.max()} of {len(run.classes)} classes (samples without a label count "
+            f"as one more), and a ViRelAy project numbers classes up to {np.iinfo(np.uint16).max}. Export it --to "
+            "parquet, csv or npz instead."
+        )
+    return numbers.astype(np.uint16)
 
 
 def _label_map(run: Run) -> list[dict[str, Any]]:
