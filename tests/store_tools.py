@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import os
@@ -150,3 +151,19 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             yield f"s3://{bucket}"
     finally:
         service.stop()
+
+
+def with_twins(run: stores.Run) -> stores.AnalysisHandle:
+    """A second analysis of a synthetic run: findings "twin.f0" and "twin.f1" have the same members, as findings by
+    channels may, and "twin.half", the last and flagged, has half of them."""
+    first = run.analysis()
+    finding, *_ = first.findings()
+    twin = dataclasses.replace(finding, name="twin.f0", score=0.5, flagged=False)
+    same = dataclasses.replace(twin, name="twin.f1", score=0.4)
+    half = dataclasses.replace(
+        finding, name="twin.half", score=0.3, flagged=True, rows=finding.rows[: len(finding.rows) // 2]
+    )
+    made = stores.Provenance(({"name": "twins"},))
+    again = run.write_analysis(made, [first.read(group) for group in first.groups], facts=dict(first.facts))
+    again.write_findings([twin, same, half], made)
+    return again

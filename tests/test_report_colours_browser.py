@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from browser import IN_BROWSER, Visit, place_of, serving
+from store_tools import with_twins
 
 import reports
 import stores.synthetic
@@ -182,3 +183,25 @@ def test_figures_are_written_for_people(visit):
         ("0.0000012", "1.20e−6"), ("1e15", "1.00e+15"),
     ):  # fmt: skip
         assert v.state(f"spray.figure({value})") == written
+
+
+def test_members_of_several_findings_have_the_colour_of_the_flagged_one_and_the_legend_tells(
+    browser, tmp_path
+):
+    again = with_twins(stores.synthetic.make(tmp_path / "run.zarr", samples=60))
+    first, _, flagged = again.findings()
+    page = reports.build(tmp_path / "run.zarr", tmp_path / "r.html", analysis=again.id).as_uri()
+    v = Visit(browser, f"{page}#class={first.group}")
+    rows = np.array(v.state("Array.from(spray.state.chunk.rows)"))
+    dots, own = told(v), np.isin(rows, flagged.rows)
+    assert (dots[own] == rgb(v.state("spray.theme.colour('alarm-fill')"))).all()
+    rest = np.isin(rows, first.rows) & ~own
+    assert rest.any() and (dots[rest] == rgb(CLUSTER_COLOURS[0])).all()
+    half, whole = len(flagged.rows), len(first.rows)
+    names = {it.name: v.state(f"spray.subjectName(spray.groupOf('{it.name}')[1])") for it in again.findings()}
+    one, other, short = names["twin.f0"], names["twin.f1"], names["twin.half"]
+    legend = v.page.locator("#legend > span").all_inner_texts()
+    assert f"{one} ({whole}, {half} of them in {short}, too)" in legend
+    assert any(line.startswith(f"{other} ({whole}, {whole} of them in {short}") for line in legend)
+    assert f"{short} ({half})" in legend
+    v.close()

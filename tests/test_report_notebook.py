@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from bokeh.embed import json_item
 from bokeh.models import HoverTool
+from store_tools import with_twins
 
 import reports
 import stores.synthetic
 from reports.notebook import coloured, outlined, overlaid, plain
-from reports.theme import COLOUR_MAPS, FLAGGED
+from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, FLAGGED
 
 TABLE = COLOUR_MAPS["bwr"].table()
 
@@ -43,6 +44,17 @@ def test_the_embedding_colours_flagged_findings_and_tells_ids(run):
         "plain @id: braces could switch escaping off"
     )
     assert serialised(figure)["roots"]
+
+
+def test_members_of_several_findings_have_the_colour_of_the_flagged_one_else_of_the_most_suspicious(tmp_path):
+    again = with_twins(stores.synthetic.make(tmp_path / "run.zarr", samples=60))
+    run = stores.open(tmp_path / "run.zarr")
+    first, _, flagged = again.findings()
+    data = reports.plot_embedding(run, first.group, analysis=again.id).select_one({"name": "points"}).data
+    rows = again.read(first.group).rows
+    colours = np.array(data["colour"])
+    np.testing.assert_array_equal(rows[colours == FLAGGED], flagged.rows)
+    np.testing.assert_array_equal(rows[colours == CLUSTER_COLOURS[0]], np.setdiff1d(first.rows, flagged.rows))
 
 
 def test_the_spectrum_marks_the_gap(run):
