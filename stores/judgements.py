@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from stores.analyses import AnalysisHandle
 from stores.analysis import Finding
 from stores.run import Run
-from stores.verdicts import Verdict, members_digest
+from stores.verdicts import Verdict
 
 INHERITED_FROM = 0.8
 """Least Jaccard overlap at which a verdict on other members is taken to mean a finding; 1 attaches it."""
@@ -48,9 +48,11 @@ def judgements(run: Run, handle: AnalysisHandle) -> list[Judgement]:
     findings = handle.findings()
     ids = run.samples.read("id")
     members = [frozenset(str(name) for name in ids[finding.rows]) for finding in findings]
+    names, unnamed = [finding.name for finding in findings], [""] * len(findings)
     said: dict[tuple[str, str], list[tuple[Verdict, float]]] = {}
     for verdict in sorted(run.verdicts(), key=lambda verdict: verdict.moment):
-        place, overlap = (None, 1.0) if verdict.subject != "finding" else _nearest(verdict, members)
+        known = names if verdict.analysis == handle.id else unnamed
+        place, overlap = (None, 1.0) if verdict.subject != "finding" else _nearest(verdict, known, members)
         key = (
             ("finding", findings[place].name)
             if place is not None
@@ -82,6 +84,8 @@ def condemned(
             for verdict in judgement.verdicts:
                 who = verdict.annotator or "unnamed"
                 why = f"clever_hans: {name or verdict.key} ({who})"
+                if verdict.subject == "sample" and verdict.members != (verdict.key,):
+                    continue  # of an older store: it names one sample and would condemn another
                 reasons.update(dict.fromkeys(rows_of(known, verdict.members).tolist(), why))
         elif flagged and judgement.finding is not None and judgement.finding.flagged and not judgement.word:
             rows = judgement.finding.rows
@@ -121,13 +125,20 @@ def balanced_weights(
     return weights
 
 
-def _nearest(verdict: Verdict, members: list[frozenset[str]]) -> tuple[int | None, float]:
-    """The finding that has the verdict's members, or most of them; None for an orphan."""
+def _nearest(
+    verdict: Verdict, names: Sequence[str], members: Sequence[frozenset[str]]
+) -> tuple[int | None, float]:
+    """The finding that has the verdict's members, or most of them; None for an orphan.
+
+    Findings by other channels may have the very same members: the verdict is on the one it names, if that is of this
+    analysis, else on the first.
+    """
     said = frozenset(verdict.members)
+    same = [place for place, own in enumerate(members) if own == said]
+    if same:
+        return next((place for place in same if names[place] == verdict.key), same[0]), 1.0
     best = (0.0, -1)
     for place, own in enumerate(members):
-        if members_digest(own) == verdict.digest or own == said:
-            return place, 1.0
         best = max(best, (len(own & said) / max(len(own | said), 1), -place - 1))
     return (-best[1] - 1, best[0]) if best[0] >= INHERITED_FROM else (None, 1.0)
 

@@ -1,6 +1,7 @@
 """Verdicts and findings, joined and handed on: who condemned what, lists, masks, split and weights."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from store_tools import with_twins
 
 import stores
 from spray.cli import main
@@ -16,6 +18,7 @@ from stores import Run, Verdict
 from stores.exchange import export_feedback
 from stores.exchange.feedback import region_mask
 from stores.judgements import balanced_weights, condemned, judgements
+from stores.schema import element
 
 IDS = ["=cmd|' /C calc'!A0", "+1", "@x", "-1", "\t<script>", "../../etc/passwd", '名\udc80,\n"']
 
@@ -70,6 +73,30 @@ def test_verdicts_are_joined_by_members_whatever_they_were_called(run: Run) -> N
     assert len(found) == len(run.analysis().findings()) + 1
 
 
+def test_of_two_findings_with_the_same_members_the_one_named_is_meant(run: Run) -> None:
+    again = with_twins(run)
+    first, second, _ = again.findings()
+    own = ids_of(run, first.rows)
+    for key, word in (("twin.f1", "clever_hans"), ("twin.f0", "valid")):
+        second_of = dataclasses.replace(
+            say(run, word, own, key=key), analysis=again.id, time="2026-01-02T00:00:00Z"
+        )
+        run.add_verdict(second_of)
+    found = judgements(run, again)
+    words = {it.finding.name: it.word for it in found if it.finding}
+    assert words == {"twin.f0": "valid", "twin.f1": "clever_hans", "twin.half": ""}
+    assert len(found) == 3 and first.name != second.name
+
+
+def test_a_verdict_that_names_one_sample_condemns_no_other(run: Run) -> None:
+    named, other = ids_of(run, [0, 1])
+    forged = dataclasses.asdict(say(run, "clever_hans", (named,), key=named, subject="sample"))
+    forged |= {"members": [other], "digest": "", "annotator": "eve"}
+    run.floor.create("verdicts/00000077.json", json.dumps(element("verdict", forged)).encode())
+    mask, reasons = condemned(run, judgements(run, run.analysis()))
+    assert np.flatnonzero(mask).tolist() == [0] and list(reasons) == [0]
+
+
 def test_the_last_word_of_a_person_counts_and_disagreement_condemns_nothing(run: Run) -> None:
     first = run.analysis().findings()[0]
     own = ids_of(run, first.rows)
@@ -96,7 +123,7 @@ def test_people_condemn_the_samples_they_saw_and_machines_only_when_asked(run: R
     mask, reasons = condemned(run, judgements(run, handle))
     assert np.flatnonzero(mask).tolist() == seen.tolist()
     assert reasons[int(seen[0])] == f"clever_hans: {flagged[0].name} (ada)"
-    say(run, "clever_hans", ids_of(run, [0]), key="one", subject="sample")
+    say(run, "clever_hans", ids_of(run, [0]), key=ids_of(run, [0])[0], subject="sample")
     assert condemned(run, judgements(run, handle))[0][0]
 
 
@@ -212,6 +239,6 @@ def test_ids_are_compared_to_the_letter_and_one_that_stands_twice_means_both_row
     say(run, "clever_hans", ("a\0",), subject="sample", key="a\0")
     mask, _ = condemned(run, judgements(run, run.analysis()))
     assert np.flatnonzero(mask).tolist() == [1]
-    say(run, "clever_hans", ("b", "gone"), subject="sample", key="b")
+    say(run, "clever_hans", ("b", "gone"))
     mask, _ = condemned(run, judgements(run, run.analysis()))
     assert np.flatnonzero(mask).tolist() == [1, 3, 4]
