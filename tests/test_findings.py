@@ -18,7 +18,7 @@ from spray.findings.class_findings import ClassFindings
 from spray.findings.regions import TopRegion
 from spray.findings.stage import concluded
 from spray.findings.subject import Subject
-from spray.findings.suspicion import Ranking
+from spray.findings.suspicion import Ranking, Weighted
 from spray.findings.verification import Verification
 from stores import AnalysisHandle, Finding, Run
 
@@ -263,3 +263,33 @@ def test_findings_of_a_stored_run_read_back(
 ) -> None:
     run, handle, _, _ = audited
     assert stores.open(run.path).analysis(handle.id).findings()
+
+
+def test_a_model_of_the_same_weights_that_answers_otherwise_is_refused(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset],
+) -> None:
+    """Its digest is that of its class and weights, and tells no other way of using them."""
+    run, _, model, data = audited
+    dataset = as_audit_data(data, classes=["dark <b>", "bright"])
+
+    def halved(self: nn.Module, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x.flatten(1)) / 2
+        return logits
+
+    Other = type("TagReader", (TagReader,), {"forward": halved, "__module__": TagReader.__module__})
+    other = Other()
+    other.load_state_dict(model.state_dict())
+    with pytest.raises(MismatchError, match="other answers"):
+        Subject.of(run, other, dataset, "cpu")
+
+
+def test_what_was_tested_is_kept_where_it_is_only_ranked_anew(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], found: list[Finding]
+) -> None:
+    run, handle, _, _ = audited
+    other = replace(STEP, ranking=Weighted((("share", 1.0),)))
+    again = find(run, handle, other)
+    assert {one.name: one.evidence["p_value"] for one in again if "p_value" in one.evidence} == {
+        one.name: one.evidence["p_value"] for one in found if "p_value" in one.evidence
+    }
+    assert any(one.flagged for one in again) and [one.score for one in again] != [one.score for one in found]

@@ -53,7 +53,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(message: str) -
 
 
 def test_other_errors_and_single_images_that_do_not_fit_are_told() -> None:
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(MemoryError, match="does not suffice for one image"):
         Judge(Limited(0), 0, CPU, batch=4).read(torch.zeros(3, 2))
     with pytest.raises(RuntimeError, match="shape"):
         Judge(Limited(0, "wrong shape"), 0, CPU).read(torch.zeros(3, 2))

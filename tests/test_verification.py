@@ -302,5 +302,5 @@ def test_where_memory_runs_out_fewer_samples_are_tested_and_nothing_is_lost() ->
     region = Candidate(np.arange(30), spared.region)
     rows = completed(STEP, Cues("tag"), lambda rows: read(rows, 30), class_maps(maps, 80), region, CPU)
     assert rows.tolist() == list(range(40))
-    with pytest.raises(RuntimeError, match="can't allocate"):
+    with pytest.raises(MemoryError, match="Prepare smaller images"):
         found(5)

@@ -52,26 +52,43 @@ class Refinement:
         region: Bool[np.ndarray, "y x"],
         seed: int,
     ) -> Bool[np.ndarray, " m"]:
-        """The refined members, or those given where there is no such mode."""
-        evidence = self.log_odds(units, members, region, seed)
-        refined: Bool[np.ndarray, " m"] = evidence > 0
-        alike = float((refined & members).sum()) >= self.overlap * float((refined | members).sum())
-        return refined if alike and upper_mode(evidence) >= self.mode else members
+        """The refined members, or those given where there is no such mode.
 
-    def log_odds(
-        self,
-        units: Float[np.ndarray, "m y x"],
-        members: Bool[np.ndarray, " m"],
-        region: Bool[np.ndarray, "y x"],
-        seed: int,
-    ) -> Float[np.ndarray, " m"]:
-        """Of each sample, for the component that starts as the members; by the discriminant of the half without it.
-
-        NaN where one component dies out.
+        A mixture that starts from all of them and finds none starts from either half of them: two groups that share a
+        place are one cluster, and only one of them may be a mode.
         """
+        features = self._features(units, region)
+        starts = (members,), self._halves(features, members)
+        for tried in starts:
+            found = [held_out(features, mixture(features, start, self.rounds), seed) for start in tried]
+            modes = [
+                upper_mode(log_odds) if self._alike(log_odds > 0, members) else 0.0 for log_odds in found
+            ]
+            if max(modes, default=0.0) >= self.mode:
+                refined: Bool[np.ndarray, " m"] = found[int(np.argmax(modes))] > 0
+                return refined
+        return members
+
+    def _alike(self, refined: Bool[np.ndarray, " m"], members: Bool[np.ndarray, " m"]) -> bool:
+        return float((refined & members).sum()) >= self.overlap * float((refined | members).sum())
+
+    def _halves(
+        self, features: Float[np.ndarray, "m d"], members: Bool[np.ndarray, " m"]
+    ) -> tuple[Bool[np.ndarray, " m"], ...]:
+        """Members on either side of their median along their first principal component; none of most of the class."""
+        inside = features[members]
+        if not 2 * AT_LEAST <= len(inside) <= len(features) / 2:
+            return ()
+        centred = inside - inside.mean(axis=0)
+        along = features @ np.linalg.eigh(centred.T @ centred)[1][:, -1]
+        beyond = along > np.median(along[members])
+        return members & beyond, members & ~beyond
+
+    def _features(
+        self, units: Float[np.ndarray, "m y x"], region: Bool[np.ndarray, "y x"]
+    ) -> Float[np.ndarray, "m d"]:
         cells = binary_dilation(region, iterations=self.margin) if self.margin else region
-        features = self._reduced(units[:, cells])
-        return held_out(features, mixture(features, members, self.rounds), seed)
+        return self._reduced(units[:, cells])
 
     def _reduced(self, features: Float[np.ndarray, "m c"]) -> Float[np.ndarray, "m d"]:
         centred: Float[np.ndarray, "m c"] = features.astype(np.float64) - features.mean(0, dtype=np.float64)
@@ -88,12 +105,13 @@ def mixture(
 ) -> Float[np.ndarray, " m"]:
     """Share of each sample in the component that starts as the members, of two Gaussians of one covariance.
 
-    By expectation and maximisation; it ends early where a component has less than ``AT_LEAST`` samples' worth.
+    By expectation and maximisation. NaN where a component has less than ``AT_LEAST`` samples' worth.
     """
+    samples = _Samples(features)
     share = members.astype(np.float64)
     for _ in range(rounds):
         before = share
-        share = _probability(_discriminant(features, features, share))
+        share = 1 / (1 + np.exp(-np.clip(samples.log_odds(share, features), -SURE, SURE)))
         if not np.isfinite(share).all() or float(np.abs(share - before).sum()) < SETTLED:
             break
     return share
@@ -102,32 +120,37 @@ def mixture(
 def held_out(
     features: Float[np.ndarray, "m d"], share: Float[np.ndarray, " m"], seed: int
 ) -> Float[np.ndarray, " m"]:
-    """Log-odds of the component with these shares, of each half of the samples by the discriminant of the other."""
+    """Log-odds of the component with these shares, of each half of the samples by the discriminant of the other.
+
+    NaN where a component has less than ``AT_LEAST`` samples' worth in a half.
+    """
     order = np.random.default_rng(seed).permutation(len(features))
     found = np.empty(len(features))
     for fitted, told in ((order[::2], order[1::2]), (order[1::2], order[::2])):
-        found[told] = _discriminant(features[fitted], features[told], share[fitted])
+        found[told] = _Samples(features[fitted]).log_odds(share[fitted], features[told])
     return found
 
 
-def _discriminant(
-    fitted: Float[np.ndarray, "f d"], told: Float[np.ndarray, "t d"], share: Float[np.ndarray, " f"]
-) -> Float[np.ndarray, " t"]:
-    """Log-odds of the component with these shares of the fitted samples; NaN where one is too small."""
-    count, size = len(fitted), float(share.sum())
-    if not AT_LEAST <= size <= count - AT_LEAST:
-        return np.full(len(told), np.nan)
-    inside, outside = share @ fitted / size, (1 - share) @ fitted / (count - size)
-    middle = fitted.mean(axis=0)
-    apart = np.sqrt(size * (count - size)) / count * (inside - outside)
-    within = fitted.T @ fitted / count - np.outer(middle, middle) - np.outer(apart, apart)
-    variance = max(float(np.trace(within)) / len(within), np.finfo(float).tiny)
-    direction = np.linalg.solve(within + RIDGE * variance * np.eye(len(within)), inside - outside)
-    offset = float(np.log(size / (count - size)))
-    found: Float[np.ndarray, " t"] = (told - (inside + outside) / 2) @ direction + offset
-    return found
+class _Samples:
+    """Samples that a discriminant is fitted on, and what of it does not depend on the shares."""
 
+    def __init__(self, features: Float[np.ndarray, "f d"]) -> None:
+        self.features, self.mean = features, features.mean(axis=0)
+        self.covariance = features.T @ features / len(features) - np.outer(self.mean, self.mean)
 
-def _probability(log_odds: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-    found: Float[np.ndarray, " m"] = 1 / (1 + np.exp(-np.clip(log_odds, -SURE, SURE)))
-    return found
+    def log_odds(
+        self, share: Float[np.ndarray, " f"], told: Float[np.ndarray, "t d"]
+    ) -> Float[np.ndarray, " t"]:
+        """Log-odds of the component with these shares of the samples, for others; NaN where one is too small."""
+        count, size = len(self.features), float(share.sum())
+        if not AT_LEAST <= size <= count - AT_LEAST:
+            return np.full(len(told), np.nan)
+        inside = share @ self.features / size
+        outside = (count * self.mean - size * inside) / (count - size)
+        apart = inside - outside
+        within = self.covariance - size * (count - size) / count**2 * np.outer(apart, apart)
+        variance = max(float(np.trace(within)) / len(within), np.finfo(float).tiny)
+        direction = np.linalg.solve(within + RIDGE * variance * np.eye(len(within)), apart)
+        offset = float(np.log(size / (count - size)))
+        found: Float[np.ndarray, " t"] = (told - (inside + outside) / 2) @ direction + offset
+        return found

@@ -39,9 +39,10 @@ def find(
 ) -> list[Finding]:
     """Merge, test, rank and store the findings of an analysis; the most suspicious comes first.
 
-    With ``model`` and ``dataset`` what every finding's members share is removed and transplanted; without, findings are
-    ranked by what the maps alone show, and none is flagged. Writes the analysis' findings. Each class is kept as soon
-    as it is tested, so an interrupted call goes on where it stopped; another rank needs no new tests.
+    With ``model`` and ``dataset`` what every finding's members share is removed and transplanted. Without, findings are
+    ranked anew by what such a call has shown; where there was none, by what the maps alone show, and none is flagged.
+    Writes the analysis' findings. Each class is kept as soon as it is tested, so an interrupted call goes on where it
+    stopped; another rank needs no new tests.
 
     Raises:
         MismatchError: the model's or the data set's digest differs from the store's.
@@ -51,24 +52,26 @@ def find(
     subject = None
     if model is not None and dataset is not None:
         subject = Subject.of(run, model, dataset, device)
-    done: dict[str, Json] = {"name": "interventions", "done": subject is not None}
+    groups = list(analysis.groups)
+    proven = _tested_by(step, analysis)
+    known = subject is None and all(analysis.tested(group, proven) is not None for group in groups)
+    done = _interventions(known or subject is not None)
     provenance = Provenance((describe(step), done), (analysis.id,))
     if _stored(analysis, provenance) and not isinstance(step.ranking, OwnRank):
         return list(analysis.findings())
-    tested_by = Provenance((describe(replace(step, ranking=Ranking())), done), (analysis.id,))
     outcomes = Outcomes(run)
     found: list[Finding] = []
-    groups, what = list(analysis.groups), "verify" if subject else "rank"
+    what = "verify" if subject else "rank"
     with journal(run.path, what, analysis=analysis.id, groups=len(groups), device=str(device)) as log:
         for number, group in enumerate(groups):
             report(number, len(groups), what)
-            of_class = analysis.tested(group, tested_by) if subject else None
+            of_class = analysis.tested(group, proven) if subject or known else None
             if of_class is None:
                 # One thread: the sums of a solver depend on how many there are, and the stored figures must not.
                 with threadpool_limits(1, user_api="blas"):
                     of_class = ClassFindings(run, analysis, group, step, outcomes).findings(subject)
                 if subject:
-                    analysis.write_tested(group, of_class, tested_by)
+                    analysis.write_tested(group, of_class, proven)
             found.extend(of_class)
             log("group", group=group, findings=len(of_class))
     report(len(groups), len(groups), what)
@@ -81,6 +84,15 @@ def find(
     ranked = [_worded(finding, run, sizes[finding.group]) for finding in ranked]
     analysis.write_findings(ranked, provenance)
     return ranked
+
+
+def _interventions(done: bool) -> dict[str, Json]:
+    return {"name": "interventions", "done": done}
+
+
+def _tested_by(step: Findings, analysis: AnalysisHandle) -> Provenance:
+    """Of what interventions showed, whatever it is ranked by."""
+    return Provenance((describe(replace(step, ranking=Ranking())), _interventions(True)), (analysis.id,))
 
 
 def _stored(analysis: AnalysisHandle, provenance: Provenance) -> bool:

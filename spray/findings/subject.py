@@ -10,10 +10,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from spray.blocks import channels_last
 from spray.data import AuditData, as_audit_data, input_digest
 from spray.models import model_digest
 from spray.signals import OnSignals, as_pictures, holds_signals
 from stores import Run
+
+COMPARED = 4
+"""Samples whose answers are compared with the stored ones."""
+TOLERANCE = 0.02
+"""Of the largest stored answer: other devices and number formats round otherwise."""
 
 
 class MismatchError(Exception):
@@ -46,7 +52,28 @@ class Subject:
         if list(data.ids) != [str(name) for name in run.samples.read("id")]:
             raise MismatchError("The data set at hand has other ids than the store: give the same data set.")
         model = model.to(device)
-        return cls(run, OnSignals(model).eval() if holds_signals(run) else model, data, torch.device(device))
+        subject = cls(
+            run, OnSignals(model).eval() if holds_signals(run) else model, data, torch.device(device)
+        )
+        subject._check_answers()
+        return subject
+
+    def _check_answers(self) -> None:
+        """That the model answers as it did: its digest is that of its weights, and tells no other way of using them."""
+        columns = self.run.samples.columns
+        rows = np.flatnonzero(self.run.samples.ok)
+        if not len(rows) or "logits" not in columns:
+            return
+        rows = rows[np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).astype(int)]
+        known = self.run.samples.read("logits", rows).astype(np.float64)
+        with torch.no_grad():
+            found = self.model(channels_last(self.read(rows).to(self.device))).double().cpu().numpy()
+        tolerance = TOLERANCE * (1 + np.abs(known).max())
+        if found.shape != known.shape or not (np.abs(found - known) <= tolerance).all():
+            raise MismatchError(
+                "The model at hand has the weights that the store was made with and gives other answers for its "
+                "samples: another forward pass, activation or scale, or no evaluation mode. Give the same model."
+            )
 
     @cached_property
     def _digests(self) -> Int[np.ndarray, " n"]:

@@ -20,6 +20,10 @@ Readings = Float[np.ndarray, "n 3"]
 """One row per image, one column per measure."""
 
 
+class SpaceError(MemoryError):
+    """Memory does not suffice for the least that interventions need."""
+
+
 class AnswerError(Exception):
     """The model answers NaN or infinity for an image, so that no effect can be told."""
 
@@ -59,7 +63,7 @@ class Judge:
         """``forward`` over slices of 0…count. A batch that does not fit into memory is halved, and so are later ones.
 
         Raises:
-            RuntimeError, MemoryError: even one image does not fit.
+            SpaceError: even one image does not fit.
         """
         found: list[Tensor] = []
         start = 0
@@ -68,8 +72,13 @@ class Judge:
             try:
                 found.append(forward(slice(start, stop)))
             except (RuntimeError, MemoryError) as error:
-                if not ran_out(error) or self.batch == 1:
+                if not ran_out(error):
                     raise
+                if self.batch == 1:
+                    raise SpaceError(
+                        f"The memory of {self.device} does not suffice for one image to pass through the model. Take "
+                        "--device cpu, or prepare smaller images."
+                    ) from error
                 self.batch = max(1, min(self.batch, stop - start) // 2)
                 release(self.device)
             else:

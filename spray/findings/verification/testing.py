@@ -20,6 +20,7 @@ from torch import nn
 from spray.findings.discriminant import held_out_line, upper_mode
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
 from spray.findings.verification.evidence import CHANNELS, FIXED, MOVING, Evidence
+from spray.findings.verification.judge import SpaceError
 from spray.findings.verification.pairs import halves, some
 from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
 from spray.findings.verification.trial import SAME_PLACE, Material, Part, Trial
@@ -139,14 +140,19 @@ class _ClassTrials:
         """Work on one half; with half as many samples where memory runs out, from then on.
 
         Raises:
-            RuntimeError, MemoryError: even the fewest samples do not fit.
+            SpaceError: even the fewest samples do not fit.
         """
         while True:
             try:
                 return work()
             except (RuntimeError, MemoryError) as error:
-                if not ran_out(error) or self.most[half] <= MEMBERS_AT_LEAST:
+                if not ran_out(error) or isinstance(error, SpaceError):
                     raise
+                if self.most[half] <= MEMBERS_AT_LEAST:
+                    raise SpaceError(
+                        f"Memory does not suffice for {MEMBERS_AT_LEAST} images of each kind, changed and unchanged, "
+                        "the fewest that a test needs. Prepare smaller images."
+                    ) from error
             self.most[half] = max(MEMBERS_AT_LEAST, self.most[half] // 2)
             self.known_hosts = {}
             release(self.site.judge.device)
