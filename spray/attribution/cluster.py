@@ -341,8 +341,10 @@ def _prepare(key: str, poison: frozenset[int]) -> _Plan:
 
 def _do_shard(key: str, poison: frozenset[int], shard: int) -> Written | None:
     stage, tables = _stage(key, poison)
-    [(number, blocks)] = [*stage.shards({shard: tables.samples.shards[shard]})]
-    return stage.write(number, blocks, tables)
+    written = None
+    for number, blocks in stage.shards({shard: tables.samples.shards[shard]}):
+        written = stage.write(number, blocks, tables)
+    return written
 
 
 def _do_rows(key: str, poison: frozenset[int], rows: tuple[int, ...]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from stores import Column, Provenance, describe
 from stores.ledger import Claim
 from stores.provenance import Json
 
+LIBRARIES = ("spray-audit", "numpy", "numcodecs", "pillow", "torchvision")
 SHARD_BYTES = 128 * 2**20
 SHARDS_AT_LEAST = 8
 """Small data sets are cut finer than their bytes ask for, so that an interruption loses little."""
@@ -197,6 +200,8 @@ class Stage:
             rows = self._rows_per_shard([*sample_columns, *chain.from_iterable(declared.values())])
         samples = run.create_table("samples", sample_columns, rows_per_shard=rows, provenance=origin)
         pixels.refuse_changed(self.data, samples)
+        with deterministic(self.device):
+            pixels.refuse_another_model(self.model, self.data, samples, self.device)
         relevance = {}
         for target, columns in declared.items():
             made = Provenance((place, self.step.describe(target)), (origin.id,))
@@ -205,7 +210,7 @@ class Stage:
         return Tables(run, samples, relevance)
 
     def shards(self, shards: Mapping[int, range]) -> Iterator[tuple[int, Iterator[Block]]]:
-        """Each shard with its blocks; reading ahead goes on across shards."""
+        """Each shard with its blocks, to be read before the next is asked for; reading ahead goes on across shards."""
         size = self.step.block
         cut = {
             n: [list(rows[at : at + size]) for at in range(0, len(rows), size)] for n, rows in shards.items()
@@ -290,7 +295,7 @@ class Stage:
         columns: Columns,
         unreadable: Mapping[int, str],
         tables: Tables,
-        facts: dict[str, int],
+        facts: dict[str, Json],
     ) -> bool:
         """Write the samples of a shard, unless they are there; another stage that writes them now is waited for."""
         rows, waiting = tables.samples.shards[shard], time.monotonic() + PATIENCE
@@ -306,9 +311,13 @@ class Stage:
                 time.sleep(PAUSE)
         return False
 
-    def _facts(self) -> dict[str, int]:
+    def _facts(self) -> dict[str, Json]:
         """What else may change a shard's last bits, for its commit."""
-        facts = {"threads": torch.get_num_threads()} if self.device.type == "cpu" else {}
+        facts: dict[str, Json] = {"libraries": _libraries()}
+        if self.device.type == "cpu":
+            facts["threads"] = torch.get_num_threads()
+        if self.device.type == "cuda":
+            facts["device"] = torch.cuda.get_device_name(self.device)
         return facts | ({"batch": self.passes.batch} if self.passes.batch < self.step.block else {})
 
     def compute(self, block: Block, wanted: Iterable[Target] = ()) -> Result:
@@ -380,6 +389,16 @@ def prepared(
             raise
         stage = Stage(model, data, step, device, out, sharing)
         return stage, stage.tables()
+
+
+@functools.cache
+def _libraries() -> dict[str, str]:
+    """Versions of what decodes images, computes and compresses; torch's is in the provenance."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _failed(results: Sequence[Result]) -> set[int]:
