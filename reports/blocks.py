@@ -172,8 +172,8 @@ def proof_payload(finding: Finding) -> dict[str, Any]:
 def mean_maps(
     group: Group, codes: Iterable[tuple[int, Int8[np.ndarray, "n y x"]]]
 ) -> dict[str, Int8[np.ndarray, "y x"]]:
-    """Mean map of every cluster from (first position, codes) of consecutive pages; findings bring their own."""
-    clusters = [subject for subject in group.subjects if subject.kind == "cluster"]
+    """Mean map of every subject that brings none, from (first position, codes) of consecutive pages."""
+    clusters = [subject for subject in group.subjects if not subject.has_map]
     sums: dict[str, np.ndarray] = {}
     for start, page in codes:
         for subject in clusters:

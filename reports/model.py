@@ -65,6 +65,11 @@ class Subject:
         return None if self.finding is None else self.finding.score
 
     @property
+    def has_map(self) -> bool:
+        """Whether a mean map is stored with it: findings by place have one, clusters and findings by channel none."""
+        return self.finding is not None and self.finding.mean_map is not None
+
+    @property
     def region(self) -> Bool[np.ndarray, "y x"] | None:
         """The one region that its members share; None where there is none, or each member has its own."""
         finding = self.finding
@@ -114,7 +119,7 @@ class ReportModel:
     classes: tuple[str, ...]
     groups: tuple[Group, ...]
     ranking: tuple[str, ...]
-    """Keys of all findings, the most suspicious first."""
+    """Keys of all findings: flagged ones first, then the most suspicious."""
     name: str
     """What was analysed, in short: the relevance, and the column where it is not that of the input."""
     facts: Mapping[str, Json]
@@ -140,7 +145,8 @@ class ReportModel:
                 f"{run.path} has no analysis to report. Run `spray analyze {run.path}` first, then report again."
             )
         handle = run.analysis(analysis or _newest(run))
-        findings = tuple(handle.findings())
+        # Flagged ones first: where the score ranks another higher, no intervention bore that out.
+        findings = tuple(sorted(handle.findings(), key=lambda finding: not finding.flagged))
         rank = {finding.name: place for place, finding in enumerate(findings)}
         analyses = [handle.read(index) for index in handle.groups]
         samples = read_samples(run, *(analysis.rows for analysis in analyses))

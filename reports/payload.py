@@ -210,7 +210,7 @@ class Pictures:
     """``size`` and ``names``: blocks of so many samples, in their order; or ``picked``: the beginning of the names of
     blocks that hold whatever positions their names end with."""
     means: Mapping[str, Int8[np.ndarray, "y x"]]
-    """Mean map of each cluster, every member's map first scaled to its own largest |R|."""
+    """Mean map of each subject that brings none, every member's map first scaled to its own largest |R|."""
     class_scale: float
     """98th percentile of the samples' largest |R|: the scale of the class as a whole."""
     front: Mapping[str, Any] | None = None

@@ -98,7 +98,7 @@ class Source:
 
     def _chunk(self, model: ReportModel, group: Group) -> dict[str, Any]:
         place = f"{model.analysis}-{group.index}"
-        drawn = [_some(subject) for subject in group.subjects if subject.kind == "cluster"]
+        drawn = [_some(subject) for subject in group.subjects if not subject.has_map]
         members = np.unique(np.concatenate([np.zeros(0, np.int64), *(subject.members for subject in drawn)]))
         # Only the drawn members are read: positions among them take the place of those in the class.
         placed = tuple(

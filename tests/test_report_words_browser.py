@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 
 import numpy as np
 import pytest
-from browser import IN_BROWSER, Visit
+from browser import IN_BROWSER, Visit, near, serving
 
 import reports
 import stores
@@ -17,6 +18,12 @@ from reports.model import ReportModel
 pytestmark = IN_BROWSER
 
 SAMPLES = 150
+COLOURED = """(() => {
+    const context = document.querySelector("#overview-flagged canvas").getContext("2d");
+    const { data } = context.getImageData(0, 0, 148, 148);
+    return data.reduce((count, value, i) => count + (i % 4 === 0 && value > 200 && data[i + 1] < 60 && data[i + 2] < 60), 0);
+})()"""
+"""Red pixels of the first flagged finding's map."""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +119,112 @@ def test_a_word_of_trouble_can_be_closed(visit):
     v = visit("#class=99")
     v.page.locator("#trouble button").click()
     assert v.page.locator("#trouble").is_hidden()
+
+
+@pytest.fixture(scope="module")
+def by_channel(tmp_path_factory):
+    """A store whose findings have no map of their own, as those by channel; the flagged one is not the first."""
+    run = stores.synthetic.make(tmp_path_factory.mktemp("channels") / "run.zarr", samples=120)
+    first = run.analysis()
+    groups = [first.read(group) for group in first.groups]
+    again = run.write_analysis(stores.Provenance(({"name": "channels"},)), groups, facts=dict(first.facts))
+    found = [
+        dataclasses.replace(
+            finding,
+            mean_map=None,
+            region=None,
+            pictures={},
+            evidence={**finding.evidence, "channels": [1, 2]},
+            score=finding.score if not finding.flagged else 0.001,
+        )
+        for finding in first.findings()
+    ]
+    found.sort(key=lambda finding: -finding.score)
+    assert not found[0].flagged and any(finding.flagged for finding in found)
+    again.write_findings(found, stores.Provenance(({"name": "found"},)))
+    return run, again
+
+
+@pytest.mark.parametrize("carrier", ["file", "served"])
+def test_findings_by_channel_show_the_mean_of_their_members(browser, by_channel, tmp_path, carrier):
+    run, analysis = by_channel
+    flagged = next(finding for finding in analysis.findings() if finding.flagged)
+    with contextlib.ExitStack() as stack:
+        if carrier == "served":
+            url = stack.enter_context(serving(run.path))
+        else:
+            url = reports.build(run.path, tmp_path / "r.html").as_uri()
+        v = Visit(browser, url)
+        assert v.state("spray.state.subject.key") == flagged.name, "flagged ones first, whatever their score"
+        assert near(v.pixels("#mean-map"), (255, 0, 0), 60) > 20, "the tag"
+        own = v.pixels("#mean-map")
+        assert v.page.inner_text("#case-title").endswith("share one strategy")
+        assert "channels suppressed" in v.page.inner_text("#case-evidence")
+        v.page.click("#pages a[data-page=overview]")
+        v.settled("spray.state.page === 'overview'")
+        v.settled(f"spray.state.page === 'overview' && {COLOURED} > 20")
+        v.page.click("#pages a[data-page=class]")
+        v.settled("spray.state.page === 'class'")
+        v.state(
+            "spray.set({ selection: Uint32Array.from(spray.state.chunk.members["
+            "spray.state.group.subjects.at(-1).key]), origin: 'brush', sample: null })"
+        )
+        v.settled("!document.querySelector('#panel-finding figcaption').textContent.includes('on its way')")
+        assert (v.pixels("#mean-map") != own).any()
+        v.page.click("#gallery-back")
+        np.testing.assert_array_equal(v.pixels("#mean-map"), own)
+        v.close()
+
+
+def test_a_mean_that_is_on_its_way_is_not_the_picture_of_another(fresh):
+    v = fresh()
+    before = v.pixels("#mean-map")
+    v.state("(spray.tiles.meanOf = () => null, null)")
+    v.state("spray.set({ selection: Uint32Array.of(1, 2, 3), origin: 'brush', sample: null })")
+    assert "mean of 3 selected: on its way" in v.page.inner_text("#panel-finding figcaption")
+    assert np.ptp(v.pixels("#mean-map")[10:-10, 10:-10].reshape(-1, 3), axis=0).max() == 0
+    v.state("spray.set({ selection: spray.state.chunk.members[spray.state.subject.key], origin: 'subject' })")
+    np.testing.assert_array_equal(v.pixels("#mean-map"), before)
+
+
+EVERY = """const every = (root) => [...root.querySelectorAll("*")]
+    .flatMap((one) => [one, ...(one.shadowRoot ? every(one.shadowRoot) : [])]);"""
+"""All elements in a place, those of shadow roots, too."""
+
+
+def use(v, tool):
+    """Make a tool of the embedding the active one."""
+    tools = "spray.figures.embedding.model.toolbar.tools"
+    v.state(f"({tools}.find((it) => it.type === '{tool}').active = true, null)")
+
+
+def test_figures_and_their_tools_have_names_and_say_what_is_pressed(visit):
+    v = visit()
+    found = v.state(
+        f"""(() => {{ {EVERY}
+            return every(document.getElementById("page-class"))
+                .filter((one) => one.tabIndex === 0 && !one.matches("a, button, select, input, textarea, tr"))
+                .map((one) => ["role", "aria-label", "aria-pressed"].map((name) => one.getAttribute(name)));
+        }})()"""
+    )
+    assert len(found) >= 8 and all(role in ("img", "button") and label for role, label, _ in found)
+    pressed = {label: state for _, label, state in found if state}
+    assert pressed["Lasso Select"] == "true" and pressed["Box Select"] == "false" and "Reset" not in pressed
+    use(v, "BoxSelectTool")
+    v.settled(
+        f"""(() => {{ {EVERY}
+            const box = every(document.getElementById("figure-embedding")).find((one) => one.title === "Box Select");
+            return box.getAttribute("aria-pressed") === "true";
+        }})()"""
+    )
+    use(v, "LassoSelectTool")
+
+
+def test_analyses_are_told_apart_in_few_words(visit):
+    v = visit()
+    names = [["LRP a", "6.channel"], ["LRP a"], ["LRP a", "by label"]]
+    assert v.state(f"spray.sharedParts({json.dumps(names)})") == 1
+    assert v.state("spray.sharedParts([['a', 'b'], ['c']])") == 0
 
 
 def test_numbers_to_keep_stand_in_their_order(visit):

@@ -16,7 +16,10 @@ spray.panel({
   },
   offer({ analyses, groups, analysis }) {
     this.analysis.hidden = analyses.length < 2;
-    spray.options(this.analysis, analyses.map((entry) => [entry.analysis, entry.name]), analysis);
+    const shared = spray.sharedParts(analyses.map((entry) => entry.name.split(" · ")));
+    const told = ({ name }) => name.split(" · ").slice(shared).join(" · ") || name;
+    spray.options(this.analysis, analyses.map((entry) => [entry.analysis, told(entry)]), analysis);
+    this.analysis.title = analyses.find((entry) => entry.analysis === analysis)?.name ?? "";
     this.buttons = groups.map((group, rank) =>
       spray.element(
         "button",
@@ -42,6 +45,14 @@ spray.panel({
     spray.looking(this.look);
   },
 });
+
+/** How many parts all of several names begin with: what tells them apart comes after. */
+spray.sharedParts = (names) => {
+  const most = Math.min(...names.map((parts) => parts.length));
+  let shared = 0;
+  while (shared < most && names.every((parts) => parts[shared] === names[0][shared])) shared += 1;
+  return shared;
+};
 
 /** A class in a few words: flagged findings, else what there is to see, and its size. */
 spray.classNote = (group) => {

@@ -100,7 +100,9 @@ spray.panel({
     this.cases.forEach(({ chunk, subject }, at) => {
       const column = this.columns.children[at];
       const mean = spray.meanOfSubject(chunk, subject);
-      if (mean) spray.tiles.average(column.querySelector(".mean canvas"), mean.codes, mean.shape, { size: 168, region: subject.region });
+      const map = column.querySelector(".mean canvas");
+      if (mean) spray.tiles.average(map, mean.codes, mean.shape, { size: 168, region: subject.region });
+      else spray.tiles.empty(map, { size: 168 });
       spray.paintStrip(column, chunk, { size: this.size, region: subject.region });
     });
   },

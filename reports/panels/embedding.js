@@ -22,6 +22,7 @@ spray.panel({
       toolbar.active_scroll = null;
       this.model.toolbar_location = "above"; // tools as large as fingers do not stand below each other
     }
+    spray.named(this.plot, "Embedding: one dot per sample. Findings and clusters can be chosen in the table, samples in the gallery.");
     const find = (name) => this.model.document.get_model_by_name(name);
     for (const name of ["points", "labels", "mark", "dots", "names"]) this[name] = find(name);
     this.points.selected.properties.indices.change.connect(() => this.brushed());

@@ -23,7 +23,6 @@ spray.panel({
   },
   tell({ group, subject, selection, sample, origin }) {
     const { report } = spray;
-    this.caption.textContent = origin === "brush" ? `mean of ${spray.count(selection.length)} selected` : "mean relevance";
     const rank = subject ? report.ranking.indexOf(subject.key) : -1;
     const eyebrow = rank >= 0
       ? [subject.flagged ? spray.element("b", {}, "⚑ Suspicious") : spray.element("span", {}, subject.tested ? "Not flagged" : "Not tested"), ` · rank ${spray.count(rank + 1)} of ${spray.count(report.ranking.length)} findings · suspicion `, spray.element("b", {}, spray.decimal(subject.score))]
@@ -52,6 +51,10 @@ spray.panel({
     const region = origin === "subject" ? (subject?.region ?? null) : null;
     const mean = origin === "subject" ? spray.meanOfSubject(chunk, subject) : spray.tiles.meanOf(chunk, selection);
     if (mean) spray.tiles.average(this.map, mean.codes, mean.shape, { region });
+    else spray.tiles.empty(this.map);
+    const { relevance } = spray.state; // another one may be shown on the samples
+    const of = origin === "brush" ? `mean of ${spray.count(selection.length)} selected` : relevance ? `mean of ${spray.report.relevance}` : "mean relevance";
+    this.caption.textContent = mean || !selection.length ? of : origin === "subject" ? "no map by place" : `${of}: on its way…`;
     this.map.setAttribute("aria-label", `Mean relevance of ${subject && origin === "subject" ? subject.name : "the selection"}${region ? ", its shared region outlined" : ""}`);
   },
 });
@@ -59,7 +62,7 @@ spray.panel({
 /** The mean map of a finding or cluster, as {codes, shape}. */
 spray.meanOfSubject = (chunk, subject) => {
   if (subject?.mean_map) return { codes: spray.bytesOf(subject.mean_map), shape: subject.mean_map.shape };
-  const mean = subject ? chunk.means[subject.key] : null;
+  const mean = subject && chunk ? chunk.means[subject.key] : null;
   return mean ? { codes: mean, shape: mean.shape } : null;
 };
 

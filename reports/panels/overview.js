@@ -44,10 +44,7 @@ spray.panel({
     this.more.parentElement.hidden = shown.length === others.length;
     this.more.textContent = `Show all ${spray.count(others.length)}`;
     for (const [place, entries, size] of [[this.flagged, flagged, 148], [this.findings, shown, 56]]) {
-      entries.forEach(([, subject], at) => {
-        const canvas = place.children[at].querySelector("canvas");
-        if (subject.mean_map) spray.tiles.average(canvas, spray.bytesOf(subject.mean_map), subject.mean_map.shape, { size, region: subject.region });
-      });
+      entries.forEach(([group, subject], at) => spray.paintMean(place.children[at].querySelector("canvas"), group, subject, size));
     }
   },
   /** A flagged finding, with what the interventions did. */
@@ -103,6 +100,18 @@ spray.panel({
   },
 });
 
+/** The mean map of a finding of any class; where none is stored with it, that of its members, once its class is there. */
+spray.paintMean = (canvas, group, subject, size) => {
+  const { analysis } = spray.report;
+  const paint = (chunk) => {
+    const mean = spray.meanOfSubject(chunk, subject);
+    if (mean) spray.tiles.average(canvas, mean.codes, mean.shape, { size, region: subject.region });
+    else spray.tiles.empty(canvas, { size });
+  };
+  paint(null);
+  if (!subject.mean_map) spray.chunk(group.index).then((chunk) => spray.report.analysis === analysis && paint(chunk), (error) => spray.trouble(`Pictures are missing: ${error.message}`));
+};
+
 /** Suspicion as a bar on one scale for all pages: it ends at the highest of the report, or at 0.3 where none is as high. */
 spray.meter = (score) => {
   const highest = Math.max(0.3, ...spray.report.groups.map((group) => group.suspicion ?? 0));
@@ -138,5 +147,5 @@ spray.factLine = () => {
   const { facts } = spray.report;
   const flagged = spray.report.groups.reduce((sum, group) => sum + group.flagged, 0);
   const found = !facts.searched ? "findings not searched" : !spray.isTested() ? "findings not tested" : flagged === 1 ? "1 finding flagged" : `${spray.count(flagged)} findings flagged`;
-  return `${found} · ${spray.audited()} samples · ${spray.count(facts.classes)} classes`;
+  return `${found} · ${spray.audited()} samples · ${spray.count(facts.classes)} ${facts.classes === 1 ? "class" : "classes"}`;
 };

@@ -5,6 +5,7 @@ spray.panel({
   mount(section) {
     this.note = section.querySelector("#spectrum-note");
     this.model = spray.figures.spectrum.model;
+    spray.named(section.querySelector(".plot"), "Spectrum: the smallest eigenvalues; in words beside the heading.");
     for (const name of ["eigenvalues", "gap", "cut"]) this[name] = this.model.document.get_model_by_name(name);
   },
   update(state, changed) {

@@ -17,9 +17,7 @@ spray.panel({
     this.facts.textContent = `${spray.factLine()} · ${spray.report.name}`;
     this.state.textContent = !spray.report.facts.searched ? "findings not searched" : `${spray.isTested() ? "" : "findings not tested; "}${this.reviewed(ranked, flagged)}`;
     spray.fill(this.flagged, flagged.length ? flagged.map(([group, subject]) => this.case(group, subject)) : spray.element("p", { class: "empty" }, spray.isTested() ? "none" : spray.untested()));
-    flagged.forEach(([, subject], at) => {
-      if (subject.mean_map) spray.tiles.average(this.flagged.children[at].querySelector("canvas"), spray.bytesOf(subject.mean_map), subject.mean_map.shape, { size: 110, region: subject.region });
-    });
+    flagged.forEach(([group, subject], at) => spray.paintMean(this.flagged.children[at].querySelector("canvas"), group, subject, 110));
     spray.fill(this.body, ranked.filter(([, subject]) => !subject.flagged).map(([group, subject]) => this.row(group, subject)));
     this.tellOthers(ranked);
     this.identify();

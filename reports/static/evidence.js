@@ -8,7 +8,7 @@ spray.evidence = (subject, className) => {
   const [removed, pasted] = spray.effects(subject, className);
   const parts = Object.entries(subject.parts ?? {}).filter(([, value]) => value === null || typeof value === "number");
   const list = parts.length ? spray.element("dl", { class: "parts", "aria-label": "Parts of the suspicion" }, parts.slice(0, 8).map(([name, value]) => spray.part(name, value))) : null;
-  const key = removed || pasted ? spray.element("p", { class: "key-line" }, spray.element("i", { class: "tick" }), "ticks: the same done to control regions") : null;
+  const key = removed || pasted ? spray.element("p", { class: "key-line" }, spray.element("i", { class: "tick" }), `ticks: the same done to control ${(removed ?? pasted).what === "these channels" ? "channels" : "regions"}`) : null;
   return [removed && spray.effect(removed), pasted && spray.effect(pasted), key, list];
 };
 
@@ -28,7 +28,11 @@ spray.effects = (subject, className) => {
     const known = Array.isArray(interval) && interval.every(Number.isFinite);
     return { title, sign, measure: spray.measures[entry.measure] ?? spray.measures.probability, mean, net: entry.net ?? null, interval: known ? interval : null, controls, images: entry.images ?? entry.n, hosts: sign > 0 ? (subject.evidence.pasted_on ?? null) : null, way: entry.way };
   };
-  return [read("region removed", -1, removal), read(`pasted elsewhere${turned}`, 1, transplant)];
+  const channels = "channels" in (subject.evidence ?? {});
+  const [without, elsewhere] = channels ? ["channels suppressed", "injected elsewhere"] : ["region removed", "pasted elsewhere"];
+  const found = [read(without, -1, removal), read(`${elsewhere}${turned}`, 1, transplant)];
+  for (const entry of found) if (entry) entry.what = channels ? "these channels" : "this region";
+  return found;
 };
 
 /** What effects are measured in: a sign for it, its name, and where on a bar from 0 to 1 a value lies. */
@@ -94,7 +98,7 @@ spray.effectPlot = (entries, measure) => {
   const isNet = ({ controls }) => !controls.length || controls.some(([, , beside]) => !beside); // those on other samples are not in it
   const rows = entries.flatMap((entry) => [
     ...headings(entry),
-    { name: "this region", value: entry.mean, kind: "own" },
+    { name: entry.what ?? "this region", value: entry.mean, kind: "own" },
     ...entry.controls.map(([name, value, beside]) => ({ name: name === "control" ? name : `${beside ? "* other" : "control"}: ${name}`, value, kind: beside ? "control beside" : "control" })),
     ...(entry.interval ? [{ name: isNet(entry) ? "net of the strongest" : "its 95 %", value: entry.net ?? entry.mean, interval: entry.interval, kind: "net" }] : []),
   ]);

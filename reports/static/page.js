@@ -117,6 +117,30 @@ spray.card = (() => {
   return { show, beside, hide: () => (card.hidden = true) };
 })();
 
+/** Tell a screen reader what Bokeh's parts of a figure are: its canvas, and its tools, which are buttons that stay down. */
+spray.named = (place, label) => {
+  const every = (root, found = []) => {
+    for (const one of root.querySelectorAll("*")) {
+      found.push(one);
+      if (one.shadowRoot) every(one.shadowRoot, found);
+    }
+    return found;
+  };
+  const parts = every(place);
+  for (const canvas of parts.filter((one) => one.classList.contains("bk-events"))) {
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", label);
+  }
+  for (const tool of parts.filter((one) => one.tabIndex === 0 && one.title)) {
+    tool.setAttribute("role", "button");
+    tool.setAttribute("aria-label", tool.title);
+    if (!tool.classList.contains("bk-OnOffButton")) continue; // it does something once
+    const tell = () => tool.setAttribute("aria-pressed", String(tool.classList.contains("bk-active")));
+    tell();
+    new MutationObserver(tell).observe(tool, { attributeFilter: ["class"] });
+  }
+};
+
 /** Let a picture of a sample show its card to the pointer, to the focus of the keyboard, and to a finger that stays. */
 spray.carded = (button, position, ...of) => {
   const show = (event) => spray.card.show(position, event.clientX, event.clientY, ...of);
@@ -172,7 +196,15 @@ spray.start = async () => {
   if (spray.verdicts.served) {
     const tell = (problem) => problem && spray.trouble(problem);
     await spray.verdicts.refresh().then(tell).catch((error) => spray.trouble(`The verdicts of the store cannot be read: ${error.message}`));
-    setInterval(() => document.hidden || spray.verdicts.refresh().then(tell).catch(() => null), 5000);
+    const silent = "The server does not answer: what others say meanwhile is shown once it does.";
+    let misses = 0;
+    const heard = (problem) => {
+      if (misses > 1 && document.getElementById("trouble").textContent.startsWith(silent)) spray.trouble(null);
+      misses = 0;
+      tell(problem);
+    };
+    const missed = () => (misses += 1) === 2 && spray.trouble(silent); // one may be lost on the way
+    setInterval(() => document.hidden || spray.verdicts.refresh().then(heard, missed), 5000);
   }
   await spray.router.follow();
   requestAnimationFrame(() => requestAnimationFrame(() => {

@@ -117,6 +117,12 @@ spray.tiles = (() => {
     if (region && spray.state.outline) ring(context, region);
   }
 
+  /** No picture: none there is, or one that is on its way. What was there is gone. */
+  const empty = (canvas, { size = 148 } = {}) => {
+    shown.delete(canvas);
+    blank(fit(canvas, size));
+  };
+
   /** At most so many of many, evenly drawn. */
   const spread = (positions, most = 256) => (positions.length <= most ? positions : Array.from({ length: most }, (_, i) => positions[Math.floor((i * positions.length) / most)]));
 
@@ -161,7 +167,7 @@ spray.tiles = (() => {
     }
   }
 
-  return { paint, average, picture, meanOf, bar, names: ["view", "map", "opacity", "scaling", "relevance", "outline", "arrived"] };
+  return { paint, average, empty, picture, meanOf, bar, names: ["view", "map", "opacity", "scaling", "relevance", "outline", "arrived"] };
 })();
 
 /** Whether a change alters how pictures are painted. */
