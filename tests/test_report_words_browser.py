@@ -21,7 +21,8 @@ SAMPLES = 150
 COLOURED = """(() => {
     const context = document.querySelector("#overview-flagged canvas").getContext("2d");
     const { data } = context.getImageData(0, 0, 148, 148);
-    return data.reduce((count, value, i) => count + (i % 4 === 0 && value > 200 && data[i + 1] < 60 && data[i + 2] < 60), 0);
+    const isRed = (i) => data[i] > 200 && data[i + 1] < 60 && data[i + 2] < 60;
+    return data.reduce((count, _, i) => count + (i % 4 === 0 && isRed(i)), 0);
 })()"""
 """Red pixels of the first flagged finding's map."""
 
