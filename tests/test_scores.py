@@ -95,12 +95,13 @@ def test_what_is_used_by_degrees_is_less_of_a_suspicion_than_what_is_there_or_no
     )
     assert ranking.score(discrete) == 0.09 > ranking.score(graded) > 0
     assert ranking.score({"causal": 0.1, "separation": 0.5}) == pytest.approx(0.1 / 9)
-    assert ranking.score({"causal": 0.1}) == ranking.score({"causal": 0.1, "separation": 1.0}) == 0.1
+    assert ranking.score({"causal": 0.1, "separation": 1.0}) == 0.1
+    assert ranking.score({"causal": 0.9, "separation": None}) == 0  # all of its class: compared with nothing
 
 
 def test_a_proven_use_outranks_any_untested_suspicion() -> None:
     ranking = Ranking()
     looks = ranking.score({"causal": None, "separation": 1.0, "agreement": 1.0})
-    proven = ranking.score({"causal": Requirements().score, "separation": None, "agreement": None})
+    proven = ranking.score({"causal": Requirements().score, "separation": 0.9, "agreement": None})
     assert proven > looks
     assert ranking.score({}) == 0

@@ -48,9 +48,9 @@ class Ranking:
     flags_per_class: int = 3
 
     def apart(self, parts: Parts) -> float:
-        """How much of the causal part counts, in [0, 1]; all of it where separability is not known."""
+        """How much of the causal part counts, in [0, 1]; none of it without a rest of the class to stand apart from."""
         known = parts.get("separation")
-        return 1.0 if known is None else min(1.0, _fisher_ratio(known) / _fisher_ratio(self.separation))
+        return 0.0 if known is None else min(1.0, _fisher_ratio(known) / _fisher_ratio(self.separation))
 
     def prior(self, parts: Parts) -> float:
         """What can be said without the model, in [0, 1]."""
