@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from spray.engine import axes, tokens
-from spray.engine.calls import Early, LayerCall, either
+from spray.engine.calls import Early, either
 from spray.engine.errors import UnsupportedOperation
 from spray.engine.functions import (
     CONSTANTS,
@@ -31,83 +30,8 @@ from spray.engine.functions import (
     tensors_in,
 )
 from spray.engine.ledger import Ledger
+from spray.engine.origins import MEETING, Call, Handler, Origin, frozen, mark
 from spray.engine.weights import DerivedWeights
-
-Handler = Callable[["Call"], Any]
-
-MEETING = (
-    "values of several samples meet in it, so that the map of one would depend on the others. Work within samples, "
-    "which lie along the first dimension (x.mean((1, 2, 3)) instead of x.mean())."
-)
-"""Why an operation that mixes samples is refused, or one that uses what such an operation returned."""
-
-
-@dataclass(eq=False)
-class Origin:
-    """What a trace knows about a tensor it has seen."""
-
-    trace: object
-    """The trace's token, not the trace: a tensor that held its trace would be freed by the cycle collector only."""
-    call: LayerCall | None = None
-    early: Early | None = None
-    folded: bool = False
-    """Whether it is the output of a normalisation folded into ``call``, not that of the layer itself."""
-    gate: str | None = None
-    tokens: Tensor | None = None
-    """Of integers taken from the model's input, which an embedding will look up: which of the input's each is."""
-    nonnegative: bool = False
-    """Whether its values are known to be ≥ 0, by the operations that made it."""
-    replaced: Tensor | None = None
-    axis: int | None = 0
-    """The dimension along which the samples are, None where it cannot be told."""
-    overwritten: bool = False
-    """Whether an in-place operation has changed the memory it shares with its views."""
-
-
-@dataclass
-class Call:
-    """One operation of the model: its name, its arguments, and those of them that depend on the input."""
-
-    trace: Trace
-    name: str
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    tracked: list[Tensor]
-    carries: Literal["no", "natively", "elementwise"] = "no"
-    keeps_sign: bool = False
-    in_place: bool = False
-    """Whether the model asked for it in place; handlers may work out of place, later uses are led to the result."""
-    origin: Origin | None = field(default=None)
-    axis: int | None = 0
-    """The dimension of the samples in what is given, and then in what is returned."""
-
-    def samples_first(self, values: Tensor) -> Tensor:
-        """Values shaped like the result, once there is one, with their samples along the first dimension."""
-        self.need_samples(first=False)
-        return values.movedim(self.axis, 0) if self.axis else values
-
-    def need_samples(self, *, first: bool) -> None:
-        """Refuse values whose samples cannot be told apart, or are not along the first dimension where they must be."""
-        known = self.axis == 0 if first else self.axis is not None
-        if not known and self.trace.ledger.samples > 1:
-            if self.axis is None and self.trace.met:
-                raise UnsupportedOperation(f"{self.trace.met[-1]}: {MEETING}")
-            where = "cannot be told" if self.axis is None else f"is {self.axis}"
-            raise self.refuse(
-                f"the dimension of the samples in its input {where}, but what is absorbed is booked sample by sample. "
-                "Keep samples along the first dimension (batch_first=True, x.transpose(0, 1) before), or explain one "
-                "sample at a time."
-            )
-
-    def native(self) -> Any:
-        """Run the operation itself, out of place, recorded by autograd, parameters held constant."""
-        args, kwargs = map_tensors(_freeze, (self.args, self.kwargs))
-        return self.function(*args, **kwargs)
-
-    def refuse(self, reason: str) -> UnsupportedOperation:
-        """The error that names this operation, where it was met, why it is refused, and the way out."""
-        return UnsupportedOperation(f"{self.name}{self.trace.place}: {reason}")
 
 
 class Trace(TorchFunctionMode):
@@ -148,9 +72,9 @@ class Trace(TorchFunctionMode):
         """Mark the model's input as what everything depends on."""
         self.device, self.shape = x.device.type, x.shape
         if not x.is_floating_point():
-            _mark(x, Origin(self.token, tokens=torch.arange(x.numel(), device=x.device).view_as(x)))
+            mark(x, Origin(self.token, tokens=torch.arange(x.numel(), device=x.device).view_as(x)))
             return x
-        _mark(x, Origin(self.token, early=Early("the model's input", carries=True)))
+        mark(x, Origin(self.token, early=Early("the model's input", carries=True)))
         return x
 
     def origin(self, value: object) -> Origin | None:
@@ -166,7 +90,7 @@ class Trace(TorchFunctionMode):
     def gate(self, value: Tensor, name: str) -> Tensor:
         """Hold a tensor constant as a factor made by the operation ``name``: no relevance flows through it."""
         held = value.detach()
-        _mark(held, Origin(self.token, gate=name))
+        mark(held, Origin(self.token, gate=name))
         return held
 
     def current(self, tensor: Tensor) -> Tensor:
@@ -304,16 +228,16 @@ class Trace(TorchFunctionMode):
     ) -> Any:
         """An operation on constants; what is made of a gate stays a gate, tokens moved or chosen stay tokens."""
         gates = [origin.gate for origin in map(self.origin, tensors) if origin is not None and origin.gate]
-        args, kwargs = map_tensors(_freeze, (args, kwargs))
+        args, kwargs = map_tensors(frozen, (args, kwargs))
         with torch.no_grad():
             out = func(*args, **kwargs)
         written = [args[0], _root(args[0])] if gates and overwrites(name) else []
         for tensor in tensors_in((out, written)):
             if gates and tensor.is_floating_point():
-                _mark(tensor, Origin(self.token, gate=gates[0]))
+                mark(tensor, Origin(self.token, gate=gates[0]))
         if any(self.tokens(tensor) is not None for tensor in tensors):
             for tensor, places in tokens.followed(name, func, (args, kwargs), out, self.tokens):
-                _mark(tensor, Origin(self.token, tokens=places))
+                mark(tensor, Origin(self.token, tokens=places))
         return out
 
     def _follow(
@@ -400,13 +324,13 @@ class Trace(TorchFunctionMode):
             )
         if call.origin is not None:
             call.origin.axis = call.axis
-            _mark(out, call.origin)
+            mark(out, call.origin)
             return out
         early = self.early(call, carries=call.carries == "natively")
         if early is not None and call.carries == "elementwise" and out.shape == call.tracked[0].shape:
             early.carries = True
             out = either(call.tracked[0], out, early)
-        _mark(out, Origin(self.token, early=early, nonnegative=self._nonnegative(call), axis=call.axis))
+        mark(out, Origin(self.token, early=early, nonnegative=self._nonnegative(call), axis=call.axis))
         return out
 
     def _nonnegative(self, call: Call) -> bool:
@@ -425,19 +349,6 @@ class Trace(TorchFunctionMode):
         return None
 
 
-def _freeze(tensor: Tensor) -> Tensor:
-    """Parameters are constants of the explanation: no gradient is computed for them."""
-    return tensor.detach() if tensor.requires_grad and tensor.is_leaf and not _marked(tensor) else tensor
-
-
 def _root(tensor: Tensor) -> Tensor:
     """The tensor whose memory a view shows."""
     return tensor if tensor._base is None else tensor._base
-
-
-def _marked(tensor: Tensor) -> bool:
-    return "_spray_origin" in tensor.__dict__
-
-
-def _mark(tensor: Tensor, origin: Origin) -> None:
-    tensor.__dict__["_spray_origin"] = origin

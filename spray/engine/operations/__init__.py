@@ -14,7 +14,7 @@ from spray.engine.operations import (
     products,
     weighted,
 )
-from spray.engine.trace import Handler
+from spray.engine.origins import Handler
 
 HANDLERS: dict[str, Handler] = {
     **homogeneous.HANDLERS,

@@ -16,8 +16,8 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from spray.engine.calls import LayerCall
+from spray.engine.origins import Call, Handler
 from spray.engine.rules.base import where_positive
-from spray.engine.trace import Call, Handler
 
 Ratio = Callable[[Tensor, Tensor, Tensor], Tensor]
 """c of the input from c of the output, x and φ(x)."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spray.engine.operations.products import share
-from spray.engine.trace import Call, Handler
+from spray.engine.origins import Call, Handler
 
 
 def softmax(call: Call) -> Tensor:

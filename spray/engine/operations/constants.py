@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spray.engine.calls import Early
-from spray.engine.trace import Call, Handler, Origin
+from spray.engine.origins import Call, Handler, Origin
 
 
 def add(call: Call) -> Tensor:

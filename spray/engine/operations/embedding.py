@@ -11,7 +11,7 @@ from torch import Tensor
 from spray.engine import tokens
 from spray.engine.calls import Early
 from spray.engine.errors import BadInput, few
-from spray.engine.trace import Call, Handler, Origin
+from spray.engine.origins import Call, Handler, Origin
 
 
 def embedding(call: Call) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spray.engine.trace import Call, Handler
+from spray.engine.origins import Call, Handler
 
 
 def gate(call: Call) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from spray.engine.functions import names
 from spray.engine.operations import constants
-from spray.engine.trace import Call, Handler, Origin
+from spray.engine.origins import Call, Handler, Origin
 
 SHAPES = names(
     "view view_as reshape reshape_as flatten unflatten permute transpose t T mT adjoint swapaxes swapdims movedim "

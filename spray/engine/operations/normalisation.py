@@ -17,7 +17,7 @@ from torch.autograd import Function
 from spray.engine.calls import Early, LayerCall
 from spray.engine.layer import Fold
 from spray.engine.ledger import Ledger
-from spray.engine.trace import Call, Handler, Origin
+from spray.engine.origins import Call, Handler, Origin
 
 
 def batch_norm(call: Call) -> Tensor:

@@ -20,7 +20,7 @@ from spray.engine.axes import Bilinear
 from spray.engine.errors import UnsupportedOperation
 from spray.engine.geometry import Linear
 from spray.engine.operations import weighted
-from spray.engine.trace import Call, Handler
+from spray.engine.origins import Call, Handler
 
 
 class _Scaled(Function):

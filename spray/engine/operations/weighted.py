@@ -13,9 +13,9 @@ from spray.engine import axes
 from spray.engine.calls import Early, LayerCall
 from spray.engine.geometry import Convolution, Geometry, Linear, Product
 from spray.engine.layer import Layer
+from spray.engine.origins import MEETING, Call, Handler, Origin
 from spray.engine.rules import RelevanceRule
 from spray.engine.strides import is_channels_last
-from spray.engine.trace import MEETING, Call, Handler, Origin
 
 
 def weighted(
