@@ -244,6 +244,19 @@ def test_another_model_data_set_or_configuration_is_refused_and_the_store_left_a
     assert contents(out) == before
 
 
+def test_a_model_of_the_same_weights_that_computes_otherwise_is_refused(tmp_path):
+    """Its digest is that of its class and weights: another activation or stride does not show there."""
+    out, other = tmp_path / "a.zarr", tiny_model()
+    attribute(out)
+    before = contents(out)
+    place = next(name for name, module in other.named_modules() if isinstance(module, nn.ReLU))
+    setattr(other, place, nn.GELU())
+    for step in (SMALL, replace(SMALL, composite="gradient_x_input")):
+        with pytest.raises(AttributionError, match="gives other logits for the same samples"):
+            attribute(out, model=other, step=step)
+    assert contents(out) == before
+
+
 def test_an_image_that_changed_gets_no_relevance_beside_the_sample_of_then(tmp_path):
     """Its map would be of one picture, its label, logits and thumbnail of another."""
     out, data = tmp_path / "a.zarr", Images()

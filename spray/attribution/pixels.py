@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from jaxtyping import Int
+from torch import nn
 
 from spray.attribution.tables import Tables
-from spray.blocks import pixel_digests
+from spray.blocks import channels_last, pixel_digests, readable
 from spray.data import AuditData
 from spray.engine.errors import AttributionError
 from stores import Table
@@ -17,6 +19,8 @@ from stores import Table
 COMPARED_SAMPLES = 8
 """So many samples are looked at before the work begins: are their pixels always, and still, the same?"""
 CHANGED = "its pixels are not those that the sample in the store was made from"
+SAME_LOGITS = 1e-3
+"""Relative difference up to which logits are the same: other threads and drivers round otherwise."""
 FACT = "pixels"
 """What the commits of relevance call the digest of the inputs that a shard was made of."""
 OTHER_PIXELS = (
@@ -51,6 +55,32 @@ def refuse_changed(data: AuditData, samples: Table) -> None:
     known = dict(zip(rows, samples.read("digest", rows).tolist(), strict=True))
     if pixel_digests(data, rows) != known:
         raise AttributionError(OTHER_PIXELS)
+
+
+def refuse_another_model(model: nn.Module, data: AuditData, samples: Table, device: torch.device) -> None:
+    """Refuse to go on with another model of the same class and weights, as the logits of the first samples tell.
+
+    Whether an activation, a stride or a version of a library is another does not show in the weights.
+
+    Raises:
+        AttributionError: the logits are others.
+    """
+    rows = np.flatnonzero(samples.ok)[:COMPARED_SAMPLES].tolist()
+    found = [(row, item) for row in rows if not isinstance(item := readable(data, row), str)]
+    if not found:
+        return
+    inputs = channels_last(torch.stack([item.input.float() for _, item in found]))
+    with torch.no_grad():
+        logits = model(inputs.to(device)).float().cpu().numpy()
+    stored = samples.read("logits", [row for row, _ in found])
+    length = np.maximum(np.linalg.norm(stored, axis=1), 1)
+    difference = float((np.linalg.norm(logits - stored, axis=1) / length).max())
+    if not difference <= SAME_LOGITS:
+        raise AttributionError(
+            "The store was made by a model that gives other logits for the same samples, though its class and its "
+            f"weights are the same (relative difference {difference:.2g}). What is committed was not changed: give the "
+            "model of then, or write to a new store."
+        )
 
 
 def unusable(
