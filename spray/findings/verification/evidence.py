@@ -120,8 +120,8 @@ class Requirements:
         mode: least share of the members that are a mode of their own (``Evidence.mode``). What was added to some images
             is there or not; honest features come by degrees (sleeves are of any length), and clusters cut them where
             they like: a cut has no valley before it. Their strongest in use are both necessary and sufficient, too.
-            Measured: tags and borders 0.7 to 1.0, texts and a real watermark 0.43 to 0.85; of eight honest findings
-            that met all else seven reached at most 0.22.
+            Measured: tags and borders 0.7 to 1.0, texts and a real watermark 0.43 to 0.85; of five honest findings
+            that met all else four at most 0.03, one 0.58.
         hosts: the transplant works on this share of the hosts, and of their classes.
     """
 
