@@ -51,7 +51,8 @@ def _association(evidence: Mapping[str, Json]) -> str:
 def _shared(finding: Finding) -> str:
     channels, concentration = finding.evidence.get("channels"), finding.parts.get("concentration")
     if isinstance(channels, list):
-        return f"They share {len(channels)} channels: {', '.join(map(str, channels[:8]))}{', …' * (len(channels) > 8)}."
+        shown = f"{', '.join(map(str, channels[:8]))}{', …' * (len(channels) > 8)}"
+        return f"They share {len(channels)} channel{'s' * (len(channels) != 1)}: {shown}."
     if finding.evidence.get("where") == MOVING:
         return "What they share has no fixed place: each is tested by its own most relevant region."
     region = finding.region

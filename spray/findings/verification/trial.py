@@ -81,7 +81,7 @@ class Trial:
     permutations: int
 
     def removal(self, fills: Sequence[Fill], controls: Sequence[str]) -> Effect:
-        """Falls of the class when the region is filled, in each way; controls by name, see ``CONTROLS``."""
+        """Falls of the class when the region is filled, in each way; controls by name (``TESTING`` of `testing`)."""
         ways: dict[str, Readings] = {}
         compared: dict[str, dict[str, Control]] = {name: {} for name in controls}
         for number, fill in enumerate(fills):
