@@ -244,6 +244,8 @@ class Ledger:
             "pid": me.pid,
             "start": me.start,
             "host": me.host,
+            "system": me.system,
+            "boot": me.boot,
             "token": claim.token,
         }
         mine = _lease(unit, claim.token)
@@ -314,7 +316,9 @@ def _judged(key: str, data: bytes) -> Lease:
     try:
         record = parsed(data)
         unit, token = str(record["unit"]), record["token"]
-        owner = Owner(str(record["machine"]), int(record["pid"]), int(record["start"]), str(record["host"]))
+        machine, host = str(record["machine"]), str(record["host"])
+        system, boot = str(record.get("system", "")), str(record.get("boot", ""))
+        owner = Owner(machine, int(record["pid"]), int(record["start"]), host, system, boot)
     except (ValueError, KeyError, TypeError):
         return Lease(key, key, None)
     alive = token in _held if owner.mark == Owner.me().mark else owner.alive

@@ -9,19 +9,24 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+BOOT_ID, MACHINE_ID = Path("/proc/sys/kernel/random/boot_id"), Path("/etc/machine-id")
+
 
 @dataclass(frozen=True)
 class Owner:
     """A process. ``machine`` is a digest that tells machines (boots, containers) apart, ``host`` a name.
 
     ``start`` is the kernel's start tick of the process, so that a process number used again is not mistaken
-    for the one that died; 0 where the system does not tell.
+    for the one that died; 0 where the system does not tell. ``system`` is a digest that an installed machine keeps when
+    it is started anew, and ``boot`` one that it does not; empty where the system does not tell.
     """
 
     machine: str
     pid: int
     start: int
     host: str = ""
+    system: str = ""
+    boot: str = ""
 
     @classmethod
     def me(cls) -> Owner:
@@ -48,10 +53,16 @@ class Owner:
         return self.machine == _machine()
 
     @property
+    def ended_with_its_boot(self) -> bool:
+        """Whether this very machine was started anew since, so that none of its processes of then is left."""
+        known = self.system and self.boot and _boot()
+        return bool(known) and self.system == _system() and self.boot != _boot()
+
+    @property
     def alive(self) -> bool:
         """Whether the process may still be running; of another machine's nothing is known, so yes."""
         if not self.here:
-            return True
+            return not self.ended_with_its_boot
         if self.pid <= 0:
             return False
         try:
@@ -68,18 +79,39 @@ class Owner:
 
 @functools.lru_cache(maxsize=1)
 def _me(pid: int) -> Owner:
-    return Owner(_machine(), pid, _start_tick(pid), socket.gethostname())
+    return Owner(_machine(), pid, _start_tick(pid), socket.gethostname(), _system(), _boot())
 
 
 @functools.cache
 def _machine() -> str:
-    parts = [socket.gethostname()]
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    if boot.exists():
-        parts.append(boot.read_text(encoding="ascii").strip())
+    parts = [socket.gethostname(), _text(BOOT_ID)]
     namespace = Path("/proc/self/ns/pid")
     if namespace.is_symlink():
         parts.append(str(namespace.readlink()))
+    return _digest(*filter(None, parts))
+
+
+@functools.cache
+def _system() -> str:
+    """Host name and installation; containers of one image may share the latter, and have names of their own."""
+    installed = _text(MACHINE_ID)
+    return _digest(socket.gethostname(), installed) if installed else ""
+
+
+@functools.cache
+def _boot() -> str:
+    boot = _text(BOOT_ID)
+    return _digest(boot) if boot else ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 

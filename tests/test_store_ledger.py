@@ -112,6 +112,25 @@ def test_the_claim_of_a_dead_process_is_taken_over(floor: Floor, monkeypatch: py
     assert ledger.leases() == []
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_the_claim_of_before_a_machine_was_started_anew_is_taken_over(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    """The same installation under another boot id: nothing of then is left. Of others nothing is known."""
+    monkeypatch.setattr("stores.owners._system", lambda: "installation")
+    before = dataclasses.replace(
+        Owner.me(), machine="0123456789ab", boot="before", system="installation" if same else "another"
+    )
+    with monkeypatch.context() as then:
+        then.setattr(Owner, "me", classmethod(lambda cls: before))
+        abandoned = Ledger(floor).claim("t/0")
+        abandoned.__enter__()
+    taken = contextlib.nullcontext() if same else pytest.raises(stores.StoreBusy)
+    with taken:
+        Ledger(floor).write("t/0", {}, {})
+    abandoned.__exit__(None, None, None)
+
+
 def test_the_claim_of_another_machine_is_respected(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(floor)
     elsewhere = dataclasses.replace(Owner.me(), machine="0123456789ab", host="node7")
@@ -200,7 +219,7 @@ def test_a_killed_process_leaves_nothing_in_the_way(
 
 def test_owners() -> None:
     me = Owner.me()
-    assert me.alive and me.here and Owner.from_mark(me.mark) == dataclasses.replace(me, host="")
+    assert me.alive and me.here and Owner.from_mark(me.mark).mark == me.mark
     assert not dataclasses.replace(me, pid=2**22 + 1).alive
     assert not dataclasses.replace(
         me, start=me.start + 1
@@ -213,7 +232,8 @@ def test_leases_name_their_owner_and_nothing_secret(tmp_path: Path) -> None:
     floor = LocalFloor(tmp_path)
     with Ledger(floor).claim("a/b"):
         [lease] = [json.loads(data) for key, data in contents(tmp_path).items() if "leases" in key]
-    assert set(lease) == {"unit", "machine", "pid", "start", "host", "token"} and lease["pid"] == os.getpid()
+    assert set(lease) == {"unit", "machine", "pid", "start", "host", "system", "boot", "token"}
+    assert lease["pid"] == os.getpid()
 
 
 class Turns:
