@@ -20,7 +20,7 @@ spray.panel({
   render(state) {
     const { group, chunk, clustering } = state;
     const subjects = group.subjects.filter((entry) => entry.clustering === clustering && entry.name !== "noise").slice(0, this.rows);
-    spray.refill(this.list, () => spray.fill(this.list, subjects.map((entry) => this.row(group, chunk, entry))));
+    spray.repicture(this.list, () => spray.fill(this.list, subjects.map((entry) => this.row(group, chunk, entry))));
     this.paint(state);
     this.more();
   },

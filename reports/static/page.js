@@ -57,7 +57,11 @@ spray.theme = (() => {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const kept = "spray:theme";
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
-  const tell = () => spray.set({ theme: isDark() ? "dark" : "light" });
+  const known = new Map(); // colours by name: to ask the page for one makes it work out all its styles
+  const tell = () => {
+    known.clear();
+    spray.set({ theme: isDark() ? "dark" : "light" });
+  };
   function choose(name) {
     root.dataset.theme = name;
     try {
@@ -75,7 +79,10 @@ spray.theme = (() => {
   }
   dark.addEventListener("change", tell);
   /** The colour of a theme variable, for canvases. */
-  const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
+  const colour = (name) => {
+    if (!known.has(name)) known.set(name, getComputedStyle(root).getPropertyValue(`--${name}`).trim());
+    return known.get(name);
+  };
   return { toggle: () => choose(isDark() ? "light" : "dark"), tell, colour };
 })();
 

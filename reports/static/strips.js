@@ -18,13 +18,24 @@ spray.strip = (group, chunk, positions, { label, subject = null, ...attributes }
           spray.router.go({ group: group.index, subject: subject?.key, sample: chunk.rows[position] });
         },
       },
-      spray.element("canvas", { "aria-hidden": "true" }),
+      spray.canvas(),
     );
     return spray.carded(button, position, chunk, subject);
   };
   const buttons = Array.from(positions, glimpse);
   const onkeydown = (event) => spray.moveAmong(buttons, event);
   return spray.element("div", { class: "strip", role: "group", "aria-label": label, onkeydown, ...attributes }, buttons);
+};
+
+/** A canvas for a small picture: one that is let go where there is any, since a new one costs more than to paint it. */
+spray.canvas = () => spray.canvas.free.pop() ?? spray.element("canvas", { "aria-hidden": "true" });
+spray.canvas.free = [];
+
+/** Put pictures anew into a place, on the canvases of those that were there. */
+spray.repicture = (place, render) => {
+  spray.canvas.free = [...place.querySelectorAll("button > canvas")].reverse();
+  spray.refill(place, render);
+  spray.canvas.free = [];
 };
 
 /** Let arrow keys, Home and End move among pictures of which one is a stop of the Tab key; up and down where they

@@ -4,6 +4,7 @@ spray.tiles = (() => {
   const tables = new Map();
   const shown = new WeakMap(); // by canvas: what of which sample, and how
   const scratch = document.createElement("canvas");
+  const grey = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const sketch = scratch.getContext("2d", { willReadFrequently: true }); // pixels come from the processor
 
   /** Colour table of a map: 255 RGB entries, that of v at v + 127. */
@@ -51,9 +52,17 @@ spray.tiles = (() => {
     const y = Math.floor(position / columns) * stride[0];
     const { width, height } = context.canvas;
     context.imageSmoothingEnabled = size[0] > 64;
-    context.filter = dim ? "grayscale(1) brightness(0.86)" : "none";
-    context.drawImage(bitmap, x, y, size[1], size[0], 0, 0, width, height);
-    context.filter = "none";
+    if (!dim) {
+      context.drawImage(bitmap, x, y, size[1], size[0], 0, 0, width, height);
+      return;
+    }
+    // Made grey at its own size, which most often is the smaller one.
+    const [down, across] = size;
+    if (grey.canvas.width !== across || grey.canvas.height !== down) Object.assign(grey.canvas, { width: across, height: down });
+    grey.filter = "grayscale(1) brightness(0.86)";
+    grey.globalCompositeOperation = "copy";
+    grey.drawImage(bitmap, x, y, across, down, 0, 0, across, down);
+    context.drawImage(grey.canvas, 0, 0, width, height);
   }
 
   /** A picture that is on its way. */
