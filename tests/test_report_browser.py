@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -989,6 +990,13 @@ def test_the_selection_and_the_picture_are_saved_as_files(run, visit):
     assert near(picture, (0xD5, 0x5E, 0x00)) > 300
     drawing = saved(v, "svg").decode()
     assert drawing.lstrip().startswith("<svg") and "<script" not in drawing
+    below = picture[int(v.page.locator("#figure-embedding").bounding_box()["height"]) :]
+    assert len(below) > 20 and near(below, (0xD5, 0x5E, 0x00)) > 20, "what the colours mean stands below"
+    texts = [
+        text.text or "" for text in ElementTree.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert f"{run.classes[finding.group]}, {v.state('spray.state.picture')}:" in texts
+    assert any(text.startswith(f"F1 ({len(finding.rows)}") for text in texts)
 
 
 def test_a_table_for_spreadsheets_runs_no_formula(visit):

@@ -112,7 +112,7 @@ spray.panel({
     this.$back.hidden = origin !== "brush" || !subject;
     if (subject) this.$back.textContent = `back to ${spray.subjectName(subject)}`;
     const none = spray.element("p", { class: "empty" }, "Draw a lasso around some dots, or choose a finding.");
-    spray.refill(this.tiles, () => spray.fill(this.tiles, shown.length ? shown.map((position) => this.make(chunk, position)) : none));
+    spray.repicture(this.tiles, () => spray.fill(this.tiles, shown.length ? shown.map((position) => this.make(chunk, position)) : none));
     this.paint(state);
     this.mark(state);
   },
@@ -137,7 +137,7 @@ spray.panel({
           spray.router.tellSample(spray.state);
         },
       },
-      spray.element("canvas", { "aria-hidden": "true" }),
+      spray.canvas(),
       spray.element("span", { class: right || !known ? null : "wrong" }, `${verdict()}${right ? "" : `${spray.className(chunk.prediction[position])} `}${spray.percent(chunk.confidence[position])}`),
     );
     return spray.carded(tile, position);
@@ -263,18 +263,70 @@ spray.table = (chunk, order) => {
   return [["row", "id", "label", "prediction", "confidence", ...columns], ...order.map(row)].map((line) => `${line.map(cell).join(",")}\r\n`).join("");
 };
 
-/** A Bokeh plot as a file, on the card's colour. */
+/** A Bokeh plot as a file, on the card's colour, with what its colours mean below it. */
 spray.exportPlot = async (view, kind, name) => {
   const layer = view.export(kind);
+  const [card, ink] = ["card", "ink"].map(spray.theme.colour);
+  const { width, height } = view.canvas_view.el.getBoundingClientRect();
+  const legend = spray.legendBelow(spray.state, width);
   if (kind === "svg") {
-    spray.save(name, layer.ctx.get_serialized_svg(true), "image/svg+xml");
+    const drawing = new DOMParser().parseFromString(layer.ctx.get_serialized_svg(true), "image/svg+xml").documentElement;
+    drawing.setAttribute("height", height + legend.height);
+    drawing.removeAttribute("viewBox");
+    drawing.prepend(spray.element("svg:rect", { width: "100%", height: "100%", fill: card }));
+    drawing.append(
+      ...legend.items.flatMap(({ x, y, text, hue, shades }) => [
+        ...(hue ? [spray.element("svg:circle", { cx: x + 5, cy: height + y, r: 5, fill: hue })] : []),
+        ...(shades ?? []).map((shade, at) => spray.element("svg:rect", { x: x + (120 * at) / shades.length, y: height + y - 5, width: 120 / shades.length + 0.5, height: 10, fill: shade })),
+        ...(text ? [spray.element("svg:text", { x: x + (hue ? 14 : 0), y: height + y + 4, fill: ink, style: { font: spray.legendFont } }, text)] : []),
+      ]),
+    );
+    spray.save(name, new XMLSerializer().serializeToString(drawing), "image/svg+xml");
     return;
   }
   const { canvas } = layer;
-  const sheet = spray.element("canvas", { width: canvas.width, height: canvas.height });
+  const ratio = canvas.width / width;
+  const sheet = spray.element("canvas", { width: canvas.width, height: canvas.height + Math.ceil(ratio * legend.height) });
   const context = sheet.getContext("2d");
-  context.fillStyle = spray.theme.colour("card");
+  context.fillStyle = card;
   context.fillRect(0, 0, sheet.width, sheet.height);
   context.drawImage(canvas, 0, 0);
+  context.setTransform(ratio, 0, 0, ratio, 0, canvas.height);
+  context.font = spray.legendFont;
+  context.textBaseline = "middle";
+  for (const { x, y, text, hue, shades } of legend.items) {
+    if (hue) {
+      context.fillStyle = hue;
+      context.beginPath();
+      context.arc(x + 5, y, 5, 0, 2 * Math.PI);
+      context.fill();
+    }
+    (shades ?? []).forEach((shade, at) => {
+      context.fillStyle = shade;
+      context.fillRect(x + (120 * at) / shades.length, y - 5, 120 / shades.length + 0.5, 10);
+    });
+    context.fillStyle = ink;
+    if (text) context.fillText(text, x + (hue ? 14 : 0), y);
+  }
   spray.save(name, await new Promise((resolve) => sheet.toBlob(resolve, "image/png")), "image/png");
+};
+
+spray.legendFont = "12px Helvetica Neue, Segoe UI, Liberation Sans, Arial, sans-serif";
+
+/** What stands below an exported embedding: of what it is, and its colours, in rows of a width: {items, height}. */
+spray.legendBelow = (state, width) => {
+  const { entries, scale } = spray.colouring(state);
+  const about = { text: `${state.group.name}, ${state.picture}:` };
+  const bar = scale ? [{ text: `${spray.isolated(scale.name)} ${spray.scaleEnds(scale)[0]}` }, { shades: scale.shades }, { text: spray.scaleEnds(scale)[1] }] : [];
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = spray.legendFont;
+  let [x, y] = [12, 14];
+  const items = [about, ...bar, ...entries.map(([hue, text]) => ({ hue, text }))].map((item) => {
+    const wide = item.shades ? 120 : pen.measureText(item.text).width + (item.hue ? 14 : 0);
+    if (x > 12 && x + wide > width - 12) [x, y] = [12, y + 20];
+    const placed = { ...item, x, y };
+    x += wide + (item.shades || (bar.length && !item.hue) ? 7 : 16);
+    return placed;
+  });
+  return { items, height: y + 14 };
 };

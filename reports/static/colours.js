@@ -105,9 +105,13 @@ spray.figure = (value) => {
   return value.toLocaleString("en-US", { maximumSignificantDigits: size >= 1e4 ? 12 : 5, useGrouping: size >= 1e4 }).replace("-", "−");
 };
 
+/** What stands at the ends of a scale. */
+spray.scaleEnds = ({ low, high, isCut }) => [`${isCut ? "≤ " : ""}${spray.figure(low)}`, `${isCut ? "≥ " : ""}${spray.figure(high)}`];
+
 /** The bar of a scale with the numbers at its ends. */
-spray.scaleBar = ({ name, low, high, isCut, shades }) => {
-  const [from, to] = [`${isCut ? "≤ " : ""}${spray.figure(low)}`, `${isCut ? "≥ " : ""}${spray.figure(high)}`];
+spray.scaleBar = (scale) => {
+  const { name, isCut, shades } = scale;
+  const [from, to] = spray.scaleEnds(scale);
   const bar = spray.element("i", { class: "ramp", role: "img", "aria-label": `colours of ${spray.isolated(name)} from ${from} to ${to}`, style: { background: `linear-gradient(to right, ${shades.join(", ")})` } });
   const hint = isCut ? "A few numbers lie far off: colours end at the 2nd and the 98th percentile." : null;
   return spray.element("span", { class: "scale-bar", title: hint }, spray.element("b", {}, spray.isolated(name)), from, bar, to);
