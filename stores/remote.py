@@ -17,6 +17,22 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
     from zarr.abc.store import Store
 
+SERVICES = {
+    "S3Store": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT, … for S3",
+    "GCSStore": "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS for Google Cloud Storage",
+    "AzureStore": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, … for Azure",
+}
+"""What obstore takes from the environment, by its type of store."""
+UNFIT = {
+    "HTTPStore": "a web server neither lists what lies there nor says who wrote first",
+    "MemoryStore": "what lies in a process's memory is gone with it",
+    "LocalStore": "a folder is given by its path",
+}
+"""Why obstore's other stores cannot hold one of ours."""
+PLACES = "a path, s3://BUCKET/…, gs://BUCKET/… or az://CONTAINER/…"
+CONTAINER_AT_ACCOUNT = ("abfs", "abfss")
+"""Schemes in which what looks like a user's name is that of a container."""
+
 
 class ObjectFloor:
     """Objects below a prefix. A put is atomic and durable by itself, and a conditional put creates."""
@@ -135,7 +151,7 @@ class ObjectFloor:
         except BaseError as error:
             raise StoreError(
                 f"{self._url}: {key or 'listing'}: {str(error).partition(chr(10))[0]}. Check the URL, the network, and "
-                "the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT, … for s3://)."
+                f"the credentials in the environment ({SERVICES.get(type(self._store).__name__, 'of the service')})."
             ) from error
 
 
@@ -157,7 +173,8 @@ def remote_floor(url: str) -> ObjectFloor:
     """The floor at a URL such as "s3://bucket/run.zarr".
 
     Raises:
-        StoreError: obstore is not installed, the URL is not understood, or it carries credentials.
+        StoreError: obstore is not installed, the URL is not understood or one of a service that cannot hold a store, or
+            it carries credentials.
     """
     try:
         from obstore.store import from_url
@@ -166,13 +183,19 @@ def remote_floor(url: str) -> ObjectFloor:
             f"{url}: remote stores need obstore; install it with `pip install 'spray-audit[remote]'`."
         ) from error
     parts = urlsplit(url)
-    if parts.username or parts.password or parts.query:
+    user = None if parts.scheme in CONTAINER_AT_ACCOUNT else parts.username
+    if user or parts.password or parts.query:
         raise StoreError(
             f"{parts.scheme}://{parts.hostname}{parts.path}: a store's URL carries no credentials or options; put "
-            "them into the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, …)."
+            f"them into the environment ({'; '.join(SERVICES.values())})."
         )
     try:
         store: Any = from_url(url)
     except Exception as error:  # obstore raises ValueError, its own errors, or pyo3's
-        raise StoreError(f"{url} cannot be opened: {str(error).partition(chr(10))[0]}") from error
+        raise StoreError(
+            f"{url} cannot be opened: {str(error).partition(chr(10))[0]}. A store lies at {PLACES}; "
+            f"what the service needs stands in the environment ({'; '.join(SERVICES.values())})."
+        ) from error
+    if reason := UNFIT.get(type(store).__name__):
+        raise StoreError(f"{url} cannot hold a store: {reason}. Give {PLACES}.")
     return ObjectFloor(store, url)

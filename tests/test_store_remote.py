@@ -10,6 +10,7 @@ import reports
 import stores
 from spray.analysis import analyze
 from spray.attribution import Attribution, attribute_dataset
+from stores.remote import ObjectFloor
 
 STEP = Attribution(block=4, grid=5, thumbnails=8)
 
@@ -39,3 +40,37 @@ def test_services_that_do_not_answer_are_told(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(stores.StoreError) as caught:
             stores.open(url)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://example.org/run.zarr", "cannot hold a store: a web server neither lists"),
+        ("https://example.org/run.zarr", "cannot hold a store: a web server neither lists"),
+        ("memory:///run.zarr", "cannot hold a store: what lies in a process's memory"),
+        ("hdfs://example.org/run.zarr", r"A store lies at a path, s3://BUCKET/…, gs://BUCKET/… or az://CON"),
+        ("az://container/run.zarr", r"environment \(.*AZURE_STORAGE_ACCOUNT_NAME"),
+    ],
+)
+def test_places_that_cannot_hold_a_store_are_refused_by_name(url: str, words: str) -> None:
+    """Before anything is asked for over the network."""
+    pytest.importorskip("obstore", reason="obstore is not installed")
+    with pytest.raises(stores.StoreError, match=words):
+        stores.create(url, classes=["a"], samples=2, provenance={})
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("S3Store", "AWS_"), ("GCSStore", "GOOGLE_"), ("AzureStore", "AZURE_STORAGE_")]
+)
+def test_a_service_is_told_what_it_takes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, kind: str, words: str
+) -> None:
+    exceptions = pytest.importorskip("obstore.exceptions", reason="obstore is not installed")
+
+    def refused(store: object, key: str) -> None:
+        raise exceptions.UnauthenticatedError("no token")
+
+    monkeypatch.setattr("obstore.get", refused)
+    floor = ObjectFloor(type(kind, (), {})(), "url")
+    with pytest.raises(stores.StoreError, match=rf"no token\..*credentials in the environment \({words}"):
+        floor.read("zarr.json")
