@@ -232,14 +232,16 @@ class _Data(_Handler):
 
 class _Verdicts(_Handler):
     async def get(self) -> None:
-        """All verdicts, or nothing where the page has them: it tells which state of the store it ``known``."""
-        state, text = await self._beside(self.source.judged.told)
+        """The verdicts that the page has not got yet: it tells which state of the store is ``known`` to it."""
+        known = self.get_query_argument("known", "")
+        state, after, texts = await self._beside(self.source.judged.told, known)
         self.set_header("X-Spray-State", state)
-        if state == self.get_query_argument("known", None):
+        self.set_header("X-Spray-From", str(after))
+        if state == known:
             self.set_status(204)
             self.finish()
         else:
-            self.send_text(text)
+            self.send_text(f"[{','.join(texts)}]")
 
     async def _beside(self, work: Callable[..., Any], *of: Any) -> Any:
         # Beside the loop: a store in a bucket answers slowly, and pictures are asked for meanwhile.

@@ -210,7 +210,11 @@ def test_what_a_page_has_is_not_sent_again(run, url):
     run.add_verdict(stores.Verdict(**verdict(run, note="by another program")))
     status, body, headers = ask(f"{url}verdicts?known={state}")
     assert status == 200 and headers["X-Spray-State"] != state
-    assert json.loads(body)[-1]["note"] == "by another program"
+    assert [it["note"] for it in json.loads(body)] == ["by another program"], "only what is new"
+    assert int(headers["X-Spray-From"]) == len(run.verdicts()) - 1
+    for strange in ("", "x", "0-0000000000000000", f"{'9' * 5000}-{'0' * 16}", state.replace("-", "-0")[:-1]):
+        status, body, headers = ask(f"{url}verdicts?known={strange}")
+        assert (status, len(json.loads(body)), headers["X-Spray-From"]) == (200, len(run.verdicts()), "0")
 
 
 def test_a_server_reads_each_verdict_once(tmp_path, monkeypatch):
@@ -220,11 +224,15 @@ def test_a_server_reads_each_verdict_once(tmp_path, monkeypatch):
     read, plain = [], reports.judging.read_verdict
     monkeypatch.setattr(reports.judging, "read_verdict", lambda *of: read.append(of[1]) or plain(*of))
     judged = Judged(run)
-    assert json.loads(judged.told()[1]) == []
+    assert judged.told()[1:] == (0, [])
     for note in ("one", "two", "two"):
         judged.add(stores.Verdict(**verdict(run, note=note)))
         judged.told()
-    assert [given["note"] for given in json.loads(judged.told()[1])] == ["one", "two"]
+    state, _, texts = judged.told()
+    assert [json.loads(text)["note"] for text in texts] == ["one", "two"]
+    (tmp_path / "run.zarr" / "verdicts" / "00000001.json").unlink()  # as a repair does
+    after, count, texts = judged.told(state)
+    assert (after != state, count, len(texts)) == (True, 0, 1), "the page gets what is left, as a whole"
     assert len(read) == len(set(read)) == 2
 
 
