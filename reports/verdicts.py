@@ -148,16 +148,26 @@ def merge(files: Sequence[VerdictFile]) -> tuple[VerdictFile, list[Conflict]]:
 
 
 def conflicts(verdicts: Iterable[Verdict]) -> list[Conflict]:
-    """Where the last word of one person is not that of another, by members judged."""
-    last: dict[tuple[str, str], dict[str | Verdict, Verdict]] = {}
-    for verdict in sorted(verdicts, key=lambda verdict: verdict.moment):
-        people = last.setdefault((verdict.subject, verdict.digest), {})
+    """Where the last word of one person is not that of another, by members judged.
+
+    Findings by other channels may have the very same members: where people judged several such of one analysis, these
+    are kept apart by their names.
+    """
+    ordered = sorted(verdicts, key=lambda verdict: verdict.moment)
+    names: dict[tuple[str, str, str], set[str]] = {}
+    for verdict in ordered:
+        names.setdefault((verdict.subject, verdict.digest, verdict.analysis), set()).add(verdict.key)
+    last: dict[tuple[str, str, str], dict[str | Verdict, Verdict]] = {}
+    for verdict in ordered:
+        twins = verdict.subject == "finding" and len(names["finding", verdict.digest, verdict.analysis]) > 1
+        name = f"{verdict.analysis} {verdict.key}" if twins else ""
+        people = last.setdefault((verdict.subject, verdict.digest, name), {})
         people.pop(verdict.author, None)
         if verdict.verdict != "withdrawn":
             people[verdict.author] = verdict
     return [
         Conflict(subject, next(iter(people.values())).key, tuple(people.values()))
-        for (subject, _), people in last.items()
+        for (subject, _, _), people in last.items()
         if len({verdict.verdict for verdict in people.values()}) > 1
     ]
 
@@ -166,7 +176,7 @@ def add_to_store(run: Run, file: VerdictFile) -> int:
     """Put verdicts that a store does not have yet into it; gives how many.
 
     Raises:
-        VerdictFileError: the verdicts are about another store; nothing is written then.
+        VerdictFileError: the verdicts are about another store, or samples that it has not; nothing is written then.
         StoreError: one of them may not be written (``check_given``); nothing is written then, either.
     """
     if file.store != store_identity(run):
@@ -175,6 +185,14 @@ def add_to_store(run: Run, file: VerdictFile) -> int:
         )
     known = set(run.verdicts())
     fresh = [check_given(verdict) for verdict in dict.fromkeys(file.verdicts) if verdict not in known]
+    ids = {str(name) for name in run.samples.read("id")}
+    for verdict in fresh:
+        strange = [member for member in verdict.members if member not in ids]
+        if strange:
+            raise VerdictFileError(
+                f"the verdict on the {verdict.subject} {verdict.key[:200]!r} is on {strange[0][:200]!r}, which is no "
+                f"sample of {run.path}: nothing was written. Leave it out of the file."
+            )
     for verdict in fresh:
         run.add_verdict(verdict)
     return len(fresh)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from browser import IN_BROWSER, Visit, serving
+from store_tools import with_twins
 
 import reports
 import stores
@@ -263,16 +264,81 @@ def test_the_browser_keeps_members_once_for_all_words_about_them(visit, run):
         v.page.fill("#verdict-note", note)
         choose(v, "valid")
     assert len(records(v)) == 4
-    member = json.dumps(str(run.samples.read("id", run.analysis().findings()[0].rows[:1])[0]))
+    member = str(run.samples.read("id", run.analysis().findings()[0].rows[:1])[0])
     assert v.state("Object.values(localStorage).join('')").count(member) == 1
     before = records(v)
     v.page.reload()
     v.page.wait_for_selector("body.ready")
     assert records(v) == before
     assert v.state("spray.verdicts.all().every((it) => it.members.length > 1)")
-    ids = ["b", "a\ue000", "a\U0001f40e", "a", "", "aa", "\U0001f40e", "\ufb01", "Z"]
+    ids = ["b", "a\ue000", "a\U0001f40e", "a", "", "aa", "\U0001f40e", "\ufb01", "Z", "\uc100", "\ue050"]
+    ids += ["\U0001f40f", "\U0001f40e\U0001f40e", "\udcff", "a\ud83d", "a\ud83dz", "a\ud83e"]
     digest = v.state(f"spray.verdicts.digest({json.dumps(ids)}.sort(spray.verdicts.byCodePoint))")
     assert digest == stores.members_digest(ids)
+
+
+def test_thousands_of_members_take_little_room_and_come_back_whole(visit):
+    v = visit
+    v.state(
+        """(() => { window.ids = Array.from({ length: 2500 }, (_, i) => `train/n01440764/n01440764_${i}.JPEG`);
+        ids.push("", "\\ud83d", "\\ud83d\\udc0e", ...["", "y", "yyyyyyyyy"].map((end) => "x".repeat(11000) + end));
+        for (let i = 0; i < 20; i += 1)
+            spray.verdicts.give("finding", `${i}`, [...ids, `only ${i}`],
+                { verdict: "valid", note: "", annotator: "A" });
+        })()"""
+    )
+    assert v.state("Object.values(localStorage).join('').length") < 20 * 30_000, "75,000 of it are ids"
+    before = v.state("spray.verdicts.all()")
+    v.page.reload()
+    v.page.wait_for_selector("body.ready")
+    assert len(before) == 20 and v.state("spray.verdicts.all()") == before
+    assert set(before[3]["members"]) >= {"", "train/n01440764/n01440764_7.JPEG", "only 3"}
+
+
+def test_a_browser_that_has_no_room_says_so_and_goes_on_when_it_has(visit, run):
+    v = visit
+    v.state("localStorage.setItem('other', 'x'.repeat(5200000))")
+    v.state(
+        """(() => { try { for (let i = 0; ; i += 1) localStorage.setItem(`more ${i}`, "x".repeat(500)); }
+        catch { return null } })()"""
+    )
+    choose(v, "valid")
+    assert v.page.inner_text("#verdict-status").startswith("This browser has no room for more: export")
+    assert [word for word, _, _ in records(v)] == ["valid"]
+    v.state("localStorage.removeItem('other')")
+    show(v, run.analysis().findings()[1])
+    choose(v, "unsure")
+    assert v.page.inner_text("#verdict-status").startswith("Kept in this browser")
+    v.page.reload()
+    v.page.wait_for_selector("body.ready")
+    assert [word for word, _, _ in records(v)] == ["valid", "unsure"], "what had no room is kept, too"
+
+
+def test_of_two_findings_with_the_same_members_one_is_judged(browser, tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    again = with_twins(run)
+    first, *_ = again.findings()
+    page = reports.build(run.path, tmp_path / "r.html", analysis=again.id).as_uri()
+    v = Visit(browser, f"{page}#class={first.group}&subject=twin.f1")
+    sign(v)
+
+    def words():
+        word = "(spray.verdicts.current(spray.groupOf('{}')[1])?.verdict ?? null)"
+        return [v.state(word.format(name)) for name in ("twin.f0", "twin.f1", "twin.half")]
+
+    choose(v, "Clever Hans")
+    assert words() == [None, "clever_hans", None]
+    show(v, first)
+    assert chosen(v) == []
+    choose(v, "valid")
+    assert words() == ["valid", "clever_hans", None]
+    v.page.click("#verdict-undo")
+    assert words() == [None, "clever_hans", None]
+    members = tuple(sorted(str(name) for name in run.samples.read("id", first.rows)))
+    elsewhere = record_of(run, analysis="another", key="twin.f1", annotator="B", members=members)
+    take(v, run, elsewhere)
+    assert words() == ["valid", "clever_hans", None], "of another analysis: on the first"
+    v.close()
 
 
 def test_undo_says_what_it_takes_back_and_where(visit, run):
@@ -408,11 +474,11 @@ STATUS = "document.getElementById('verdict-status').textContent"
 
 def test_what_could_not_be_saved_is_sent_once_the_server_is_back(served):
     run, v = served
-    v.page.route("**/verdicts", lambda route: route.abort())
+    v.page.route("**/verdicts*", lambda route: route.abort())
     choose(v, "valid")
     v.settled(f"{STATUS}.startsWith('Not saved')")
     assert run.verdicts() == [] and v.state("spray.verdicts.unsent().length") == 1
-    v.page.unroute("**/verdicts")
+    v.page.unroute("**/verdicts*")
     v.state("spray.verdicts.refresh().then(() => null)")
     assert [it.verdict for it in run.verdicts()] == ["valid"]
     assert v.state("spray.verdicts.unsent().length") == 0
@@ -420,10 +486,10 @@ def test_what_could_not_be_saved_is_sent_once_the_server_is_back(served):
 
 def test_a_page_older_than_the_server_says_that_it_has_to_be_loaded_anew(served):
     run, v = served
-    v.page.route("**/verdicts", lambda route: route.abort())
+    v.page.route("**/verdicts*", lambda route: route.abort())
     choose(v, "valid")
     v.settled(f"{STATUS}.startsWith('Not saved')")
-    v.page.unroute("**/verdicts")
+    v.page.unroute("**/verdicts*")
     v.problems.clear()  # the console tells of the requests that failed
     v.state("spray.report.carrier.token = 'of an earlier server'")
     told = v.state("spray.verdicts.refresh()")

@@ -74,6 +74,25 @@ def test_a_verdict_that_is_not_on_what_it_names_is_not_taken(tmp_path, run, forg
     assert run.verdicts() == before
 
 
+def test_a_store_takes_no_verdict_on_samples_that_it_has_not(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    for changes in ({"members": ("no such id",)}, {"subject": "sample", "key": "", "members": ("",)}):
+        with pytest.raises(VerdictFileError, match="no sample of"):
+            add_to_store(run, file_of(run, verdict(run), verdict(run, **changes)))
+    assert run.verdicts() == []
+
+
+def test_words_on_two_findings_with_the_same_members_are_no_disagreement(run):
+    one = verdict(run, key="c1.f2", verdict="clever_hans")
+    other = verdict(run, key="c1.f3", annotator="B")
+    assert conflicts([one, other]) == []
+    again = verdict(run, key="c1.f3", annotator="C", verdict="unsure")
+    (found,) = conflicts([one, other, again])
+    assert [(it.key, it.annotator) for it in found.verdicts] == [("c1.f3", "B"), ("c1.f3", "C")]
+    elsewhere = dataclasses.replace(other, analysis="another", key="c1.f7")
+    assert len(conflicts([one, elsewhere])) == 1, "in another analysis they had another name"
+
+
 def test_a_file_shows_its_verdicts_and_disagreements_in_a_notebook_as_text(run):
     hostile = "<script>alert(1)</script>"
     one = verdict(run, note="the tag", annotator="Ada")

@@ -123,7 +123,8 @@ spray.panel({
       this.sending = false;
       this.undo.disabled = !spray.verdicts.canUndo();
       this.say(problem ?? "Saved in the store.", problem !== null);
-    } else this.say(spray.verdicts.isKept() ? "Kept in this browser. Export makes a file of it." : "This browser has no room to keep it: export before you close the page.");
+    } else if (spray.verdicts.isKept()) this.say("Kept in this browser. Export makes a file of it.");
+    else this.say(`${spray.verdicts.isFull() ? "This browser has no room for more" : "This browser keeps nothing"}: export before you close the page.`);
   },
   async read() {
     const [file] = this.file.files;

@@ -16,7 +16,9 @@ spray.verdicts = (() => {
   const refused = new Map(); // what the store did not take on this visit, and why
   const underway = new Set(); // what is being sent
   const isText = (value) => typeof value === "string";
-  let kept = true;
+  const boxes = new Map(); // members as they are kept, by their digest
+  let kept = true; // whether this browser keeps anything
+  let full = false; // whether it has no room for all of it
   let mine = stored() ?? [];
 
   function isRecord(record) {
@@ -25,17 +27,57 @@ spray.verdicts = (() => {
     return texts && about && subjects.includes(record.subject) && record.verdict !== "conflict" && Object.hasOwn(symbols, record.verdict);
   }
 
+  /** Sorted ids as they are kept: of each, how many characters at its ends are those of the one before, and the rest. Ids
+      that are paths with numbers take a sixth of the room. */
+  function packed(ids) {
+    let last = "";
+    return ids.map((id) => {
+      const most = Math.min(id.length, last.length, 9999);
+      let head = 0;
+      while (head < most && id[head] === last[head]) head += 1;
+      let tail = 0;
+      while (tail < most - head && id.at(-1 - tail) === last.at(-1 - tail)) tail += 1;
+      last = id;
+      return `${String.fromCharCode(48 + head, 48 + tail)}${id.slice(head, id.length - tail)}`;
+    });
+  }
+
+  function unpacked(texts) {
+    let last = "";
+    return texts.map((text) => {
+      const [head, tail] = [text.charCodeAt(0) - 48, text.charCodeAt(1) - 48];
+      last = `${last.slice(0, head)}${text.slice(2)}${last.slice(last.length - tail)}`;
+      return last;
+    });
+  }
+
+  /** Records as text: members once for all the words about them, so that a note that is written anew takes no room. */
+  function closed(records) {
+    for (const { digest: name, members } of records) if (!boxes.has(name)) boxes.set(name, { members, texts: packed(members) });
+    const named = records.map(({ digest: name }) => [name, boxes.get(name).texts]);
+    return JSON.stringify({ records: records.map(({ members: _, ...rest }) => rest), members: Object.fromEntries(named) });
+  }
+
+  /** The records of ``closed``, or of a list as it was kept before; throws where it is neither. */
+  function opened(content) {
+    if (Array.isArray(content)) return content;
+    return content.records.map((record) => {
+      const name = record.digest;
+      if (!boxes.has(name)) boxes.set(name, { members: unpacked(content.members[name]), texts: content.members[name] });
+      return { ...record, members: boxes.get(name).members };
+    });
+  }
+
   /** What this browser keeps, other tabs' records, too; null where it keeps nothing. What cannot be read is put aside. */
   function stored() {
     try {
       const text = localStorage.getItem(place) ?? "[]";
       let list = null;
       try {
-        list = JSON.parse(text);
+        list = opened(JSON.parse(text));
       } catch {
-        /* no JSON: put aside below */
+        /* not what was written: put aside below */
       }
-      if (Array.isArray(list?.records)) list = list.records.map((record) => ({ ...record, members: list.members?.[record.digest] }));
       const whole = Array.isArray(list) ? list.filter(isRecord) : [];
       if (whole.length !== list?.length) localStorage.setItem(`${place}:damaged`, text);
       return whole;
@@ -52,15 +94,21 @@ spray.verdicts = (() => {
   /** Records of the store first, then those of this browser. */
   const all = () => [...report.verdicts, ...without(mine, report.verdicts)];
 
-  /** Change the records of this browser: of what it keeps now, since another tab may have written. */
+  /** What this browser keeps now, since another tab may have written, and what it had no room for. */
+  function present() {
+    const now = kept ? stored() : null;
+    if (now === null) return mine;
+    return full ? [...now, ...without(mine, now)] : now;
+  }
+
+  /** Change the records of this browser. */
   function change(how) {
-    mine = how((kept && stored()) || mine);
+    mine = how(present());
     try {
-      // Members once for all the words about them: a note that is written anew takes no room but its own.
-      const members = Object.fromEntries(mine.map((record) => [record.digest, record.members]));
-      localStorage.setItem(place, JSON.stringify({ records: mine.map(({ members: _, ...rest }) => rest), members }));
+      if (kept) localStorage.setItem(place, closed(mine));
+      full = false;
     } catch {
-      kept = false;
+      full = true;
     }
     tell();
   }
@@ -72,7 +120,7 @@ spray.verdicts = (() => {
 
   window.addEventListener("storage", (event) => {
     if (event.key !== place && event.key !== null) return;
-    mine = stored() ?? mine;
+    mine = present();
     tell();
   });
 
@@ -106,9 +154,31 @@ spray.verdicts = (() => {
   /** Why, in everybody's own words, a line each: with their names where several people spoke. */
   const reasons = (words) => words.filter(({ note }) => note).map(({ annotator, note }) => (words.length > 1 ? `${annotator || "unnamed"}: ${note}` : note));
 
-  /** The last word of each person on a finding or cluster: on these very members, whatever they are called. */
-  const said = ({ kind, digest: members }) => lastWords(all().filter((record) => record.subject === kind && record.digest === members));
-  const saidOfSample = (id) => lastWords(all().filter((record) => record.subject === "sample" && record.key === id));
+  let ranked = { groups: null, findings: new Map() };
+
+  /** Keys of the findings that have a digest, as ranked. */
+  function findingsOf(members) {
+    if (ranked.groups !== report.groups) {
+      const findings = report.groups.flatMap((group) => group.subjects).filter(({ kind }) => kind === "finding");
+      const place = new Map(report.ranking.map((key, i) => [key, i]));
+      findings.sort((one, other) => place.get(one.key) - place.get(other.key));
+      ranked = { groups: report.groups, findings: new Map(findings.map((entry) => [entry.digest, []])) };
+      for (const entry of findings) ranked.findings.get(entry.digest).push(entry.key);
+    }
+    return ranked.findings.get(members) ?? [];
+  }
+
+  /** Whether a record is on a finding or cluster: on its very members, whatever they are called. Findings by other channels
+      may have the same: then it is on the one it names, if that is of this analysis, else on the first. */
+  function isOn(record, { kind, key, digest: members }) {
+    if (record.subject !== kind || record.digest !== members) return false;
+    const keys = kind === "finding" ? findingsOf(members) : [];
+    return keys.length < 2 || key === (record.analysis === report.analysis && keys.includes(record.key) ? record.key : keys[0]);
+  }
+
+  /** The last word of each person on a finding or cluster. */
+  const said = (subject) => lastWords(all().filter((record) => isOn(record, subject)));
+  const saidOfSample = (id) => lastWords(all().filter((record) => record.subject === "sample" && record.key === id && record.members.length === 1 && record.members[0] === id));
 
   /** What holds for a finding or cluster; its verdict is "conflict" where people differ. */
   const current = (subject) => together(said(subject));
@@ -127,7 +197,7 @@ spray.verdicts = (() => {
 
   /** What a record is about: a finding and a cluster may have the same members. */
   const about = ({ subject, digest: members }) => `${subject}:${members}`;
-  const present = () => new Set(report.groups.flatMap((entry) => entry.subjects.map(({ kind, digest: members }) => `${kind}:${members}`)));
+  const subjectsHere = () => new Set(report.groups.flatMap((entry) => entry.subjects.map(({ kind, digest: members }) => `${kind}:${members}`)));
 
   /** Share of members that two sets of ids have in common: Jaccard. */
   function jaccard(one, other) {
@@ -138,7 +208,7 @@ spray.verdicts = (() => {
 
   /** Compare records that fit no subject with the subjects of a class, now that its ids are known. */
   function match(group, chunk) {
-    const known = present();
+    const known = subjectsHere();
     for (const record of all()) {
       if (record.subject === "sample" || known.has(about(record))) continue;
       for (const subject of group.subjects.filter((entry) => entry.kind === record.subject)) {
@@ -150,7 +220,7 @@ spray.verdicts = (() => {
 
   /** Look for what records of an earlier analysis mean in the classes that their keys name ("c6.f0"), opened or not. */
   async function seek(records) {
-    const known = present();
+    const known = subjectsHere();
     const lost = records.filter((record) => record.subject !== "sample" && !known.has(about(record)));
     const classes = new Set(lost.map(({ key }) => /^c(\d+)\./.exec(key)?.[1]));
     for (const group of report.groups.filter(({ index }) => classes.has(String(index)))) match(group, await spray.chunk(group.index));
@@ -159,7 +229,7 @@ spray.verdicts = (() => {
 
   /** Records that hold for nothing in this analysis, with the nearest subject known: shown, never dropped. */
   function orphans() {
-    const known = present();
+    const known = subjectsHere();
     return all().filter((record) => record.subject !== "sample" && !known.has(about(record)));
   }
 
@@ -167,8 +237,9 @@ spray.verdicts = (() => {
     if (!annotator.trim()) throw new Error("A verdict is signed: it needs the annotator's name.");
     const members = [...ids].sort(byCodePoint);
     const record = { subject, analysis: report.analysis, key, verdict, note, annotator, time: new Date().toISOString(), members, digest: digest(members) };
-    const judged = (entry) => entry.annotator.trim() === annotator.trim() && entry.subject === subject && (subject === "sample" ? entry.key === key : entry.digest === record.digest);
-    steps.push({ record, previous: latest(all().filter(judged)) });
+    const judged = (entry) => (subject === "sample" ? entry.subject === subject && entry.key === key : isOn(entry, { kind: subject, key, digest: record.digest }));
+    const own = all().filter((entry) => entry.annotator.trim() === annotator.trim() && judged(entry));
+    steps.push({ record, previous: latest(own) });
     change((records) => [...records, record]);
     return record;
   }
@@ -182,7 +253,7 @@ spray.verdicts = (() => {
   async function accept(answer, turn) {
     if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
     if (answer.status === 204) return; // nothing new
-    const records = await answer.json();
+    const records = [...report.verdicts.slice(0, Number(answer.headers.get("X-Spray-From"))), ...(await answer.json())];
     if (turn < shown && records.length < report.verdicts.length) return;
     shown = Math.max(turn, shown);
     state = answer.headers.get("X-Spray-State") ?? "";
@@ -214,7 +285,7 @@ spray.verdicts = (() => {
     underway.add(name);
     try {
       const headers = { "Content-Type": "application/json", "X-Spray-Token": report.carrier.token };
-      const answer = await fetch("verdicts", { method: "POST", headers, body: JSON.stringify(record) });
+      const answer = await fetch(`verdicts?known=${state}`, { method: "POST", headers, body: JSON.stringify(record) });
       if (!answer.ok) {
         const told = answer.headers.get("Content-Type")?.startsWith("application/json") ? (await answer.json()).error : answer.statusText;
         refused.set(name, told);
@@ -288,9 +359,9 @@ spray.verdicts = (() => {
     let i = 0;
     while (i < most && one.charCodeAt(i) === other.charCodeAt(i)) i += 1;
     if (i === most) return one.length - other.length;
-    // Halves of pairs, which stand for the highest code points, lie below other units: they are put above.
-    const [a, b] = [one, other].map((text) => (text.charCodeAt(i) >= 0xe000 ? text.charCodeAt(i) - 0x2000 : text.charCodeAt(i) >= 0xd800 ? text.charCodeAt(i) + 0x2000 : text.charCodeAt(i)));
-    return a - b;
+    // The second half of a pair tells nothing alone: then the pairs are compared.
+    const start = i > 0 && (one.charCodeAt(i - 1) & 0xfc00) === 0xd800 ? i - 1 : i;
+    return one.codePointAt(start) - other.codePointAt(start) || one.codePointAt(i) - other.codePointAt(i);
   }
 
   /** SHA-256 of the sorted ids, each as ASCII JSON on a line of its own, as the store computes it. */
@@ -299,7 +370,7 @@ spray.verdicts = (() => {
     return spray.sha256(sorted.map((id) => `${JSON.stringify(id).replace(/[^ -~]/g, escape)}\n`).join(""));
   }
 
-  return { symbols, choices, all, said, saidOfSample, lastWords, reasons, current, ofSample, inherited, match, seek, orphans, about, give, send, refresh, served, unsent, undo, text, take, digest, byCodePoint, isKept: () => kept, canUndo: () => steps.length > 0, lastGiven: () => steps.at(-1)?.record ?? null };
+  return { symbols, choices, all, said, saidOfSample, lastWords, reasons, current, ofSample, inherited, match, seek, orphans, about, give, send, refresh, served, unsent, undo, text, take, digest, byCodePoint, isKept: () => kept && !full, isFull: () => full, canUndo: () => steps.length > 0, lastGiven: () => steps.at(-1)?.record ?? null };
 })();
 
 /** SHA-256 (FIPS 180-4) of a text in UTF-8, as hex. The browser's own is missing on plain http. */
