@@ -71,8 +71,8 @@ def write(
         run_path: The store.
         out_path: The file to write, such as ``report.html``; a folder gets its name without the suffix. Either
             appears whole, or not at all, and takes the place of an older report, never of anything else.
-        analysis: Id of the analysis to show first; the newest where None. All others of the store can be chosen
-            in the report.
+        analysis: Id of the analysis to show first; where None the newest that was tested (``ReportModel.from_run``).
+            All others of the store can be chosen in the report.
         title: Heading of the report; the store's name where None.
         carrier: "file" or "folder"; "auto" makes one file of up to 25 MB, else a folder.
 

@@ -37,7 +37,7 @@ from reports.model import Group, ReportModel, Subject
 from reports.payload import Pictures, chunk_payload, finite, relevance_title, script_json
 
 LOCAL = "127.0.0.1"
-PORT = 5100
+PORT = 5006
 PICKED = 256
 """At most so many pictures in one answer."""
 MEMBERS_OF_MEAN = 1000
@@ -275,7 +275,7 @@ def start(
 
     Args:
         run_path: The store, local or remote.
-        analysis: Id of the analysis to show first; the newest where None.
+        analysis: Id of the analysis to show first; where None the newest that was tested (``ReportModel.from_run``).
         title: Heading of the report.
         port: 0 takes a free one (``server.port`` tells which).
         address: Whom to listen to: this machine alone by default. Others see and change verdicts: there is no login.
