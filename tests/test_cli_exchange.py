@@ -207,6 +207,18 @@ def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "a.zarr").exists()
 
 
+@pytest.mark.parametrize(
+    "command", [["export", "{run}", "s3://bucket/tables"], ["feedback", "{run}", "s3://bucket/fb"]]
+)
+def test_tables_are_written_to_this_machine_only(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, [part.format(run=run.path) for part in command])
+    assert result.exit_code == 2 and "is a URL" in result.output
+    assert not (tmp_path / "s3:").exists()
+
+
 def test_info_sums_up_the_checks_of_every_sample(run: Run) -> None:
     told = json.loads(invoke("info", run.path, "--json"))
     table = run.table("relevance/epsilon_plus_flat")

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from spray.cli.options import json_option
-from spray.cli.output import printable
+from spray.cli.options import LocalPath, json_option, quiet_option
+from spray.cli.output import printable, reporting
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ARRAY = click.Path(exists=True, path_type=Path)
@@ -45,7 +45,7 @@ def verdicts() -> None:
 @click.argument("files", type=FILE, nargs=-1, required=True)
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=LocalPath(dir_okay=False, path_type=Path),
     help="The merged file; standard output if left out.",
 )
 @json_option
@@ -97,7 +97,7 @@ def add(store: str, files: tuple[Path, ...]) -> None:
 
 @click.command()
 @click.argument("store", type=str)
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=LocalPath(file_okay=False, path_type=Path))
 @click.option("--to", type=click.Choice(FORMATS), default="csv", show_default=True, help="Format.")
 @click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
 def export(store: str, folder: Path, to: str, analysis_id: str | None) -> None:
@@ -132,6 +132,7 @@ def export(store: str, folder: Path, to: str, analysis_id: str | None) -> None:
 @click.option("--logits", type=ARRAY, help="The model's outputs beside an array.")
 @click.option("--key", help="Which array of a .npz or a Zarr group.")
 @click.option("--method", default="imported", show_default=True, help="What the relevance table is called.")
+@quiet_option
 def import_store(
     attribution: Path,
     out: str,
@@ -139,6 +140,7 @@ def import_store(
     analyses: tuple[Path, ...],
     label_map: Path | None,
     method: str,
+    quiet: bool,
     **beside: Any,
 ) -> None:
     """Make a store from relevance computed elsewhere: HDF5 of CoRelAy or ViRelAy, .npy, .npz or Zarr.
@@ -148,6 +150,7 @@ def import_store(
       spray import attribution.h5 --inputs input.h5 --analyses analysis.h5 --out run.zarr
       spray import maps.npy --ids ids.txt --labels labels.txt --classes names.txt --out run.zarr
     """
+    from spray.journal import journal
     from stores.exchange import import_arrays, import_virelay
 
     arrays = attribution.is_dir() or attribution.suffix in (".npy", ".npz")
@@ -155,12 +158,19 @@ def import_store(
     if given := [f"--{name}" for name, value in others.items() if value]:
         kind = "an array" if arrays else "HDF5"
         raise click.UsageError(f"{', '.join(given)}: not beside {kind}, which {attribution.name} is.")
-    if arrays:
-        run = import_arrays(out, attribution, inputs=inputs, method=method, **beside)
-    else:
-        run = import_virelay(
-            out, attribution, inputs=inputs, analyses=analyses, label_map=label_map, method=method
-        )
+    with journal(out, "import"), reporting(quiet) as report:
+        if arrays:
+            run = import_arrays(out, attribution, inputs=inputs, method=method, report=report, **beside)
+        else:
+            run = import_virelay(
+                out,
+                attribution,
+                inputs=inputs,
+                analyses=analyses,
+                label_map=label_map,
+                method=method,
+                report=report,
+            )
     click.echo(f"{run.path}: {run.n:,} samples. Go on with: spray analyze {run.path}")
     for table in (run.samples, run.table(f"relevance/{method}")):
         if failures := table.failures:

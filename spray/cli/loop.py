@@ -9,14 +9,22 @@ from typing import Any
 
 import click
 
-from spray.cli.options import data_options, device_option, json_option, model_options, quiet_option, settings
+from spray.cli.options import (
+    LocalPath,
+    data_options,
+    device_option,
+    json_option,
+    model_options,
+    quiet_option,
+    settings,
+)
 from spray.cli.output import printable, reporting
 from spray.cli.shown import show_comparison, show_correction
 
 METHODS = ("p-clarc", "a-clarc", "removal", "rrr")
 PARTS_OF_FEEDBACK = ("findings", "lists", "masks", "split", "weights")
 DIRECTIONS = ("signal", "svm", "ridge", "logistic")
-PLACE = click.Path(dir_okay=False, path_type=Path)
+PLACE = LocalPath(dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -189,7 +197,7 @@ def compare(
 
 @click.command()
 @click.argument("store", type=str)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=LocalPath(path_type=Path))
 @click.option("--to", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
 @click.option(
     "--only",

@@ -110,6 +110,18 @@ def verify_options(command: F) -> F:
     return command
 
 
+class LocalPath(click.Path):
+    """A path of this machine: pages, tables and weights are written nowhere else, only stores are."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a URL is refused, of which a folder called "s3:" would be made."""
+        if "://" in str(value):
+            self.fail(
+                f"'{value}' is a URL, and this is written to this machine only: name a path.", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
 device_option = click.option("--device", help="auto, cpu, cuda, cuda:1 or mps.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
