@@ -277,6 +277,7 @@ def test_s3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_local_disk_at_length(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder:
         machine = type("Machine", (CrashingMachine,), {"monkeypatch": monkeypatch, "folder": Path(folder)})
@@ -284,6 +285,7 @@ def test_local_disk_at_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_s3_at_length(monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server(monkeypatch) as bucket:
         machine = type("Machine", (RemoteMachine,), {"monkeypatch": monkeypatch, "bucket": bucket})
