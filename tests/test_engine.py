@@ -670,3 +670,96 @@ def test_rules_by_name_type_and_position():
     one = attribute(model, x, 0, base.with_rules({"2": ZPlus()}))
     assert not torch.equal(one, every)
     assert not torch.equal(one, attribute(model, x, 0, base))
+
+
+def view_overwritten(c, x):
+    h = c(x)
+    h.view(len(h), -1).relu_()
+    return h.flatten(1)
+
+
+def overwritten_then_flattened(c, x):
+    h = c(x)
+    v = h.flatten(1)
+    F.relu_(h)
+    return v
+
+
+def input_view_overwritten(c, x):
+    x.view(len(x), -1).sub_(0.5)
+    return c(x).flatten(1)
+
+
+def overwritten_then_contiguous(c, x):
+    h = c(x)
+    v = h.contiguous()
+    F.relu_(h)
+    return v.flatten(1)
+
+
+def copied_then_overwritten(c, x):
+    h = c(x)
+    v = h.permute(0, 2, 3, 1).contiguous()
+    F.relu_(v)
+    return (v + h.permute(0, 2, 3, 1)).flatten(1)
+
+
+class Layout(nn.Module):
+    """A convolution whose values a function shows in other shapes and overwrites."""
+
+    def __init__(self, function):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head, self.function = nn.Conv2d(3, 4, 3), nn.Linear(144, 3), function
+        self.double().eval()
+
+    def forward(self, x):
+        return self.head(self.function(self.conv, x))
+
+
+@pytest.mark.parametrize("function", [view_overwritten, overwritten_then_flattened, input_view_overwritten])
+def test_memory_that_views_share_in_the_models_own_layout_is_refused_in_any(function):
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    with pytest.raises(UnsupportedOperation, match="shares memory"):
+        attribute(Layout(function), x, 0, "lrp_epsilon")
+
+
+@pytest.mark.parametrize("function", [overwritten_then_contiguous, copied_then_overwritten])
+def test_what_is_one_tensor_and_what_is_a_copy_is_so_as_in_the_models_own_layout(function):
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    model = Layout(function)
+    explanation = explain(model, x, 0, "lrp_epsilon")
+    torch.testing.assert_close(explanation.logits, model(x.clone()))
+    torch.testing.assert_close(explanation.checks["unaccounted"], torch.zeros(2, dtype=torch.float64))
+
+
+def test_relevance_of_a_batch_norm_whose_layer_is_used_beside_it():
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(144, 3)
+            self.norm.running_mean.normal_()
+            self.norm.running_var.uniform_(0.5, 2)
+            nn.init.normal_(self.norm.bias)
+
+        def forward(self, x):
+            h = self.conv(x)
+            return self.head((torch.relu(self.norm(h)) + h).flatten(1))
+
+    model, x = Beside().double().eval(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    got = explain(model, x, 0, "lrp_0", layers=["norm"]).layers["norm"]
+    expected = torch.relu(model.norm(model.conv(x))) * model.head.weight[0].view(4, 6, 6)
+    torch.testing.assert_close(got, expected.detach())
+
+
+def test_another_eps_of_a_batch_norm_is_seen():
+    model, x = (
+        nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(3)).double(),
+        images(),
+    )
+    model(x)
+    explainer = Explainer(model.eval(), "epsilon_plus")
+    explainer.explain(x, 0)
+    model[1].eps = 1.0
+    assert torch.equal(explainer.explain(x, 0).relevance, attribute(model, x, 0, "epsilon_plus"))

@@ -706,6 +706,16 @@ MIXED = {
     "a matrix over samples": lambda x: (torch.ones(2, 2, dtype=x.dtype) @ x.transpose(0, 1)).transpose(0, 1),
     "an einsum over samples": lambda x: x + torch.einsum("ntc,n->tc", x, torch.ones(2, dtype=x.dtype)),
     "a normalisation over samples": lambda x: F.layer_norm(x, x.shape),
+    "a linear layer over samples": lambda x: F.linear(x.movedim(0, 2), torch.eye(2, dtype=x.dtype)).movedim(
+        2, 0
+    ),
+    "attention over samples": lambda x: F.softmax(x.flatten(1) @ x.flatten(1).T, -1) @ x.transpose(0, 1),
+    "fused attention over samples": lambda x: F.scaled_dot_product_attention(
+        *3 * [x.transpose(0, 1)]
+    ).transpose(0, 1),
+    "pooling over samples": lambda x: F.avg_pool1d(x.movedim(0, 2), 3, 1, 1).movedim(2, 0),
+    "a gate by all samples": lambda x: x * torch.sigmoid(x.mean(0)),
+    "gates that share one sum": lambda x: x * (torch.sigmoid(x) / torch.sigmoid(x).sum(0)),
     "flipped samples": lambda x: x + x.flip(0),
     "one sample for all": lambda x: x - x[:1] + F.linear(x[0], torch.eye(4, dtype=x.dtype)),
     "two views of each": lambda x: F.linear(torch.cat([x, -x]), torch.eye(4, dtype=x.dtype))[:2],
@@ -772,6 +782,35 @@ def test_threshold_at_zero_is_a_relu_and_no_other_has_a_rule():
     for form in (lambda x: F.threshold(x, 0.1, 0), nn.Threshold(0, 1)):
         with pytest.raises(UnsupportedOperation, match=r"threshold\(x, 0, 0\)"):
             relevance(form)
+
+
+def test_attention_of_places_first_fed_with_samples_first_is_refused():
+    class Mistaken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.head = nn.MultiheadAttention(8, 2), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.attention(x, x, x)[0].mean(1))
+
+    with pytest.raises(
+        UnsupportedOperation, match=r"multi_head_attention_forward.*values of several samples meet"
+    ):
+        explain(Mistaken().double().eval(), torch.randn(4, 5, 8, dtype=torch.float64), 0, "cp_lrp")
+
+
+def test_a_mask_for_each_sample_and_head_is_that_of_its_sample():
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(8, 2, batch_first=True).double().eval()
+    masks, x = torch.randn(6, 5, 5, dtype=torch.float64), torch.randn(3, 5, 8, dtype=torch.float64)
+
+    def attended(mask):
+        return lambda x: layer(x, x, x, attn_mask=mask)[0]
+
+    whole = relevance(attended(masks), x, 6, "cp_lrp").relevance
+    for n in range(3):
+        alone = relevance(attended(masks[2 * n : 2 * n + 2]), x[n : n + 1], 6, "cp_lrp").relevance
+        torch.testing.assert_close(whole[n], alone[0])
 
 
 def test_products_of_more_than_two_are_refused():

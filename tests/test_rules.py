@@ -381,6 +381,49 @@ def test_a_stabiliser_that_would_not_stabilise_is_refused(rule, epsilon):
         rule(epsilon=epsilon)
 
 
+def test_relative_epsilon_is_that_of_the_sample_in_however_many_rows():
+    torch.manual_seed(0)
+    layer, head = nn.Linear(4, 6).double(), nn.Linear(6, 2, bias=False).double()
+    rule = Composite("relative", linear=Epsilon(0.5, relative=True))
+
+    class Rows(nn.Module):
+        def __init__(self, apart):
+            super().__init__()
+            self.layer, self.head, self.apart = layer, head, apart
+
+        def forward(self, x):
+            z = self.layer(x.reshape(-1, 4)).reshape(*x.shape[:2], 6) if self.apart else self.layer(x)
+            return self.head(z.mean(1))
+
+    x = torch.randn(3, 5, 4, dtype=torch.float64)
+    torch.testing.assert_close(*(attribute(Rows(apart).eval(), x, 1, rule) for apart in (True, False)))
+
+
+@pytest.mark.parametrize(
+    "rule", [Zero(), Epsilon(0.0), ZPlus(0.0), AlphaBeta(epsilon=0.0), Gamma(epsilon=0.0), Norm(0.0)]
+)
+def test_zero_denominators_without_a_stabiliser_give_zero(rule):
+    layer = nn.Linear(4, 3, bias=False).double()
+    x = torch.tensor([[0.0, 0, 0, 0], [1, -1, 1, -1]], dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    model = nn.Sequential(layer, nn.Linear(3, 2, bias=False).double())
+    relevance = attribute(model.eval(), x, 0, Composite("mine", linear=Epsilon()).with_rules({0: rule}))
+    assert torch.isfinite(relevance).all() and not relevance[0].any()
+
+
+@pytest.mark.parametrize("first", [Flat(), WSquare(), Box(-5.0, 5.0)])
+def test_the_share_of_padding_in_unfolded_windows_is_booked(first):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Unfold(3, padding=1), nn.Flatten(), nn.Linear(18 * 16, 5), nn.ReLU(), nn.Linear(5, 2)
+    )
+    x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
+    checks = explain(model.double().eval(), x, 0, Composite("mine", first=first)).checks
+    torch.testing.assert_close(checks["unaccounted"], torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-9)
+    assert (checks["tokens"] != 0).all()
+
+
 @pytest.mark.parametrize("inplace", [True, False])
 def test_relative_epsilon_is_that_of_the_output_whatever_activation_follows(inplace):
     torch.manual_seed(0)

@@ -158,8 +158,19 @@ def meet(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], axis: int | N
     """Whether an operation takes values of several samples together."""
     if name in ("layer_norm", "rms_norm"):
         shape = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
-        return len(shape) == len(args[0].shape)
-    if name not in REDUCING or axis is None:
+        return axis is not None and axis >= len(args[0].shape) - len(shape)
+    if name == "linear":
+        return axis is not None and axis == len(args[0].shape) - 1
+    if axis is None:
+        return False
+    places = re.search(r"pool(\d)d", name)
+    if places is not None and axis >= args[0].ndim - int(places[1]):
+        return True
+    if name == "scaled_dot_product_attention" and any(axis >= x.ndim - 2 for x in args[:3]):
+        return True
+    if name == "multi_head_attention_forward" and axis != 1:
+        return True
+    if name not in REDUCING:
         return False
     x, place = args[0], REDUCING[name]
     default = 1 if name == "normalize" else None

@@ -25,7 +25,7 @@ from spray.engine.preflight import ByLogits, Ranked
 from spray.engine.start import Start as StartStep
 from spray.engine.start import start
 from spray.engine.strides import channels_last
-from spray.engine.trace import Trace
+from spray.engine.trace import SharedMemory, Trace
 from spray.engine.watching import computing, watched
 from spray.engine.weights import DerivedWeights
 
@@ -168,7 +168,15 @@ class Explainer:
                     self._foreign(self.composite, inputs, each, seed)
                     for each, seed in zip(targets, seeds, strict=True)
                 ]
-            run = self._forward(inputs)
+            try:
+                run = self._forward(inputs)
+            except SharedMemory:
+                if not self._channels_last:
+                    raise
+                self._channels_last = (
+                    False  # in the model's own layout its views are views, and its copies copies
+                )
+                run = self._forward(inputs)
             return [
                 self._backward(run, each, seed, keep=i + 1 < len(targets))
                 for i, (each, seed) in enumerate(zip(targets, seeds, strict=True))
@@ -180,7 +188,8 @@ class Explainer:
         x.requires_grad_(x.is_floating_point())
         method, trace = self.composite, None
         if isinstance(method, Composite):
-            if self._channels_last and x.ndim == 4 and x.device.type == "cpu":
+            laid = self._channels_last and x.ndim == 4 and x.device.type == "cpu"
+            if laid:
                 x = channels_last(x.detach())
                 x.requires_grad_(x.is_floating_point())
             trace = Trace(
@@ -190,6 +199,7 @@ class Explainer:
                 derived=self._derived,
                 folds=method.fold,
                 attention=method.attention,
+                laid=laid,
             )
             trace.start(x)
         with _mode(method, trace), watched(self.model, self.layers, trace) as captured:

@@ -120,7 +120,9 @@ class Product:
 
     def adjoint(self, r: Tensor, weight: Tensor, like: Tensor) -> Tensor:
         """Wᵀr."""
-        gradient: Tensor = torch.func.vjp(lambda x: self.function(x, weight), like)[1](r)[0]
+        with torch.enable_grad():
+            x = like.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.function(x, weight), x, r)
         return gradient
 
     def outputs(self, weight: Tensor) -> int:

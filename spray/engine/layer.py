@@ -28,6 +28,8 @@ class Fold:
     scale: Float[Tensor, " o"]
     shift: Float[Tensor, " o"]
     sources: tuple[Tensor, ...]
+    epsilon: float
+    """What the normalisation has under its root: no tensor, and so no source."""
 
 
 class Layer:
@@ -203,6 +205,12 @@ class Layer:
         """The sum of each sample."""
         return values.new_zeros(1) if self._ledger is None else self._ledger.rows(values)
 
+    def mean(self, values: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """The mean over each sample, for each of its rows."""
+        samples = len(values) if self._ledger is None else self._ledger.samples
+        means = values.reshape(samples, -1).mean(1).repeat_interleave(len(values) // samples)
+        return means.view(-1, *[1] * (values.ndim - 1))
+
     def _per_channel(self, r: Float[Tensor, "n ..."]) -> Float[Tensor, "n channel"]:
         """The sum over the places of each sample."""
         assert self._ledger is not None
@@ -218,6 +226,8 @@ class Layer:
         return channels_last(weight) if self._laid else weight
 
     def _get(self, kind: str, build: Callable[[], Tensor]) -> Tensor:
-        sources = (self._weight, *(self.fold.sources if self.fold else ()))
+        sources: tuple[Tensor, ...] = (self._weight,)
+        if self.fold is not None:
+            kind, sources = f"{kind}, folded with {self.fold.epsilon}", (self._weight, *self.fold.sources)
         with torch.no_grad():
             return self._derived.get(kind, sources, build)

@@ -44,6 +44,8 @@ class Origin:
     """The dimension along which the samples are, None where it cannot be told."""
     overwritten: bool = False
     """Whether an in-place operation has changed the memory it shares with its views."""
+    copy_of: Origin | None = None
+    """That of which it may be a view as the model lays values out; as the engine does it is a copy."""
 
 
 @dataclass

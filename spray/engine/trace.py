@@ -24,6 +24,7 @@ from spray.engine.functions import (
     CONSTANTS,
     METADATA,
     map_tensors,
+    names,
     operation_name,
     out_of_place,
     overwrites,
@@ -32,6 +33,13 @@ from spray.engine.functions import (
 from spray.engine.ledger import Ledger
 from spray.engine.origins import MEETING, Call, Handler, Origin, frozen, mark
 from spray.engine.weights import DerivedWeights
+
+COPIES = names("view view_as reshape reshape_as flatten unflatten ravel contiguous to float double type_as")
+"""What is a view, or the tensor itself, or a copy, by how values are laid out."""
+
+
+class SharedMemory(UnsupportedOperation):
+    """A tensor is used that shares memory with one overwritten in place, at least as values are laid out now."""
 
 
 class Trace(TorchFunctionMode):
@@ -46,6 +54,7 @@ class Trace(TorchFunctionMode):
         derived: DerivedWeights,
         folds: bool = True,
         attention: str = "constant",
+        laid: bool = False,
     ) -> None:
         super().__init__()
         self.handlers = handlers
@@ -54,6 +63,8 @@ class Trace(TorchFunctionMode):
         self.derived = derived
         self.folds = folds
         self.attention = attention
+        self.laid = laid
+        """Whether values are laid out otherwise than the model does, so that its views may be copies."""
         self.token = object()
         self.device, self.shape = "cpu", torch.Size()
         self.path: list[tuple[str, torch.nn.Module]] = []
@@ -74,7 +85,9 @@ class Trace(TorchFunctionMode):
         if not x.is_floating_point():
             mark(x, Origin(self.token, tokens=torch.arange(x.numel(), device=x.device).view_as(x)))
             return x
-        mark(x, Origin(self.token, early=Early("the model's input", carries=True)))
+        origin = Origin(self.token, early=Early("the model's input", carries=True))
+        mark(x, origin)
+        mark(_root(x), origin)  # which it is a view of where values are laid out anew
         return x
 
     def origin(self, value: object) -> Origin | None:
@@ -93,6 +106,17 @@ class Trace(TorchFunctionMode):
         mark(held, Origin(self.token, gate=name))
         return held
 
+    def _refuse_met(self, values: Any) -> None:
+        """Refuse gates in which values of several samples have met."""
+        for gate in filter(self.is_gate, tensors_in(values)):
+            if self.met and gate.__dict__["_spray_origin"].axis is None:
+                raise UnsupportedOperation(f"{self.met[-1]}: {MEETING}")
+
+    def is_gate(self, value: object) -> bool:
+        """Whether a tensor is held constant as a factor."""
+        origin = self.origin(value)
+        return origin is not None and origin.gate is not None
+
     def current(self, tensor: Tensor) -> Tensor:
         """The tensor that holds the values now, after in-place operations on it.
 
@@ -106,7 +130,7 @@ class Trace(TorchFunctionMode):
             tensor = origin.replaced
             origin = self.origin(tensor)
         if origin is not None:
-            root = self.origin(_root(tensor))
+            root = self.memory(tensor)
             if root is not None and root.overwritten:
                 raise self._shares_memory()
         elif tensor.requires_grad and not tensor.is_leaf:
@@ -117,6 +141,23 @@ class Trace(TorchFunctionMode):
                 "eager, plain form of that part of the model."
             )
         return tensor
+
+    def memory(self, tensor: Tensor) -> Origin | None:
+        """What is known of the tensor whose memory a tensor shows, or might show as the model lays values out."""
+        origin = self.origin(_root(tensor))
+        while origin is not None and origin.copy_of is not None:
+            origin = origin.copy_of
+        return origin
+
+    def _remember_copy(self, of: Tensor, copy: Tensor) -> None:
+        if copy.untyped_storage().data_ptr() == of.untyped_storage().data_ptr():
+            return
+        root, source = _root(copy), self.memory(of)
+        own = self.origin(root)
+        if own is None:
+            mark(root, Origin(self.token, copy_of=source))
+        elif own is not source:
+            own.copy_of = source
 
     def _filled(self, tensor: Tensor) -> Tensor:
         """The tensor, or what an in-place operation has made of it where it is a constant."""
@@ -129,8 +170,8 @@ class Trace(TorchFunctionMode):
                 raise self._shares_memory()
         return tensor
 
-    def _shares_memory(self) -> UnsupportedOperation:
-        return UnsupportedOperation(
+    def _shares_memory(self) -> SharedMemory:
+        return SharedMemory(
             f"a tensor{self.place} shares memory with one that an in-place operation has overwritten since. "
             "Relevance cannot follow views of overwritten tensors: write the in-place operation out of place "
             "(inplace=False, x = x + y instead of x += y)."
@@ -166,7 +207,11 @@ class Trace(TorchFunctionMode):
         origin = self.origin(value)
         if origin is not None and origin.early is not None and origin.early.carried == "relevance":
             return carried
-        if origin is not None and origin.call is not None:
+        if (
+            origin is not None
+            and origin.call is not None
+            and origin.folded <= (origin.call.layer.fold is not None)
+        ):
             return origin.call.relevance(carried)
         return carried * value.detach()
 
@@ -232,13 +277,24 @@ class Trace(TorchFunctionMode):
         with torch.no_grad():
             out = func(*args, **kwargs)
         written = [args[0], _root(args[0])] if gates and overwrites(name) else []
+        axis = self._samples_of_gates(name, func, (args, kwargs), out) if gates else 0
         for tensor in tensors_in((out, written)):
             if gates and tensor.is_floating_point():
-                mark(tensor, Origin(self.token, gate=gates[0]))
+                mark(tensor, Origin(self.token, gate=gates[0], axis=axis))
         if any(self.tokens(tensor) is not None for tensor in tensors):
             for tensor, places in tokens.followed(name, func, (args, kwargs), out, self.tokens):
                 mark(tensor, Origin(self.token, tokens=places))
         return out
+
+    def _samples_of_gates(self, name: str, func: Callable[..., Any], given: Any, out: Any) -> int | None:
+        """The dimension of the samples in what an operation on gates returned, None where they met, too."""
+        gates = [tensor for tensor in tensors_in(given) if self.is_gate(tensor)]
+        axis = self._samples(gates)
+        if self.ledger.samples > 1 and axes.meet(name, given[0], given[1], axis):
+            self.met.append(f"{name}{self.place}")
+            return None
+        first = next(tensors_in(out), None)
+        return axis if first is None else axes.after(name, func, given, gates, axis, first)
 
     def _follow(
         self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], tracked: list[Tensor]
@@ -263,22 +319,28 @@ class Trace(TorchFunctionMode):
                 "cannot follow. Remove that, or explain the part of the model after it."
             )
         call.axis = self._samples(tracked)
+        met = self.ledger.samples > 1 and axes.meet(name, call.args, kwargs, call.axis)
+        if met and name not in axes.ASIDE:
+            raise call.refuse(MEETING)
+        self._refuse_met((args, kwargs))
         if call.axis and name in ("linear", "layer_norm", "rms_norm"):
             with self:
                 return func(args[0].movedim(call.axis, 0), *args[1:], **kwargs).movedim(0, call.axis)
         if name != "batch_norm":
             self.consume(tracked)
-        met = self.ledger.samples > 1 and axes.meet(name, call.args, kwargs, call.axis)
-        if met and name not in axes.ASIDE:
-            raise call.refuse(MEETING)
         out = handler(call)
         call.axis = None if met else self._samples_after(call, (args, kwargs), out)
         if met:
             self.met.append(f"{name}{self.place}")
+        for gate in filter(self.is_gate, tensors_in(out)):
+            gate.__dict__["_spray_origin"].axis = call.axis
+        self._refuse_met(out)
         out = map_tensors(lambda tensor: self.marked(call, tensor), out)
+        if self.laid and name in COPIES:
+            self._remember_copy(args[0], out)
         if in_place:
             origin = self.origin(args[0])
-            root = self.origin(_root(args[0]))
+            root = self.memory(args[0])
             if out.dtype != args[0].dtype:
                 raise call.refuse(
                     f"in place it casts {out.dtype} to {args[0].dtype}. Cast before the operation."

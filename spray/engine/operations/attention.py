@@ -113,6 +113,8 @@ def multi_head_attention(call: Call) -> tuple[Tensor, Tensor | None]:
             for x, W, b in zip(inputs, weights, biases, strict=True)
         )
         mask = _additive(attn_mask, q)
+        if mask is not None and mask.ndim == 3:  # one for each sample and head
+            mask = mask.unflatten(0, (-1, num_heads))
         attention = None
         if need_weights:
             scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5

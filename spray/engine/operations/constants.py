@@ -26,8 +26,10 @@ def subtract(call: Call) -> Tensor:
 
 def reversed_subtract(call: Call) -> Tensor:
     """y − x, as Python writes ``1 - x``."""
-    call.args = (call.args[1], call.args[0])
-    call.function = torch.sub if isinstance(call.args[0], Tensor) else _subtract_from_number
+    x, y = call.args[0], call.args[1] if len(call.args) > 1 else call.kwargs["other"]
+    call.args, alpha = (y, x), call.kwargs.get("alpha", 1)
+    call.kwargs = {"alpha": alpha}
+    call.function = torch.sub if isinstance(y, Tensor) else _subtract_from_number
     return _sum(call, sign=-1)
 
 
@@ -40,7 +42,7 @@ def concatenate(call: Call) -> Tensor:
     call.keeps_sign = not any(constants)
     if any(constants):
         refuse_gates(call, pieces)
-        dim = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0)
+        dim = call.kwargs.get("dim", call.kwargs.get("axis", call.args[1] if len(call.args) > 1 else 0))
         dim = 1 if call.name == "hstack" and out.ndim > 1 else dim
         sizes = [1 if call.name == "stack" else piece.shape[dim] for piece in pieces]
         held = [
@@ -94,8 +96,8 @@ def _sum(call: Call, sign: int) -> Tensor:
     return out
 
 
-def _subtract_from_number(number: float, x: Tensor) -> Tensor:
-    return number - x
+def _subtract_from_number(number: float, x: Tensor, alpha: float = 1) -> Tensor:
+    return number - alpha * x
 
 
 def book(call: Call, out: Tensor, held: Tensor | float) -> None:

@@ -94,6 +94,20 @@ def dropout(call: Call) -> Tensor:
     return x
 
 
+def unfold(call: Call) -> Any:
+    """Windows side by side; the zero padding of ``F.unfold`` is one of its own, whose share is booked."""
+    if call.function is not F.unfold:
+        return shape(call)
+    names = ("input", "kernel_size", "dilation", "padding", "stride")
+    given = dict(zip(names, call.args, strict=False)) | call.kwargs
+    padding = given.pop("padding", 0)
+    high, wide = (padding, padding) if isinstance(padding, int) else padding
+    if not (high or wide):
+        return shape(call)
+    with call.trace:
+        return F.unfold(F.pad(given.pop("input"), (wide, wide, high, high)), **given)
+
+
 def interpolate(call: Call) -> Any:
     """Resizing is linear in the values, in every mode."""
     return call.native()
@@ -135,5 +149,6 @@ HANDLERS: dict[str, Handler] = {
         ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"), dropout
     ),
     "interpolate": interpolate,
+    "unfold": unfold,
     "pad": pad,
 }

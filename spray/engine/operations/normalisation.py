@@ -51,7 +51,7 @@ def batch_norm(call: Call) -> Tensor:
             if bias is not None:
                 shift = shift + bias
         sources = tuple(t for t in (running_mean, running_var, weight, bias) if t is not None)
-        return _affine(call, input, Fold(scale, shift, sources))
+        return _affine(call, input, Fold(scale, shift, sources, eps))
 
     return bind(*call.args, **call.kwargs)
 

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from spray.engine import axes
 from spray.engine.axes import Bilinear
 from spray.engine.errors import UnsupportedOperation
 from spray.engine.geometry import Linear
 from spray.engine.operations import weighted
-from spray.engine.origins import Call, Handler
+from spray.engine.origins import MEETING, Call, Handler
 
 
 class _Scaled(Function):
@@ -64,7 +65,7 @@ def divide(call: Call) -> Tensor:
     if not call.trace.depends(x):
         raise _upside_down(call)
     if call.trace.depends(y):
-        call.args = (x, y.detach(), *call.args[2:])
+        call.args, call.kwargs = (x, y.detach()), {}
     else:
         call.carries = "elementwise"
     out: Tensor = call.native()
@@ -79,7 +80,9 @@ def divide_by(call: Call) -> Tensor:
 def power(call: Call) -> Tensor:
     """x², as the product x·x; no other power has a rule."""
     x, exponent = _factors(call)
-    if call.trace.depends(exponent) or exponent not in (1, 2):
+    if isinstance(exponent, Tensor) and exponent.numel() == 1 and not call.trace.depends(exponent):
+        exponent = exponent.item()
+    if isinstance(exponent, Tensor) or exponent not in (1, 2):
         raise call.refuse(f"only x² has a rule, not the exponent {exponent}.")
     out: Tensor = x * 1 if exponent == 1 else share(x, 0.5) * share(x, 0.5)
     return out
@@ -128,13 +131,15 @@ def einsum(call: Call) -> Tensor:
 
 def _with_constant(call: Call, function: Bilinear, x: Tensor, y: Tensor) -> Tensor:
     """A product whose one side is held constant: what a gate made passes c as it is, a matrix is a weighted layer."""
-    held = y if call.trace.depends(x) else x
-    if call.trace.origin(held) is not None:
-        out: Tensor = call.native()
-        return out
-    if held is y:
-        return weighted.product(call, function, x, y)
-    return weighted.product(call, lambda x, weight: function(weight, x), y, x)
+    held, given, turned = (
+        (y, x, function) if call.trace.depends(x) else (x, y, lambda x, held: function(held, x))
+    )
+    if call.trace.origin(held) is None:
+        return weighted.product(call, turned, given, held)
+    if call.trace.ledger.samples > 1 and axes.of_product(turned, given, call.axis or 0, held) is None:
+        raise call.refuse(MEETING)
+    out: Tensor = call.native()
+    return out
 
 
 def _upside_down(call: Call) -> UnsupportedOperation:

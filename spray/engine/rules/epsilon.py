@@ -65,4 +65,4 @@ class Epsilon(QuotientRule):
         if not self.relative:
             return self.epsilon
         whole = layer.forward(x, layer.weight, layer.bias) if layer.rectified else z
-        return whole.square().flatten(1).mean(1).sqrt().mul(self.epsilon).view(-1, *[1] * (z.ndim - 1))
+        return layer.mean(whole.square()).sqrt().mul(self.epsilon)

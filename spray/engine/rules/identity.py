@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spray.engine.layer import Layer
-from spray.engine.rules.base import QuotientRule, RelevanceRule, check_epsilon, stabilize
+from spray.engine.rules.base import QuotientRule, RelevanceRule, check_epsilon, divided, stabilize
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ class Norm(QuotientRule):
         """1ᵀ(R / s(1x)): LRP-ε with every weight 1 and no bias."""
         ones = layer.derive("ones", torch.ones_like)
         sums, came = layer.forward(x, ones), layer.total(relevance)
-        r = relevance.div_(stabilize(sums, self.epsilon))
+        r = divided(relevance, stabilize(sums, self.epsilon), stabilised=self.epsilon > 0)
         layer.settle_rest(came, r, sums)
         return layer.adjoint(r, ones, x)
