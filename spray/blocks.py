@@ -165,9 +165,8 @@ def readable(data: AuditData, row: int) -> Sample | str:
                 f"input of dtype {kind}, expected floating point as the model takes it (ToTensor, Normalize)"
             )
         return replace(sample, metadata=_typed(sample.metadata, data.metadata))
-    except (
-        Exception
-    ) as error:  # whatever a stranger's loader raises is this row's reason, never the run's end
+    except (Exception, SystemExit) as error:
+        # Whatever a stranger's loader raises is this row's reason, never the run's end.
         # Addresses in messages differ from run to run, and what is stored must not.
         return re.sub(r"\b0x[0-9a-fA-F]+", "0x…", f"{type(error).__name__}: {error}")[:LONGEST_REASON]
 

@@ -329,17 +329,27 @@ def findings_step(config: VerifyConfig) -> Findings:
 
 
 def attribute_config(
-    config: AuditConfig, *, cluster_spec: str | None = None, share: str | None = None, report: Report = silent
+    config: AuditConfig,
+    *,
+    cluster_spec: str | None = None,
+    share: str | None = None,
+    retry_failed: bool = False,
+    report: Report = silent,
 ) -> Run:
     """The attribution stage of a configuration: here, on a Dask cluster, or one process's share of it.
 
     Args:
         cluster_spec: "local:4", "tcp://host:port" or "slurm:profile.toml".
         share: "i::n", every n-th shard from number i on.
+        retry_failed: compute shards anew that have samples which failed and can be read by now.
 
     Raises:
-        ConfigError: both are given, or the share has another form.
+        ConfigError: a share is given with one of the others, or has another form.
     """
+    if retry_failed and share:
+        raise ConfigError(
+            "--retry-failed takes shards back, which is for one process to do: give it without --shards."
+        )
     if cluster_spec and share:
         raise ConfigError("--cluster and --shards share the same work in two ways: give one of them.")
     model, data, step = model_of(config.model), load_data(config.data), attribution_step(config.attribution)
@@ -349,7 +359,14 @@ def attribute_config(
 
         with cluster(cluster_spec) as client:
             return attribute_dataset(
-                model, data, config.out, step, device=device, client=client, report=report
+                model,
+                data,
+                config.out,
+                step,
+                device=device,
+                client=client,
+                retry_failed=retry_failed,
+                report=report,
             )
     if share:
         first, _, count = share.partition("::")
@@ -360,7 +377,9 @@ def attribute_config(
         return attribute_share(
             model, data, config.out, step, share=int(first), of=int(count), device=str(device), report=report
         )
-    return attribute_dataset(model, data, config.out, step, device=device, report=report)
+    return attribute_dataset(
+        model, data, config.out, step, device=device, retry_failed=retry_failed, report=report
+    )
 
 
 def run_config(config: AuditConfig, report: Report = silent) -> Audit:

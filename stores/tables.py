@@ -151,6 +151,18 @@ class Table:
         self._check_writable()
         self._ledger.release(self._unit(shard), owner)
 
+    def take_back(self, shard: int) -> None:
+        """Make a shard one that is not written, so that it can be written with other values.
+
+        Raises:
+            StoreBusy: another process is writing it.
+        """
+        with self.claim(shard):
+            self._ledger.retract(self._unit(shard))
+        self._commits.pop(shard, None)
+        self._sound = {entry for entry in self._sound if entry[0] != shard}
+        self._complete, self._whole = False, None
+
     def write(
         self,
         shard: int,

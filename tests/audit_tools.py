@@ -96,7 +96,7 @@ class Images:
 
     def __getitem__(self, row: int) -> object:
         item = self.items.get(row, (self.images[row], self.labels[row]))
-        if isinstance(item, Exception):
+        if isinstance(item, BaseException):
             raise item
         return item
 

@@ -210,6 +210,15 @@ def told(store: Path | str, event: str) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["event"] == event]
 
 
+def test_samples_that_could_not_be_read_are_tried_again(client: Any, alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run.zarr"
+    attribute_dataset(tiny_model(), Images(items={6: OSError("Stale file handle")}), out, STEP)
+    attribute_on(client, tiny_model(), Images(), out, STEP, retry_failed=True)
+    assert contents(out) == contents(alone)
+    assert sorted(it["retried"] for it in told(out, "plan")) == [[], [1]]
+    assert sorted(it["shard"] for it in told(out, "shard")) == [0, 1, 1, 2, 3, 4]
+
+
 @pytest.mark.slow
 def test_poisonous_images_cost_only_themselves(client: Any, alone: Path, tmp_path: Path) -> None:
     run = attribute_on(client, tiny_model(), Deadly((14,)), tmp_path / "run.zarr", STEP)

@@ -22,6 +22,7 @@ from torch import nn
 
 import stores
 from spray.attribution.dataset import WHAT, tell
+from spray.attribution.retry import POISON, take_back_failed
 from spray.attribution.stage import Stage, Written, prepared
 from spray.attribution.step import Attribution
 from spray.attribution.tables import Tables
@@ -33,7 +34,6 @@ from spray.progress import Report, silent
 from stores import Run, StoreBusy
 from stores.owners import Owner
 
-POISON = "every process that worked on it died"
 _PATIENCE = 2
 """A shard that killed this many workers is searched for the rows that do it."""
 
@@ -103,6 +103,7 @@ class Job:
     threads: int
     sharing: int
     """So many workers may share one machine's memory."""
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class _Plan:
     """First row and one past the last of every shard to be done."""
     failed: int
     """Rows that have failed already, in other shards."""
+    retried: Sequence[int]
+    """Shards that were taken back, since samples of theirs that had failed can be read by now."""
 
 
 def attribute_on(
@@ -124,6 +127,7 @@ def attribute_on(
     attribution: Attribution | None = None,
     *,
     device: str = "cpu",
+    retry_failed: bool = False,
     report: Report = silent,
 ) -> Run:
     """As ``attribute_dataset``, on the workers of a ``distributed.Client``; the store comes out the same.
@@ -145,6 +149,7 @@ def attribute_on(
         device,
         torch.get_num_threads(),
         max(1, len(client.nthreads())),
+        retry_failed,
     )
     try:
         with _carried(client, job):
@@ -171,7 +176,7 @@ class _Driver:
             plan = self._prepared(log)
             todo = {shard: range(low, high) for shard, (low, high) in plan.missing.items()}
             rows = sum(map(len, todo.values()))
-            log("plan", shards=len(todo), rows=rows, resumed=rows < plan.samples)
+            log("plan", shards=len(todo), rows=rows, resumed=rows < plan.samples, retried=plan.retried)
             self._shards(plan, todo, log)
 
     def _shards(self, plan: _Plan, todo: Mapping[int, range], log: Journal) -> None:
@@ -333,10 +338,11 @@ def _carried(client: Any, job: Job) -> Iterator[None]:
 
 
 def _prepare(key: str, poison: frozenset[int]) -> _Plan:
-    _, tables = _stage(key, poison)
+    stage, tables = _stage(key, poison)
+    retried = take_back_failed(stage, tables) if _jobs[key].retry_failed else []
     missing = {shard: (rows.start, rows.stop) for shard, rows in tables.missing().items()}
     failed = sum(not any(low <= row < high for low, high in missing.values()) for row in tables.failures())
-    return _Plan(tables.run.n, missing, failed)
+    return _Plan(tables.run.n, missing, failed, retried)
 
 
 def _do_shard(key: str, poison: frozenset[int], shard: int) -> Written | None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spray.attribution.retry import take_back_failed
 from spray.attribution.stage import Stage, Written, prepared
 from spray.attribution.step import Attribution
 from spray.attribution.tables import Tables
@@ -29,6 +30,7 @@ def attribute_dataset(
     *,
     device: str | torch.device = "cpu",
     client: Any = None,
+    retry_failed: bool = False,
     report: Report = silent,
 ) -> Run:
     """Compute and store the relevance of every sample; goes on where an earlier run stopped.
@@ -42,6 +44,8 @@ def attribute_dataset(
         dataset: ``AuditData``, or a map-style torch data set of ``(input, label)``.
         client: a ``distributed.Client``: its workers do the work (``spray.attribution.cluster``), and the
             store comes out the same.
+        retry_failed: whether shards with samples that failed, and can be read by now, are computed anew. Analyses that
+            were made before keep to the samples that they were made of.
 
     Raises:
         AttributionError: no sample can be read, the data set gives other pixels each time or than before, classes
@@ -54,12 +58,15 @@ def attribute_dataset(
     if client is not None:
         from spray.attribution.cluster import attribute_on
 
-        return attribute_on(client, model, dataset, out, step, device=str(device), report=report)
+        return attribute_on(
+            client, model, dataset, out, step, device=str(device), retry_failed=retry_failed, report=report
+        )
     where = torch.device(device)
     with journal(out, WHAT, device=str(where)) as log:
         stage, tables = prepared(model.to(where), as_audit_data(dataset), step, where, out)
+        retried = take_back_failed(stage, tables) if retry_failed else []
         todo = tables.missing()
-        log("plan", **_facts(stage, tables, todo))
+        log("plan", **_facts(stage, tables, todo), retried=retried)
         _write(stage, tables, todo, Tally(tables, todo, report), log)
     return tables.run
 

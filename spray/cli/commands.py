@@ -185,28 +185,42 @@ def audit(config: Path | None, quiet: bool, as_json: bool, **flags: Any) -> None
 @click.option("--out", help="The store.  [default: audit.zarr]")
 @click.option("--cluster", "cluster_spec", help="local:NUMBER, tcp://HOST:PORT or slurm:PROFILE.toml (Dask).")
 @click.option("--shards", "share", help="i::n: only every n-th shard from i on, beside other processes.")
+@click.option(
+    "--retry-failed", is_flag=True, help="Compute shards anew whose failed samples can be read by now."
+)
 @quiet_option
 @json_option
 def attribute(
     config: Path | None,
     cluster_spec: str | None,
     share: str | None,
+    retry_failed: bool,
     quiet: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Compute and store the relevance of every sample.
 
+    A sample that cannot be read is a failed row, and stays one: where it was the disk's fault, --retry-failed computes
+    its shard anew. Analyses made before keep to the samples they were made of.
+
     \b
     Examples:
       spray attribute --model model.py:load --data images/ --out run.zarr --layer layer4
       spray attribute audit.toml --cluster local:4
       spray attribute audit.toml --shards 0::2 & spray attribute audit.toml --shards 1::2
+      spray attribute audit.toml --retry-failed
     """
     from spray.workflow import attribute_config
 
     with reporting(quiet) as report:
-        run = attribute_config(settings(config, flags), cluster_spec=cluster_spec, share=share, report=report)
+        run = attribute_config(
+            settings(config, flags),
+            cluster_spec=cluster_spec,
+            share=share,
+            retry_failed=retry_failed,
+            report=report,
+        )
     show_run(run, as_json)
 
 
