@@ -3,6 +3,9 @@
 import csv
 import dataclasses
 import json
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +157,24 @@ def test_maps_alone_are_enough_and_failed_ones_are_told(tmp_path: Path) -> None:
     invoke("import", tmp_path / "maps.zarr", "--out", tmp_path / "b.zarr", *given)
     run = stores.open(tmp_path / "b.zarr")
     assert run.samples.read("id").tolist() == names and run.classes == ("0", "1", "2")
+
+
+def test_a_damaged_import_is_mended_by_the_command_that_made_it(tmp_path: Path) -> None:
+    maps, store = tmp_path / "maps.npy", tmp_path / "run.zarr"
+    np.save(maps, np.random.default_rng(0).normal(size=(6, 8, 8)))
+    result = CliRunner().invoke(main, ["import", str(maps), "--out", str(store)])
+    assert result.exit_code == 0 and "import relevance/imported: 6 of 6" in result.stderr
+    (store / "samples" / "label" / "c" / "0").unlink()
+    told = CliRunner().invoke(main, ["check", str(store), "--repair"])
+    command = shlex.join(["spray", "import", str(maps), "--out", str(store)])
+    assert told.exit_code == 3
+    assert re.search(r"Redo just these: \S+ (.*)", told.output)[1] == command.removeprefix("spray ")
+    invoke(*shlex.split(command)[1:])
+    assert stores.check(store) == []
+    shutil.rmtree(f"{store}.log")
+    (store / "samples" / "label" / "c" / "0").unlink()
+    told = CliRunner().invoke(main, ["check", str(store), "--repair"])
+    assert "spray import, as it was given" in told.output and "attribute" not in told.output
 
 
 def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:

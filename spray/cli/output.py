@@ -208,6 +208,11 @@ def _commands(store: str, units: Sequence[str]) -> list[str]:
     from spray.journal import last_command
 
     found = []
+    imported = {unit for unit in units if _imported(store, unit)}
+    if imported:
+        logged = last_command(store, ("import",))
+        found.append(logged or "the command that wrote them, spray import, as it was given")
+    units = [unit for unit in units if unit not in imported]
     if any(not unit.startswith("analyses/") for unit in units):
         logged = last_command(store, ("attribute",))
         found.append(logged or "the command that wrote them, spray attribute or spray audit, as it was given")
@@ -220,6 +225,22 @@ def _commands(store: str, units: Sequence[str]) -> list[str]:
         logged = last_command(store, ("rank", "verify"))
         found.append(logged or "the command that wrote them, spray verify or spray audit, as it was given")
     return list(dict.fromkeys(found))
+
+
+def _imported(store: str, unit: str) -> bool:
+    """Whether an import wrote this unit: a shard of a store that was imported, or a group of an analysis that was."""
+    import stores
+
+    run = stores.open(store)
+    if not unit.startswith("analyses/"):
+        return "imported" in run.provenance
+    _, id, *rest = unit.split("/")
+    if rest[:1] in (["findings"], ["tested"]):
+        return False
+    try:
+        return bool(run.analysis(id).facts.get("imported"))
+    except (KeyError, stores.StoreError):  # its document is lost, too
+        return "imported" in run.provenance
 
 
 def show_run(run: Run, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from stores.errors import StoreError
-from stores.exchange.maps import check_maps, import_maps, load_array
+from stores.exchange.maps import Report, check_maps, import_maps, load_array
 from stores.run import Location, Run
 
 LARGEST = 2**31 - 1
@@ -32,6 +32,7 @@ def import_arrays(
     logits: str | Path | None = None,
     inputs: str | Path | None = None,
     method: str = "imported",
+    report: Report = lambda done, total, what: None,
 ) -> Run:
     """Write a run from arrays (``.npy``, ``.npz`` or Zarr) and lists (text, one entry a line).
 
@@ -45,6 +46,7 @@ def import_arrays(
         logits: array (n, class).
         inputs: uint8 array (n, y, x) or (n, y, x, channel), for thumbnails.
         method: the table is called "relevance/<method>".
+        report: told how far it has come.
 
     Raises:
         StoreError: a file cannot be read, or the files do not fit together.
@@ -64,6 +66,7 @@ def import_arrays(
         thumbnails=None if inputs is None else _pictures(inputs),
         method=method,
         source={"format": "arrays", "maps": Path(maps).name},
+        report=report,
     )
 
 

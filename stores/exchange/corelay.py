@@ -13,7 +13,7 @@ from stores.analysis import ALL_CLASSES, Clustering, GroupAnalysis
 from stores.errors import StoreError
 from stores.exchange import hdf5
 from stores.exchange.arrays import LARGEST, MOST_NUMBERED
-from stores.exchange.maps import import_maps
+from stores.exchange.maps import Report, import_maps
 from stores.exchange.virelay import UNKNOWN
 from stores.provenance import Provenance
 from stores.run import Location, Run
@@ -29,6 +29,7 @@ def import_virelay(
     label_map: str | Path | None = None,
     method: str = "imported",
     grid: int = 28,
+    report: Report = lambda done, total, what: None,
 ) -> Run:
     """Write a run from the files of a ViRelAy project, or from what CoRelAy wrote.
 
@@ -43,13 +44,14 @@ def import_virelay(
         label_map: JSON list of {index, word_net_id, name}.
         method: the table is called "relevance/<method>".
         grid: pooled maps have at most this many cells a side.
+        report: told how far it has come.
 
     Raises:
         StoreError: a file is not HDF5, lacks a data set or holds another than expected, or one that was never
             written whole; or the files do not fit together.
     """
     with hdf5.opened(attribution) as file:
-        return _import(out, file, attribution, inputs, analyses, label_map, method, grid)
+        return _import(out, file, attribution, inputs, analyses, label_map, method, grid, report)
 
 
 def _import(
@@ -61,6 +63,7 @@ def _import(
     label_map: str | Path | None,
     method: str,
     grid: int,
+    report: Report,
 ) -> Run:
     names = _names(label_map)
     maps, where = _maps(file, attribution), f"{attribution}: "
@@ -126,6 +129,7 @@ def _import(
         source={"format": "virelay", "attribution": Path(attribution).name},
         missing=dict.fromkeys(absent, "no attribution in the file"),
         metadata={"labels": [", ".join(map(str, it)) for it in _spread_lists(all_labels, place, n)]},
+        report=report,
     )
     for path in analyses:
         _import_analysis(run, path, method, grid, word_nets, rows)

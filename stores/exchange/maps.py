@@ -18,6 +18,8 @@ from stores.schema import Column, sample_columns
 from stores.tables import Table
 
 _SHARD_BYTES = 64 * 2**20
+Report = Callable[[int, int, str], object]
+"""Told, while an import goes on, how many rows of how many are there, and of what."""
 
 
 def import_maps(
@@ -35,6 +37,7 @@ def import_maps(
     source: Mapping[str, Any] | None = None,
     missing: Mapping[int, str] | None = None,
     metadata: Mapping[str, Sequence[str]] | None = None,
+    report: Report = lambda done, total, what: None,
 ) -> Run:
     """Write a run from maps, read block by block: a memory map or Zarr array never fills memory.
 
@@ -53,6 +56,7 @@ def import_maps(
         source: where the maps come from, for the provenance.
         missing: rows that have no map, with the reason.
         metadata: further columns of text.
+        report: told how far it has come.
 
     Raises:
         StoreError: lengths, shapes or types do not fit together.
@@ -101,14 +105,14 @@ def import_maps(
         absent.update(dict.fromkeys((low + holes).tolist(), NO_CHUNK))
         return _relevance(block, labels[low:high], cells, full)
 
-    fill(samples, of_samples, {})
+    fill(samples, of_samples, {}, report)
     table = run.create_table(
         f"relevance/{method}",
         _relevance_columns(shape, cells, full),
         rows_per_shard=rows,
         provenance=provenance,
     )
-    fill(table, of_maps, absent)
+    fill(table, of_maps, absent, report)
     return run
 
 
@@ -147,7 +151,9 @@ def pooled(maps: Float[np.ndarray, "n c y x"], cells: tuple[int, int]) -> Float[
     return np.asarray(vertical @ maps.sum(axis=1) @ horizontal.T)
 
 
-def fill(table: Table, values: Callable[[int, int], dict[str, Any]], failed: Mapping[int, str]) -> None:
+def fill(
+    table: Table, values: Callable[[int, int], dict[str, Any]], failed: Mapping[int, str], report: Report
+) -> None:
     """Write every shard, each from ``values(first row, one past the last)``; those that are there are compared.
 
     ``values`` may add to ``failed``: it is looked at after the call.
@@ -159,6 +165,7 @@ def fill(table: Table, values: Callable[[int, int], dict[str, Any]], failed: Map
         rows = table.shards[shard]
         found = values(rows.start, rows.stop)
         table.write(shard, found, {row: why for row, why in failed.items() if row in rows})
+        report(rows.stop, table.n, f"import {table.name}")
 
 
 def _shares(size: int, cells: int) -> Float[np.ndarray, "cells size"]:
