@@ -716,6 +716,8 @@ MIXED = {
     "pooling over samples": lambda x: F.avg_pool1d(x.movedim(0, 2), 3, 1, 1).movedim(2, 0),
     "a gate by all samples": lambda x: x * torch.sigmoid(x.mean(0)),
     "gates that share one sum": lambda x: x * (torch.sigmoid(x) / torch.sigmoid(x).sum(0)),
+    "sample by sample": lambda x: torch.cat([F.relu(one) for one in x.split(1)]),
+    "row by row": lambda x: torch.stack([F.relu(row) for row in x]),
     "flipped samples": lambda x: x + x.flip(0),
     "one sample for all": lambda x: x - x[:1] + F.linear(x[0], torch.eye(4, dtype=x.dtype)),
     "two views of each": lambda x: F.linear(torch.cat([x, -x]), torch.eye(4, dtype=x.dtype))[:2],

@@ -27,6 +27,7 @@ PLACING = {
     **dict.fromkeys(("__getitem__", "repeat", "tile", "vstack"), None),
 }
 """Operations that put places beside each other or take some of them, by which argument says along which dimension."""
+SPLITTING = names("unbind chunk split tensor_split unsafe_chunk unsafe_split")
 REDUCING = {
     **dict.fromkeys(names("sum mean amax amin max min cumsum softmax _softmax flip"), 1),
     **dict.fromkeys(("normalize", "roll"), 2),
@@ -63,6 +64,8 @@ def after(
     x = tracked[0]
     if axis is None or (axis == 0 and name not in MOVING and not _places(name, *arguments)):
         return axis
+    if name in SPLITTING and _along(name, *arguments) == axis:  # into as many pieces as the size below
+        return None
     if name in RESHAPING:
         return _reshaped(x.shape, out.shape, axis)
     if name not in MOVING and out.ndim == x.ndim and out.shape[axis] == x.shape[axis]:
@@ -146,12 +149,15 @@ def _places(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     if name == "__getitem__":
         first = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
         return not (first is Ellipsis or (isinstance(first, slice) and first == slice(None)))
+    return PLACING[name] is None or _along(name, args, kwargs) == 0
+
+
+def _along(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """The dimension that an operation of ``PLACING`` was given."""
     place = PLACING[name]
-    if place is None:
-        return True
-    dim = kwargs.get("dim", kwargs.get("axis", args[place] if len(args) > place else 0))
-    x = next(tensors_in(args))
-    return bool(dim % x.ndim == 0)
+    given = args[place] if place is not None and len(args) > place else 0
+    dim: int = kwargs.get("dim", kwargs.get("axis", given))
+    return dim % next(tensors_in(args)).ndim
 
 
 def meet(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], axis: int | None) -> bool:

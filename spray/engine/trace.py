@@ -323,7 +323,7 @@ class Trace(TorchFunctionMode):
         if met and name not in axes.ASIDE:
             raise call.refuse(MEETING)
         self._refuse_met((args, kwargs))
-        if call.axis and name in ("linear", "layer_norm", "rms_norm"):
+        if call.axis and name in ("linear", "layer_norm", "rms_norm") and self.depends(args[0]):
             with self:
                 return func(args[0].movedim(call.axis, 0), *args[1:], **kwargs).movedim(0, call.axis)
         if name != "batch_norm":
