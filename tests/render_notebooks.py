@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from browser import chromium
+from browser import READY, chromium
 from nbclient import NotebookClient
 from PIL import Image, ImageChops
 
+from reports import Inline
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 FRAME = "<iframe srcdoc="
+FIGURE = {"width": 960, "height": 640}
+REPORT = {"width": 1440, "height": Inline.height}
 
 
 def render(path: Path, browser: Any) -> None:
@@ -34,7 +38,7 @@ def render(path: Path, browser: Any) -> None:
         for output in cell.get("outputs", []):
             html = output.get("data", {}).get("text/html", "")
             if html.startswith(FRAME):
-                output["data"] = {"image/png": picture(html, browser), "text/plain": "a Bokeh figure"}
+                output["data"] = {"image/png": picture(html, browser), "text/plain": "as a notebook shows it"}
             elif "image/png" in output.get("data", {}):
                 output["data"].pop("image/jpeg", None)
     notebook.metadata.pop("language_info", None)
@@ -43,16 +47,22 @@ def render(path: Path, browser: Any) -> None:
 
 def picture(html: str, browser: Any) -> str:
     """What a browser shows of a frame, without its empty border, as PNG in base64."""
-    page = browser.new_page(viewport={"width": 960, "height": 640})
+    is_report = f"height:{Inline.height}px" in html[-200:]
+    page = browser.new_page(viewport=REPORT if is_report else FIGURE)
     page.set_content(f"<style>body{{margin:0}}</style>{html}")
-    page.frame_locator("iframe").locator("canvas").first.wait_for()
+    frame = page.frame_locator("iframe")
+    frame.locator("canvas").first.wait_for()
+    if is_report:
+        frame.locator(READY).wait_for()
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.wait_for_timeout(500)  # Bokeh draws when its frame has got its size
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     page.close()
     box = ImageChops.difference(shot, Image.new("RGB", shot.size, "white")).getbbox()
     content = io.BytesIO()
-    shot.crop(box).quantize(128).save(content, "PNG", optimize=True)
+    cut = shot.crop(box)
+    # A palette of a page full of photographs would give findings each other's colours.
+    (cut if is_report else cut.quantize(128)).save(content, "PNG", optimize=True)
     return base64.b64encode(content.getvalue()).decode("ascii")
 
 
