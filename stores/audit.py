@@ -64,7 +64,7 @@ def check(path: Location, repair: bool = False) -> list[Problem]:
     repair while another machine writes.
 
     Raises:
-        NotAStore, Damaged: the root itself cannot be read; nothing was changed.
+        NotAStore, Damaged: the root itself cannot be read, and nothing was changed; other damage is told, not raised.
         UnknownVersion: the root, or anything in the store, is of a later release; nothing was changed.
     """
     run = opened(path, writable=repair)

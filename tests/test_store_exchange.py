@@ -249,6 +249,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "maps of text": ({"maps": np.array(["a", "b", "c"])}, "expected numbers"),
     "objects": ({"maps": np.array([None] * 3, object)}, "expected numbers"),
     "flat maps": ({"maps": np.zeros((3, 4))}, "of shape .3, 4"),
+    "no maps": ({"maps": np.zeros((0, 2, 2)), "ids": [], "labels": []}, "there are none"),
 }
 
 

@@ -216,6 +216,8 @@ def check_maps(maps: Any) -> tuple[int, tuple[int, int, int]]:
         raise StoreError(
             f"maps: expected numbers of shape (n, channel, y, x) or (n, y, x), got {dtype} of shape {shape}."
         )
+    if not shape[0]:
+        raise StoreError(f"maps: there are none, the array is of shape {shape}. Give one for each sample.")
     return shape[0], _three(shape[1:] if len(shape) == 4 else (1, *shape[1:]))
 
 
