@@ -88,14 +88,16 @@ class Verdict:
 
     @property
     def moment(self) -> datetime:
-        """When it was given. The earliest of all where ``time`` tells nothing or has not come yet: a verdict of which
-        nobody knows when it was given outlives no other."""
+        """When it was given; the earliest of all where ``time`` does not tell, so that it outlives no other.
+
+        What is in a store was looked at by the clock of its writer (``check_new``). The reader's own is not asked: the
+        order of people's words must not depend on who reads them when.
+        """
         try:
             moment = datetime.fromisoformat(self.time)
-            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             return EARLIEST
-        return moment if moment <= datetime.now(UTC) + AHEAD else EARLIEST
 
 
 class VerdictList(list[Verdict]):
@@ -113,7 +115,7 @@ def check_new(verdict: Verdict) -> Verdict:
     Raises:
         StoreError: its time is no ISO 8601 with an offset or lies in the future, or a text is too long.
     """
-    if not _TIME.fullmatch(verdict.time) or verdict.moment == EARLIEST:
+    if not _TIME.fullmatch(verdict.time) or not EARLIEST < verdict.moment <= datetime.now(UTC) + AHEAD:
         raise StoreError(
             f"the time of the verdict on {verdict.key[:200]!r} is {verdict.time[:60]!r}; expected a moment that has "
             "come, such as 2026-01-31T09:30:00Z. Set the clock of the machine it was given on, and give it anew."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import datetime
 
 import pytest
 
@@ -245,6 +246,25 @@ def test_times_are_compared_as_moments(run):
     early = verdict(run, time="2026-01-01T10:00:00+02:00", verdict="clever_hans")
     late = verdict(run, time="2026-01-01T09:00:00Z")
     assert merge([file_of(run, late, early)])[0].verdicts == (early, late)
+
+
+def test_the_order_of_words_does_not_depend_on_the_readers_clock(tmp_path, monkeypatch):
+    """Read on a machine that is ten years behind, yesterday's word is still the last."""
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    add_to_store(
+        run, file_of(run, verdict(run), verdict(run, time="2026-01-02T00:00:00Z", verdict="clever_hans"))
+    )
+    monkeypatch.setattr("stores.verdicts.datetime", Behind)
+    (said,) = [judgement.word for judgement in judgements(run, run.analysis()) if judgement.verdicts]
+    assert said == "clever_hans"
+    with pytest.raises(stores.StoreError, match="a moment that has come"):
+        run.add_verdict(verdict(run, time="2026-01-03T00:00:00Z"))
+
+
+class Behind(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime(2016, 1, 1, tzinfo=tz)
 
 
 def test_a_word_taken_back_is_none(tmp_path):

@@ -124,10 +124,10 @@ spray.verdicts = (() => {
     tell();
   });
 
-  /** Milliseconds of a time; one that tells nothing or has not come yet is earlier than all others. */
+  /** Milliseconds of a time; one that tells nothing is earlier than all others. The reader's clock is not asked. */
   function moment({ time }) {
     const at = Date.parse(time);
-    return at <= Date.now() + ahead ? at : -Infinity;
+    return Number.isNaN(at) ? -Infinity : at;
   }
 
   const latest = (records) => (records.length ? records.reduce((last, record) => (moment(record) >= moment(last) ? record : last)) : null);
@@ -338,7 +338,7 @@ spray.verdicts = (() => {
     if (!Array.isArray(file.verdicts)) throw new Error("This file is damaged: its list of verdicts is missing.");
     for (const record of file.verdicts) {
       if (!isRecord(record)) throw new Error("This file is damaged: a verdict lacks a field, or has one that is none. Nothing was imported.");
-      if (!iso.test(record.time) || moment(record) === -Infinity) throw new Error(`This file is damaged: the time of a verdict on ${record.key.slice(0, 200)} is none, or has not come yet. Nothing was imported.`);
+      if (!iso.test(record.time) || !(Date.parse(record.time) <= Date.now() + ahead)) throw new Error(`This file is damaged: the time of a verdict on ${record.key.slice(0, 200)} is none, or has not come yet. Nothing was imported.`);
       for (const [name, most] of Object.entries(longest)) {
         if (Array.from(record[name]).length > most) throw new Error(`This file is damaged: the ${name} of a verdict on ${record.key.slice(0, 200)} is longer than ${spray.count(most)} characters. Nothing was imported.`);
       }
