@@ -306,7 +306,7 @@ def verify(
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="The page; beside the store if left out."
 )
-@click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
+@click.option("--analysis", "analysis_id", help="Id of an analysis; the newest tested one if left out.")
 @click.option("--title", help="Title of the report.")
 @click.option(
     "--carrier",

@@ -18,7 +18,9 @@ FORMATS = ("virelay", "csv", "parquet", "npz", "json")
 
 @click.command()
 @click.argument("store", type=str)
-@click.option("--analysis", "analysis_id", help="Id of the analysis shown first; the newest if left out.")
+@click.option(
+    "--analysis", "analysis_id", help="Id of the analysis shown first; the newest tested one if left out."
+)
 @click.option("--port", type=int, default=5006, show_default=True, help="0 takes a free one.")
 @click.option(
     "--address", default="127.0.0.1", show_default=True, help="Whom to listen to. There is no login."
