@@ -233,6 +233,8 @@ def _inner_rows(rows_per_shard: int, row_bytes: int) -> int:
 
 def _escape(text: str) -> str:
     """Text that UTF-8 can hold: lone surrogates (undecodable file names) as \\udcxx, backslashes doubled."""
+    if text.isascii() and "\\" not in text:
+        return text
     return text.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
