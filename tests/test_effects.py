@@ -41,6 +41,21 @@ def test_other_images_are_compared_in_log_odds_only() -> None:
     )
 
 
+@pytest.mark.parametrize(("beyond", "worth_a_test"), [(0.3, True), (-0.1, True), (-0.6, False)])
+def test_what_falls_short_of_other_images_by_chance_is_worth_a_test(
+    beyond: float, worth_a_test: bool
+) -> None:
+    """In log-odds the differences vary by 2 on 40 images, so their mean by 0.3."""
+    noise = np.random.default_rng(0).normal(0, 2, 40)
+    differences = beyond + (noise - noise.mean()) / noise.std(ddof=1) * 2
+    way = np.column_stack([np.full(40, 0.1), 3 + differences, np.zeros(40)])
+    others = np.column_stack([np.full(40, 0.2), np.full(40, 3.0), np.zeros(40)])
+    compared = {"matched": {"a": Control(np.arange(40), others, same=False)}}
+    found = Effect("removal", {"a": way}, compared)
+    assert (found.possible("a") > 0) is worth_a_test
+    assert (found.size > 0) is (beyond > 0)  # to be proven it has to go beyond them
+
+
 def test_the_same_image_is_tested_in_what_is_told_of_it() -> None:
     """A control that moves hosts of no chance by as much in log-odds, and none of them in probability."""
     rng = np.random.default_rng(3)

@@ -16,6 +16,8 @@ from stores.provenance import Json
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 NOTHING = "nothing"
+CHANCE = 1.0
+"""Standard errors by which an effect may fall short of a control's on half A and still be worth a test on half B."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,14 @@ class Effect:
         return min((len(ways[way].units) if way in ways else 0 for way in self.ways), default=0)
 
     def possible(self, way: str) -> float:
-        """The mean effect of one way before controls, but no more than its log-odds make; the net, if below 0."""
+        """The mean effect of one way before controls, but no more than its log-odds can make; the net, if below 0.
+
+        Log-odds may fall short of those elsewhere by ``CHANCE``: this says what is worth a test, on few images.
+        """
         net = self.net_of(way, self.measure)
-        return min(float(self.ways[way][:, self.measure].mean()), self._bound(way)) if net > 0 else net
+        return (
+            min(float(self.ways[way][:, self.measure].mean()), self._bound(way, CHANCE)) if net > 0 else net
+        )
 
     def net_of(self, way: str, measure: int) -> float:
         """The same of one way, in one measure."""
@@ -168,8 +175,11 @@ class Effect:
     def _size_of(self, way: str) -> float:
         return min(self.net_of(way, self.measure), self._bound(way))
 
-    def _bound(self, way: str) -> float:
-        """The most that log-odds beyond controls on other images can change a probability; where they decide, all."""
+    def _bound(self, way: str, errors: float = 0.0) -> float:
+        """The most that log-odds beyond controls on other images can change a probability; where they decide, all.
+
+        So many standard ``errors`` are added to each difference.
+        """
         beyond = self._differences(way, LOGIT)
         if self.measure != LOGIT:
             beyond = {
@@ -177,7 +187,7 @@ class Effect:
                 for name, values in beyond.items()
                 if name == NOTHING or not self.controls[name][way].same
             }
-        return float(np.tanh(min(float(values.mean()) for values in beyond.values()) / 4))
+        return float(np.tanh(min(_mean_and(values, errors) for values in beyond.values()) / 4))
 
     def _differences(self, way: str, measure: int) -> dict[str, Float[np.ndarray, " k"]]:
         """Effect less control, unit by unit, by the control's name; ``NOTHING`` is the effect itself."""
@@ -188,6 +198,12 @@ class Effect:
             if len(control.values) and (control.same or measure == LOGIT):
                 found[name] = effect[control.units] - control.values[:, measure]
         return found
+
+
+def _mean_and(values: Float[np.ndarray, " k"], errors: float) -> float:
+    """The mean, and so many of its standard errors more; of fewer than two values just the mean."""
+    error = float(values.std(ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return float(values.mean() + errors * error)
 
 
 def strongest(controls: list[Control], measure: int) -> Control:

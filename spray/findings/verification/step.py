@@ -36,8 +36,8 @@ class Verification:
         regions: how regions are taken from relevance by place: half A chooses among them, the small ones first. What is
             small is rarely both necessary and sufficient in honest strategies; a frame or a text needs more, cut close.
         channels: the same for relevance by channel.
-        screen: a finding becomes a candidate where both effects on half A go beyond the matched control, in log-odds,
-            and √(removal · transplant) reaches this before controls.
+        screen: a finding becomes a candidate where neither effect on half A falls short of the matched control's, in
+            log-odds, by more than chance, and √(removal · transplant) reaches this before controls.
         jitter: how far beside its place the content is also pasted, as a share of the shorter side.
         permutations: at most so many in each test.
     """
