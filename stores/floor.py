@@ -102,6 +102,7 @@ class LocalFloor:
             self._length(self._path(key))
             return self._path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
+            _refuse_dangling(self._path(key))
             return None
         except OSError as error:
             raise _damage(self._path(key), error) from error
@@ -113,6 +114,7 @@ class LocalFloor:
             self._length(self._path(key))
             file = self._path(key).open("rb", buffering=0)
         except (FileNotFoundError, NotADirectoryError):
+            _refuse_dangling(self._path(key))
             yield None
             return
         except OSError as error:
@@ -125,6 +127,7 @@ class LocalFloor:
         try:
             return self._length(self._path(key))
         except (FileNotFoundError, NotADirectoryError):
+            _refuse_dangling(self._path(key))
             return None
 
     def put(self, key: str, data: bytes) -> None:
@@ -234,6 +237,16 @@ class LocalFloor:
         finally:
             with contextlib.suppress(OSError):  # what went wrong before says more
                 os.unlink(temporary)  # noqa: PTH108
+
+
+def _refuse_dangling(path: Path) -> None:
+    """Of what is not there: a link of its name to nowhere, which no writer makes and none could replace.
+
+    Raises:
+        Damaged: there is one.
+    """
+    if path.is_symlink():
+        raise Damaged(f"{path} is a link that leads nowhere, where a file was expected. Remove it.")
 
 
 def _damage(path: Path, error: OSError) -> Exception:

@@ -293,7 +293,11 @@ class Ledger:
         for name in names:
             if not _LEASE.fullmatch(name):
                 continue
-            data = self.floor.read(f"{LEASES}/{name}")
+            data = None
+            with contextlib.suppress(
+                Damaged
+            ):  # a folder, a link: no writer made it, and nobody holds anything by it
+                data = self.floor.read(f"{LEASES}/{name}")
             if data is not None:  # else it was released since it was listed
                 found.append(_judged(f"{LEASES}/{name}", data))
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -240,6 +241,7 @@ def create(path: Location, *, classes: Sequence[str], samples: int, provenance: 
         "samples": int(samples),
         "provenance": to_json(dict(provenance)),
     }
+    refuse_place(path)
     floor = floor_at(path)
     if floor.read(_ROOT) is None:
         if not _lost_root(floor, content):
@@ -349,6 +351,13 @@ def refuse_place(path: Location) -> None:
     if not isinstance(floor, LocalFloor):
         return
     there = floor.root.absolute()
+    try:
+        there.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise StoreError(
+                f"no store can lie at {str(path)[:80]}…: the file system takes no names that long. Give a shorter one."
+            ) from error
     if there.exists() and not there.is_dir():
         raise NotAStore(
             f"{path} is no run store: it is a file. A new store needs a path that is free or empty."
@@ -400,7 +409,6 @@ def _entries(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_free(floor: Floor, path: Location) -> None:
-    refuse_place(path)
     begun = floor.names("") == ["ledger"] and floor.names("ledger") in ([], ["tmp"])  # a creation crashed
     if floor.names("") and not begun:
         raise NotAStore(

@@ -408,13 +408,18 @@ def test_what_others_lay_in_a_store_disturbs_nothing(path: Path, name: str) -> N
     assert contents(path) == before
 
 
-@pytest.mark.parametrize("kind", ["folder", "loop"])
-def test_folders_and_loops_in_the_place_of_files_are_named(path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["folder", "loop", "dangling link"])
+def test_folders_and_links_in_the_place_of_files_are_named(path: Path, kind: str) -> None:
     wrong = ["samples/label/c/0", "samples/prediction/zarr.json", f"ledger/commits/{RELEVANCE}/0.json"]
     for key in wrong:
         (path / key).unlink()
-        (path / key).mkdir() if kind == "folder" else (path / key).symlink_to(path / key)
-    with pytest.raises(stores.Damaged, match=r"folder where a file was|link to itself"):
+        if kind == "folder":
+            (path / key).mkdir()
+        else:
+            (path / key).symlink_to(path / key if kind == "loop" else path / "nowhere")
+    with pytest.raises(
+        stores.Damaged, match=r"folder where a file was|link to itself|link that leads nowhere"
+    ):
         stores.open(path).table(RELEVANCE).read("sum", [0])
     for repair in (False, True):
         told = {problem.unit: problem for problem in stores.check(path, repair=repair)}

@@ -18,6 +18,7 @@ from store_tools import be_reborn, contents, new_run, new_table, s3_server, valu
 import stores
 from stores.floor import Floor, LocalFloor
 from stores.ledger import Ledger
+from stores.names import safe_key
 from stores.owners import Owner
 from stores.remote import ObjectFloor, remote_floor
 from stores.schema import content_of
@@ -215,6 +216,21 @@ def test_a_killed_process_leaves_nothing_in_the_way(
     run = stores.open(tmp_path / "run.zarr", "r+")
     assert not any("leases/" in key or "/tmp/" in key for key in contents(tmp_path))
     run.table("relevance/test").write(1, values(range(4, 8)))
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop", "dangling link"])
+def test_what_is_no_file_is_no_lease(tmp_path: Path, kind: str) -> None:
+    ledger = Ledger(LocalFloor(tmp_path))
+    lease = tmp_path / "ledger/leases" / f"{safe_key('t/0')}-0011223344556677"
+    lease.parent.mkdir(parents=True)
+    if kind == "folder":
+        lease.mkdir()
+    else:
+        lease.symlink_to(lease if kind == "loop" else tmp_path / "nowhere")
+    assert ledger.leases() == []
+    ledger.sweep()
+    ledger.write("t/0", {}, {})
+    assert ledger.commit("t/0") is not None
 
 
 def test_owners() -> None:

@@ -360,3 +360,8 @@ def test_a_disk_that_cannot_be_written_is_told_in_words(
         stores.StoreError, match=r"cannot be written: Read-only file system\. What is committed is safe"
     ):
         run.floor.put("samples/new", b"")
+
+
+def test_names_that_no_file_system_takes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(stores.StoreError, match=r"no store can lie at .*takes no names that long"):
+        stores.create(tmp_path / ("x" * 300 + ".zarr"), classes=["a"], samples=1, provenance={})
