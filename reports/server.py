@@ -137,7 +137,7 @@ class Source:
         if not isinstance(record, dict) or set(record) != fields:
             raise stores.StoreError(f"a verdict has the fields {', '.join(sorted(fields))}.")
         verdict = stores.Verdict(**record)
-        if not verdict.annotator.strip():
+        if not any(map(str.isalnum, verdict.annotator)):  # characters without width are no name
             raise stores.StoreError(
                 f"the verdict on {verdict.key[:200]!r} has no annotator, and verdicts are signed. Enter your name in "
                 "the report and give it again."

@@ -159,6 +159,7 @@ def test_blocks_out_of_an_analysis_are_not_found(run, url):
         {"note": 3},
         {"annotator": ""},
         {"annotator": " \t"},
+        {"annotator": "\u200b"},
         {"members": "text"},
         {"more": "fields"},
         {"time": "zzzz not a time"},

@@ -53,7 +53,7 @@ PANELS = {
     panel.name: panel
     for panel in (
         Panel("overview", "overview", "main", "Overview"),
-        Panel("classes", "class", "left", "Classes, most suspicious first"),
+        Panel("classes", "class", "left", "Classes, flagged first, then most suspicious"),
         Panel("finding", "class", "centre", "The machine's suspicion"),
         Panel("embedding", "class", "centre", "Embedding of the relevance maps", embedding),
         Panel("gallery", "class", "centre", "Selected samples"),

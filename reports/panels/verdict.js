@@ -177,7 +177,12 @@ spray.panel({
     if (earlier) {
       const { verdict, annotator, note } = earlier.record;
       if (!this.drafts.has(about) && verdict !== "conflict") this.note.value = note;
-      this.say(`Earlier analysis, ${spray.percent(earlier.overlap)} the same members: ${spray.verdicts.symbols[verdict][1]} (${annotator || "unnamed"}). Please confirm.`);
+      const same = `Earlier analysis, ${spray.percent(earlier.overlap)} the same members`;
+      this.say(
+        verdict === "conflict"
+          ? `${same}, people disagree: ${note}. What do you say?`
+          : `${same}: ${spray.verdicts.symbols[verdict][1]} (${annotator || "unnamed"}). Please confirm.`,
+      );
     } else if (!changed.has("verdicts")) {
       const own = this.own();
       const others = this.said().filter((entry) => entry !== own);

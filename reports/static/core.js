@@ -102,7 +102,11 @@ spray.fill = (parent, ...children) => {
 
 spray.count = (value) => value.toLocaleString("en-US");
 spray.percent = (value) => (value === null || !Number.isFinite(value) ? "–" : `${Math.round(100 * value)} %`);
-spray.decimal = (value, digits = 2) => (value === null || !Number.isFinite(value) ? "–" : value.toFixed(digits).replace("-", "−"));
+spray.decimal = (value, digits = 2) => {
+  if (value === null || !Number.isFinite(value)) return "–";
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? (0).toFixed(digits) : text.replace("-", "−");
+};
 spray.words = (name) => name.replaceAll("_", " ");
 spray.className = (index) => (index < 0 ? "unknown" : (spray.report.classes[index] ?? String(index)));
 
