@@ -362,7 +362,7 @@ def refuse_place(path: Location) -> None:
         raise NotAStore(
             f"{path} is no run store: it is a file. A new store needs a path that is free or empty."
         )
-    above = next(folder for folder in there.parents if folder.exists())
+    above = next((folder for folder in there.parents if folder.exists()), there)
     if not above.is_dir():
         raise NotAStore(
             f"{path} is no run store: {above} is a file, so nothing can lie below it. Name a path in a folder."

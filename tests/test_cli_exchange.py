@@ -257,3 +257,13 @@ def test_names_reach_no_terminal_as_control_sequences(tmp_path: Path) -> None:
     printed = invoke("analyze", made.path, "--quiet", "--picture", "none") + invoke("info", made.path)
     assert not set("\x1b\x07\u202e") & set(printed)
     assert "\\x1b" in printed
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/report.html", "s3:/bucket/report.html"])
+def test_pages_are_written_to_this_machine_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(main, ["report", "run.zarr", "--out", place])
+    assert told.exit_code == 2 and "is a URL, and this is written to this machine only" in told.output
+    assert list(tmp_path.iterdir()) == []

@@ -365,3 +365,8 @@ def test_a_disk_that_cannot_be_written_is_told_in_words(
 def test_names_that_no_file_system_takes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(stores.StoreError, match=r"no store can lie at .*takes no names that long"):
         stores.create(tmp_path / ("x" * 300 + ".zarr"), classes=["a"], samples=1, provenance={})
+
+
+def test_the_root_of_a_disk_is_no_store() -> None:
+    with pytest.raises(stores.NotAStore, match="no run store"):
+        stores.create("/", classes=["a"], samples=1, provenance={})

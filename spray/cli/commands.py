@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from spray.cli.options import (
+    LocalPath,
     analysis_options,
     attribution_options,
     data_options,
@@ -123,7 +124,7 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"), show_default=True
+    "--out", type=LocalPath(file_okay=False, path_type=Path), default=Path("demo"), show_default=True
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @quiet_option
@@ -304,7 +305,7 @@ def verify(
 @main.command()
 @click.argument("store", type=str)
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="The page; beside the store if left out."
+    "--out", type=LocalPath(dir_okay=False, path_type=Path), help="The page; beside the store if left out."
 )
 @click.option("--analysis", "analysis_id", help="Id of an analysis; the newest tested one if left out.")
 @click.option("--title", help="Title of the report.")

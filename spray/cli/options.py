@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -115,7 +116,7 @@ class LocalPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; a URL is refused, of which a folder called "s3:" would be made."""
-        if "://" in str(value):
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(value)):
             self.fail(
                 f"'{value}' is a URL, and this is written to this machine only: name a path.", param, ctx
             )
