@@ -3,6 +3,7 @@
 import json
 from collections import OrderedDict
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -181,3 +182,11 @@ def test_layers_of_multi_head_attention_are_found_by_name_and_type():
     assert not torch.allclose(out, values) and not torch.allclose(out, head)
     both = attribute(Attends(), x, 0, base.with_rules({3: ZPlus(), 4: ZPlus()}))
     torch.testing.assert_close(attribute(Attends(), x, 0, base.with_rules({nn.Linear: ZPlus()})), both)
+
+
+@pytest.mark.parametrize("wrong", [ZPlus, "flat", 0.1, None])
+def test_what_is_no_rule_is_refused_where_it_is_given(wrong: Any) -> None:
+    with pytest.raises(BadInput, match=r"composite 'mine.*is no rule\. Give an instance"):
+        Composite("mine", convolution=wrong)
+    with pytest.raises(BadInput, match="is no rule"):
+        Composite("mine").with_rules({"0": wrong})

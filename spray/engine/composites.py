@@ -63,6 +63,15 @@ class Composite:
     fold: bool = True
     attention: Literal["constant", "taylor"] = "constant"
 
+    def __post_init__(self) -> None:
+        given: list[object] = [self.convolution, self.linear, *(override.rule for override in self.overrides)]
+        for rule in given if self.first is None else [*given, self.first]:
+            if not isinstance(rule, Rule):
+                raise BadInput(
+                    f"composite '{self.name}': {rule!r} is no rule. Give an instance, such as Epsilon() or Flat() of "
+                    "spray.engine.rules."
+                )
+
     def rule(self, *, kind: str, name: str, module: nn.Module | None, position: int) -> Rule:
         """The rule of a weighted layer: ``kind`` convolution or linear, ``position`` counted from 0 in execution."""
         for override in self.overrides:
