@@ -233,6 +233,7 @@ def test_poisonous_images_cost_only_themselves(client: Any, alone: Path, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # every worker that it kills has to import torch again
 @pytest.mark.parametrize(("given", "block"), [(0, 32), (4, 4)], ids=["found", "given"])
 def test_a_poisonous_image_among_the_first(client: Any, tmp_path: Path, given: int, block: int) -> None:
     """A worker that finds the block from its memory reads more samples first than one that is told."""
