@@ -1,6 +1,7 @@
 """Interventions on models whose strategy is known: only what is necessary and sufficient scores."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -293,14 +294,13 @@ def test_where_memory_runs_out_fewer_samples_are_tested_and_nothing_is_lost() ->
 
     def found(most: int) -> Evidence | None:
         maps_of_class, candidates = class_maps(maps, 80), [Candidate(np.arange(40))]
-        some = lambda rows: read(rows, most)  # noqa: E731
-        return verify(STEP, Cues("tag"), some, maps_of_class, candidates, CPU)[0]
+        return verify(STEP, Cues("tag"), partial(read, most=most), maps_of_class, candidates, CPU)[0]
 
     spared = found(12)
     assert spared is not None and spared.candidate and spared.pasted_on <= 12
     assert spared.score > 0.5
     region = Candidate(np.arange(30), spared.region)
-    rows = completed(STEP, Cues("tag"), lambda rows: read(rows, 30), class_maps(maps, 80), region, CPU)
+    rows = completed(STEP, Cues("tag"), partial(read, most=30), class_maps(maps, 80), region, CPU)
     assert rows.tolist() == list(range(40))
     with pytest.raises(MemoryError, match="Prepare smaller images"):
         found(5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -84,8 +84,10 @@ def export_feedback(
             write_sheet(partial / f"findings.{to}", _findings(run, found), to)
         if "lists" in parts:
             (partial / "lists").mkdir()
+            gone = any(judgement.finding is None for judgement in found)
+            known = rows_by_id(run) if gone else {}  # once for all of them: every id of the store
             for judgement in found:
-                _write_list(run, partial / "lists", judgement, to)
+                _write_list(run, partial / "lists", judgement, to, known)
         if "masks" in parts:
             (partial / "masks").mkdir()
             size = input_size(run, handle)
@@ -198,11 +200,14 @@ def _findings(run: Run, found: Sequence[Judgement]) -> Columns:
     return columns | evidence_columns([it.finding for it in found])
 
 
-def _write_list(run: Run, folder: Path, judgement: Judgement, to: str) -> None:
+def _write_list(
+    run: Run, folder: Path, judgement: Judgement, to: str, known: Mapping[str, Sequence[int]]
+) -> None:
+    """The samples of a finding, or those that verdicts on one that is gone name; ``known`` as of ``rows_by_id``."""
     if judgement.finding is not None:
         rows = judgement.finding.rows
     else:
-        rows = rows_of(rows_by_id(run), [name for it in judgement.verdicts for name in it.members])
+        rows = rows_of(known, [name for it in judgement.verdicts for name in it.members])
     label, prediction = run.samples.read("label", rows), run.samples.read("prediction", rows)
     columns: Columns = {
         "row": rows.tolist(),
