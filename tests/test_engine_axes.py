@@ -124,3 +124,59 @@ def test_places_first_are_refused_where_a_layer_needs_samples_first():
     x = torch.randn(3, 4, 5, dtype=torch.float64)
     with pytest.raises(UnsupportedOperation, match=r"conv1d.*dimension of the samples in its input is 1"):
         explain(Turned().double().eval(), x, 0, "lrp_epsilon")
+
+
+class Laid(nn.Module):
+    """A network that lays x along the last dimensions of something of more of them, then takes its mean."""
+
+    def __init__(self, laid, dim):
+        super().__init__()
+        torch.manual_seed(0)
+        self.laid, self.dim = laid, dim
+        self.layer, self.head = nn.Linear(5, 6), nn.Linear(6, 3)
+        self.double().eval()
+
+    def forward(self, x):
+        return self.head(torch.relu(self.layer(self.laid(x))).mean(self.dim))
+
+
+K = torch.linspace(0.5, 1.5, 4, dtype=torch.float64)
+LAID_FIRST = {
+    "times a constant": (lambda x: x * K.view(4, 1, 1), lambda x: x[:, None] * K.view(4, 1)),
+    "by a constant": (lambda x: x / K.view(4, 1, 1), lambda x: x[:, None] / K.view(4, 1)),
+    "plus a constant": (lambda x: K.view(4, 1, 1) + x, lambda x: K.view(4, 1) + x[:, None]),
+    "where": (
+        lambda x: torch.where((K > 0.7).view(4, 1, 1), x, 0.0),
+        lambda x: torch.where((K > 0.7).view(4, 1), x[:, None], 0.0),
+    ),
+    "expand": (lambda x: x.expand(4, *x.shape), lambda x: x[:, None].expand(-1, 4, -1)),
+    "broadcast_to": (
+        lambda x: torch.broadcast_to(x, (4, *x.shape)),
+        lambda x: torch.broadcast_to(x[:, None], (len(x), 4, 5)),
+    ),
+}
+
+
+@pytest.mark.parametrize("composite", ["lrp_epsilon", "epsilon_plus", RELATIVE])
+@pytest.mark.parametrize("name", LAID_FIRST)
+@pytest.mark.parametrize("samples", [3, 4, 1])
+def test_a_constant_of_more_dimensions_moves_the_samples_behind_its_own(name, composite, samples):
+    behind, first = LAID_FIRST[name]
+    x = torch.randn(samples, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert_the_same(
+        explain(Laid(behind, 0), x, 1, composite),
+        explain(Laid(first, 1), x, 1, composite),
+    )
+
+
+def test_samples_laid_along_places_of_as_many_are_refused():
+    class Crossed(Laid):
+        def forward(self, x):
+            places = self.layer(x)[:, None].expand(-1, len(x), -1)
+            return self.head((places + self.layer(x)).mean(1))
+
+    x = torch.randn(4, 5, dtype=torch.float64)
+    model = Crossed(None, 0)
+    with pytest.raises(UnsupportedOperation, match="dimension of the samples"):
+        explain(model, x, 1, RELATIVE)
+    assert explain(model, x[:1], 1, RELATIVE).relevance.shape == (1, 5)

@@ -33,18 +33,25 @@ REDUCING = {
     **dict.fromkeys(("normalize", "roll"), 2),
 }
 """Operations in which the values of a dimension meet, or change places, by which argument says along which."""
+BROADCASTING = names(
+    "__add__ __radd__ add __sub__ __rsub__ sub subtract rsub __mul__ __rmul__ mul multiply __truediv__ __rtruediv__ "
+    "__rdiv__ div divide true_divide __pow__ pow where masked_fill maximum minimum expand expand_as broadcast_to"
+)
+"""Operations that lay tensors of fewer dimensions along the last ones of the larger."""
 ASIDE = names("sum mean amax amin max min")
 """Those of them that a model may take of all samples without using it for its output: a regulariser kept aside."""
 _MARK = 1_000_003
 """The size by which the samples are known again."""
 
 
-def common(axes: list[tuple[int | None, int]]) -> int | None:
+def common(name: str, axes: list[tuple[int | None, int]]) -> int | None:
     """The dimension of the samples in the largest of tensors, each given by its own and its number of dimensions.
 
-    None where that of one is not known, or they do not lie on each other.
+    None where that of one is not known, or the operation does not lay them on each other.
     """
-    if all(axis == 0 for axis, _ in axes):
+    if all(axis == 0 for axis, _ in axes) and (
+        name not in BROADCASTING or len({ndim for _, ndim in axes}) < 2
+    ):
         return 0
     known = {axis - ndim for axis, ndim in axes if axis is not None}
     if len(known) != 1 or any(axis is None for axis, _ in axes):
@@ -62,6 +69,8 @@ def after(
 ) -> int | None:
     """The dimension of the samples in what an operation on tracked tensors returned, None where it cannot be told."""
     x = tracked[0]
+    if axis is not None and name in BROADCASTING:  # a constant may have had more dimensions
+        return axis + out.ndim - max(tensor.ndim for tensor in tracked)
     if axis is None or (axis == 0 and name not in MOVING and not _places(name, *arguments)):
         return axis
     if name in SPLITTING and _along(name, *arguments) == axis:  # into as many pieces as the size below

@@ -289,7 +289,7 @@ class Trace(TorchFunctionMode):
     def _samples_of_gates(self, name: str, func: Callable[..., Any], given: Any, out: Any) -> int | None:
         """The dimension of the samples in what an operation on gates returned, None where they met, too."""
         gates = [tensor for tensor in tensors_in(given) if self.is_gate(tensor)]
-        axis = self._samples(gates)
+        axis = self._samples(name, gates)
         if self.ledger.samples > 1 and axes.meet(name, given[0], given[1], axis):
             self.met.append(f"{name}{self.place}")
             return None
@@ -318,7 +318,7 @@ class Trace(TorchFunctionMode):
                 "the model turns gradients off inside its forward (no_grad, inference_mode, detach), so relevance "
                 "cannot follow. Remove that, or explain the part of the model after it."
             )
-        call.axis = self._samples(tracked)
+        call.axis = self._samples(name, tracked)
         met = self.ledger.samples > 1 and axes.meet(name, call.args, kwargs, call.axis)
         if met and name not in axes.ASIDE:
             raise call.refuse(MEETING)
@@ -352,10 +352,10 @@ class Trace(TorchFunctionMode):
                 root.overwritten = True
         return out
 
-    def _samples(self, tracked: list[Tensor]) -> int | None:
-        """The dimension of the samples in tensors that depend on the input."""
+    def _samples(self, name: str, tracked: list[Tensor]) -> int | None:
+        """The dimension of the samples in tensors that depend on the input, as that operation lays them together."""
         origins = [(self.origin(tensor), tensor.ndim) for tensor in tracked]
-        return axes.common([(origin.axis, ndim) for origin, ndim in origins if origin is not None])
+        return axes.common(name, [(origin.axis, ndim) for origin, ndim in origins if origin is not None])
 
     def _samples_after(self, call: Call, given: tuple[Any, Any], out: Any) -> int | None:
         """The dimension of the samples in what an operation has returned for the arguments given."""
