@@ -24,7 +24,7 @@ def weighted(
     """Run a weighted layer under the rule its composite gives it.
 
     Raises:
-        UnsupportedOperation: its input or weight is of a kind that no rule covers.
+        UnsupportedOperation: its input or weight is of a kind that no rule covers, or the rule cannot stand here.
     """
     trace = call.trace
     call.need_samples(first=True)
@@ -65,6 +65,9 @@ def weighted(
     )
     layer_call = LayerCall(layer, rule, early)
     out = layer_call.run(x)
+    refused = rule.refuses(x.shape, out.shape) if isinstance(rule, RelevanceRule) else None
+    if refused is not None:
+        raise call.refuse(f"{refused} It is layer '{name}'.")
     call.origin = Origin(trace.token, call=layer_call, early=early)
     return out
 

@@ -60,6 +60,10 @@ class LinearRule(Rule):
 class RelevanceRule(Rule):
     """A rule that gives relevance to inputs of zero: from there on to the input, R itself is carried."""
 
+    def refuses(self, given: torch.Size, made: torch.Size) -> str | None:
+        """Why the rule cannot stand in a layer that turns the one shape into the other; None where it can."""
+        return None
+
     @abstractmethod
     def backward(
         self, layer: Layer, x: Float[Tensor, "n ..."], relevance: Float[Tensor, "n ..."]

@@ -19,19 +19,19 @@ class Pass(RelevanceRule):
 
     name: ClassVar[str] = "pass"
 
+    def refuses(self, given: torch.Size, made: torch.Size) -> str | None:
+        """Where the shape changes there is no place for each R to go."""
+        if given == made:
+            return None
+        return (
+            f"the rule pass hands relevance on unchanged, but the layer turns {tuple(given)} into {tuple(made)}. "
+            "Use the norm or the flat rule for it."
+        )
+
     def backward(
         self, layer: Layer, x: Float[Tensor, "n ..."], relevance: Float[Tensor, "n ..."]
     ) -> Float[Tensor, "n ..."]:
-        """R unchanged.
-
-        Raises:
-            ValueError: the layer changes the shape, so there is no place for each R to go.
-        """
-        if x.shape != relevance.shape:
-            raise ValueError(
-                f"the pass rule hands relevance on unchanged, but the layer turns {tuple(x.shape)} into "
-                f"{tuple(relevance.shape)}. Use the norm or the flat rule for this layer."
-            )
+        """R unchanged."""
         return relevance
 
 
