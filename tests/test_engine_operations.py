@@ -759,6 +759,32 @@ def test_logits_that_mix_samples_are_refused():
         explain(Centred(lambda x: F.linear(x, W)), x, 1, "lrp_epsilon")
 
 
+@pytest.mark.parametrize(
+    "mask",
+    [
+        lambda h: h > h.mean(),
+        lambda h: (h > h.mean()) & (h > 0),
+        lambda h: ~(h <= h.mean(0)),
+        lambda h: (h > h.mean()).to(h.dtype) > 0,
+    ],
+    ids=["where", "and", "not", "cast"],
+)
+def test_a_mask_made_of_all_samples_is_refused_where_it_is_used(mask):
+    class Masked(Multiplied):
+        def forward(self, x):
+            h = torch.relu(self.product(x))
+            self.share = mask(h)
+            return self.head((torch.where(self.share, h, 0.0) if self.used else h).mean(1))
+
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    model = Masked(lambda x: F.linear(x, W))
+    model.used = False
+    assert explain(model, x, 1, "lrp_epsilon").relevance.shape == x.shape
+    model.used = True
+    with pytest.raises(UnsupportedOperation, match="mean: values of several samples meet"):
+        explain(model, x, 1, "lrp_epsilon")
+
+
 def test_addmm_is_a_linear_layer_and_refused_in_other_forms():
     x, b = (
         X.flatten(1)[:, :4],

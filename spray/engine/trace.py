@@ -108,9 +108,13 @@ class Trace(TorchFunctionMode):
 
     def _refuse_met(self, values: Any) -> None:
         """Refuse gates in which values of several samples have met."""
-        for gate in filter(self.is_gate, tensors_in(values)):
-            if self.met and gate.__dict__["_spray_origin"].axis is None:
-                raise UnsupportedOperation(f"{self.met[-1]}: {MEETING}")
+        if any(self.is_gate(value) and self._has_met(value) for value in tensors_in(values)):
+            raise UnsupportedOperation(f"{self.met[-1]}: {MEETING}")
+
+    def _has_met(self, value: Tensor) -> bool:
+        """Whether values of several samples have met in a tensor."""
+        origin = self.origin(value)
+        return bool(self.met) and origin is not None and origin.axis is None
 
     def is_gate(self, value: object) -> bool:
         """Whether a tensor is held constant as a factor."""
@@ -182,7 +186,7 @@ class Trace(TorchFunctionMode):
         output = self.current(output)
         self.consume([output])
         origin = self.origin(output)
-        if origin is not None and origin.axis is None and self.met:
+        if self._has_met(output):
             raise UnsupportedOperation(f"{self.met[-1]}: {MEETING}")
         if origin is not None and origin.early is not None:
             origin.early.demand("quotient")
@@ -278,9 +282,12 @@ class Trace(TorchFunctionMode):
             out = func(*args, **kwargs)
         written = [args[0], _root(args[0])] if gates and overwrites(name) else []
         axis = self._samples_of_gates(name, func, (args, kwargs), out) if gates else 0
+        met = any(map(self._has_met, tensors))
         for tensor in tensors_in((out, written)):
             if gates and tensor.is_floating_point():
                 mark(tensor, Origin(self.token, gate=gates[0], axis=axis))
+            elif met and self.origin(tensor) is None:  # a mask or an index, refused where it is used
+                mark(tensor, Origin(self.token, gate=name, axis=None))
         if any(self.tokens(tensor) is not None for tensor in tensors):
             for tensor, places in tokens.followed(name, func, (args, kwargs), out, self.tokens):
                 mark(tensor, Origin(self.token, tokens=places))
