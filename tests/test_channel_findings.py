@@ -72,6 +72,23 @@ def test_a_channel_that_the_class_rests_on_is_proven_and_its_members_completed()
     assert found.tolist() == list(range(40))
 
 
+def test_every_image_has_other_channels_of_its_own_for_a_control() -> None:
+    class Uneven(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            each = self.layer(x).mean((2, 3))
+            cue = each[:, CUE] + each @ torch.arange(CHANNELS).float() / 100
+            return torch.stack([torch.zeros_like(cue), self.strength * (cue - 0.5)], dim=1)
+
+    data, relevance = case()
+    data[:40] = data[0]
+    maps = ClassMaps(1, np.arange(100), relevance, np.arange(100, 180), np.zeros(80, np.int64), "layer")
+    net, read = Uneven(12.0).eval(), lambda rows: data[torch.from_numpy(rows)]
+    (evidence,) = verify(STEP, net, read, maps, [Candidate(np.arange(40))], CPU)
+    assert evidence is not None and evidence.candidate
+    falls = evidence.removal.controls["random"]["mean of others"].values[:, LOGIT]
+    assert len(falls) == 20 and len(np.unique(falls.round(6))) > 5  # of twenty images that are all the same
+
+
 def test_channels_without_influence_are_not() -> None:
     evidence, _ = proof(Net(0.0).eval())
     assert not evidence.candidate and evidence.score == 0

@@ -6,7 +6,7 @@ import pytest
 from spray.findings.verification.effects import Control, Effect, strongest
 from spray.findings.verification.hosts import HostIndependence, host_independence
 from spray.findings.verification.judge import FLIP, LOGIT, PROBABILITY
-from spray.findings.verification.pairs import Pairs, halves, matched
+from spray.findings.verification.pairs import Pairs, first_half, matched
 
 
 def readings(values: np.ndarray) -> np.ndarray:
@@ -141,31 +141,34 @@ def test_matched_deals_each_image_once() -> None:
     assert sorted(control.values[:, 0]) == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
-def test_halves_are_disjoint_and_whole() -> None:
-    first, second = halves(np.arange(11), np.random.default_rng(0))
-    assert sorted([*first, *second]) == list(range(11)) and abs(len(first) - len(second)) <= 1
+def test_an_image_is_in_one_half_whatever_its_part_and_no_group_is_cut_unevenly() -> None:
+    groups = [np.arange(11), np.arange(8, 19), np.arange(40), np.arange(30, 60)]
+    first = first_half(groups, np.random.default_rng(0))
+    assert len(np.unique(first)) == len(first) == 30 and np.isin(first, np.arange(60)).all()
+    assert (np.diff(first) > 0).all()
+    for own in (groups[0], np.arange(11, 19), np.arange(19, 40), np.arange(40, 60)):
+        assert abs(2 * np.isin(own, first).sum() - len(own)) <= 1
+    assert not np.array_equal(first, first_half(groups, np.random.default_rng(1)))
 
 
 def independence(rise: np.ndarray, control: float = 0.0, classes: int = 4) -> HostIndependence:
     hosts = np.arange(40)
     labels = hosts % classes if classes else np.full(40, -1)
-    return host_independence(
-        hosts / 10, labels, rise, {"random": np.full(40, control)}, seed=0, permutations=999
-    )
+    return host_independence(labels, rise, {"random": np.full(40, control)})
 
 
 def test_a_transplant_that_works_on_any_host_is_independent_of_it() -> None:
     found = independence(np.full(40, 2.0), 0.5)
-    assert found.low == pytest.approx(1.5) and found.high == pytest.approx(1.5) and found.classes == 1
-    assert found.holds(0.05, 0.5)
+    assert found.hosts == 1 and found.classes == 1 and found.holds(0.5)
+    assert not independence(np.full(40, 2.0), 2.5).holds(0.5)  # anything of the members would do
 
 
 def test_one_that_needs_a_host_that_is_half_there_is_not() -> None:
     only_high = np.where(np.arange(40) >= 20, 3.0, 0.0)
-    assert not independence(only_high, classes=0).holds(0.05, 0.5)
+    assert not independence(only_high, classes=0).holds(0.5)
     only_one_class = np.where(np.arange(40) % 4 == 0, 6.0, -0.1)
     found = independence(only_one_class)
-    assert found.classes == 0.25 and not found.holds(0.05, 0.5)
+    assert found.classes == 0.25 and not found.holds(0.5)
 
 
 def test_beyond_what_the_same_does_elsewhere_leaves_doing_nothing_aside() -> None:

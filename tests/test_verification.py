@@ -81,7 +81,7 @@ def test_a_shortcut_that_is_necessary_and_sufficient_is_proven() -> None:
     assert Requirements().unmet(evidence) == ()
     assert evidence.flip_rates["shared"] == 1 and evidence.flip_rates["matched"] == 0
     assert np.argwhere(evidence.region).max() == 2
-    assert evidence.hosts is not None and evidence.hosts.low > 1 and evidence.hosts.high > 1
+    assert evidence.hosts is not None and evidence.hosts.hosts == 1
 
 
 @pytest.mark.parametrize("combine", ["either", "both", "neither"])
@@ -243,6 +243,60 @@ def test_two_shortcuts_do_not_hide_each_other() -> None:
         STEP, Two(), lambda rows: data[torch.from_numpy(rows)], class_maps(maps, 80), candidates, CPU
     )
     assert [Requirements().unmet(one) for one in found if one is not None] == [(), ()]
+
+
+def test_half_b_has_no_image_of_half_a_in_any_part() -> None:
+    """Members of one finding are the rest beside another, and donors of a rival: what passed is decided by half A."""
+    data = torch.cat([images(40, True, True, 0), images(120, False, True, 1), images(80, False, False, 2)])
+    maps = np.zeros((160, SIDE, SIDE))
+    maps[:, *OBJECT] = 1
+    maps[:40, *TAG] = 2
+    maps[40:80, -3:, -3:] = maps[80:120, -3:, :3] = 3
+    seen: list[set[int]] = [set()]
+
+    class Noted(Verification):
+        def sizes(self, findings: int, candidates: int) -> tuple[int, int]:
+            seen.append(set())
+            return super().sizes(findings, candidates)
+
+    def read(rows: np.ndarray) -> Tensor:
+        seen[-1] |= set(rows.tolist())
+        return data[torch.from_numpy(rows)]
+
+    step = Noted(members=1000, screened=1000, regions=(REGION,), permutations=99)
+    candidates = [Candidate(np.arange(start, start + 40)) for start in (0, 40, 80)]
+    found = verify(step, Cues("tag"), read, class_maps(maps, 80), candidates, CPU)
+    assert [one is not None and one.candidate for one in found] == [True, False, False]
+    assert found[0] is not None and "other findings" in found[0].removal.controls
+    _, screened, tested = seen
+    assert len(screened) > 100 and len(tested) > 100
+    assert not screened & tested
+
+
+def test_every_image_has_a_random_region_of_its_own() -> None:
+    """One throw for all of them would make it a coin whether the control falls on what counts."""
+
+    class Shaded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            shade = torch.arange(SIDE * SIDE).reshape(SIDE, SIDE) / SIDE**2
+            cue = 8 * x[:, 0, *TAG].mean((1, 2)) + (shade * x[:, 0]).mean((1, 2))
+            return torch.stack([0 * cue, cue - 4], dim=1)
+
+    data = torch.cat([images(1, True, True, 0).expand(40, -1, -1, -1), images(140, False, False, 1)])
+    maps = np.zeros((100, SIDE, SIDE))
+    maps[:, *OBJECT] = 1
+    maps[:40, *TAG] = 2
+    (evidence,) = verify(
+        replace(STEP, screen=-1.0),
+        Shaded(),
+        lambda rows: data[torch.from_numpy(rows)],
+        class_maps(maps, 80),
+        [Candidate(np.arange(40))],
+        CPU,
+    )
+    assert evidence is not None and evidence.candidate
+    falls = evidence.removal.controls["random"]["harmonic"].values[:, LOGIT]
+    assert len(falls) == 20 and len(np.unique(falls.round(6))) > 10  # of twenty images that are all the same
 
 
 def test_log_odds_decide_where_told_so_and_are_put_on_a_scale_that_ends_at_one() -> None:

@@ -122,7 +122,8 @@ class Requirements:
             they like: a cut has no valley before it. Their strongest in use are both necessary and sufficient, too.
             Measured: tags and borders 0.7 to 1.0, texts and a real watermark 0.43 to 0.85; of five honest findings
             that met all else four at most 0.03, one 0.58.
-        hosts: the transplant works on this share of the hosts, and of their classes.
+        hosts: the transplant works on more than this share of the hosts, and on this share of their classes where three
+                are known.
     """
 
     necessity: float = 0.03
@@ -147,7 +148,7 @@ class Requirements:
             "agreement of fills": len(evidence.removal.ways) >= self.fills,
             COMPARED: evidence.compared >= COMPARED_AT_LEAST,
             APART: evidence.mode is None or evidence.mode >= self.mode,
-            "independence of the host": hosts is not None and hosts.holds(self.alpha, self.hosts),
+            "independence of the host": hosts is not None and hosts.holds(self.hosts),
         }
         return tuple(name for name, met in checks.items() if not met)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,9 +80,12 @@ def some(rows: Int[np.ndarray, " n"], most: int, rng: np.random.Generator) -> In
     return chosen
 
 
-def halves(
-    rows: Int[np.ndarray, " n"], rng: np.random.Generator
-) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]:
-    """Two random halves, each ascending."""
-    shuffled = rng.permutation(rows)
-    return np.sort(shuffled[::2]), np.sort(shuffled[1::2])
+def first_half(groups: Sequence[Int[np.ndarray, " n"]], rng: np.random.Generator) -> Int[np.ndarray, " a"]:
+    """A random half of all rows, ascending, and of each group as nearly as goes; what comes up again stays in its half.
+
+    So an image is in one half whichever part it plays, and no group is cut unevenly by chance.
+    """
+    shuffled = np.concatenate([rng.permutation(rows) for rows in groups])
+    once = np.sort(np.unique(shuffled, return_index=True)[1])
+    found: Int[np.ndarray, " a"] = np.sort(shuffled[once][::2])
+    return found

@@ -1,8 +1,9 @@
 """The test of a class: candidates chosen on half A of all samples involved, tested on half B.
 
-The region comes from half A, too. Honest features are sufficient (a bag's handle makes a bag) or necessary, rarely
-both: the score is the geometric mean of the two net effects. It proves that the model *uses* the region, not
-that it is wrong to use it: that stays the human's verdict.
+Halves are drawn once per class: an image is in the same half as a member of one finding, as one of the rest beside
+another, and as a donor of a rival. The region comes from half A, too. Honest features are sufficient (a bag's handle
+makes a bag) or necessary, rarely both: the score is the geometric mean of the two net effects. It proves that the model
+*uses* the region, not that it is wrong to use it: that stays the human's verdict.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from spray.findings.discriminant import held_out_line, upper_mode
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
 from spray.findings.verification.evidence import CHANNELS, FIXED, MOVING, Evidence
 from spray.findings.verification.judge import SpaceError
-from spray.findings.verification.pairs import halves, some
+from spray.findings.verification.pairs import first_half, some
 from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
 from spray.findings.verification.trial import SAME_PLACE, Material, Part, Trial
 from spray.memory import ran_out, release
@@ -111,7 +112,7 @@ class _ClassTrials:
         self.step, self.read, self.maps, self.findings = step, read, maps, candidates
         self.site = step.site(model, maps, device)
         rng = np.random.default_rng([step.seed, maps.target + 1])
-        self.host_halves = halves(np.arange(len(maps.hosts)), rng)
+        self.first = first_half([*(one.rows for one in candidates), maps.rows, maps.hosts], rng)
         self.shared_hosts = not np.isin(maps.hosts, maps.rows).any()
         self.most = [step.screened, step.members]
         """Samples of each kind on either half."""
@@ -162,17 +163,21 @@ class _ClassTrials:
         usable = np.setdiff1d(maps.hosts, candidate.rows)
         if min(len(candidate.rows), len(usable)) < MEMBERS_AT_LEAST:
             return None
-        seed = (self.step.seed, maps.target + 1, index)
-        rng = np.random.default_rng(seed)
-        members = halves(candidate.rows, rng)
-        rest = halves(np.setdiff1d(maps.rows, candidate.rows), rng)
+        members = self._halves(candidate.rows)
+        rest = self._halves(np.setdiff1d(maps.rows, candidate.rows))
         others = maps.of(rest[0])
         locators = self.step.locators(maps)
         region = locators[0].shared(maps.of(members[0]), others)
         carriers = self._carriers(members, others, region)
         units = maps.of(carriers[0])
         regions = [locate.shared(units, others) for locate in locators]
+        seed = (self.step.seed, maps.target + 1, index)
         return _Split(candidate, carriers, members, rest, regions, seed) if regions[0].any() else None
+
+    def _halves(self, rows: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]:
+        """Some rows by the half in which the class has them."""
+        first = np.isin(rows, self.first)
+        return rows[first], rows[~first]
 
     def _carriers(
         self,
@@ -196,9 +201,9 @@ class _ClassTrials:
             return self.known_hosts[half]
         maps = self.maps
         rng = np.random.default_rng([self.step.seed, maps.target + 1, 1_000_000 + half])
-        usable = self.host_halves[half]
-        usable = usable[~np.isin(maps.hosts[usable], candidate.rows)]
-        chosen = some(usable, most, rng)
+        in_first = np.isin(maps.hosts, self.first)
+        usable = (in_first if half == 0 else ~in_first) & ~np.isin(maps.hosts, candidate.rows)
+        chosen = some(np.flatnonzero(usable), most, rng)
         found = Material.at(self.site, self.read(maps.hosts[chosen])), maps.host_labels[chosen]
         self.known_hosts = {half: found}
         return found
@@ -299,7 +304,7 @@ class _ClassTrials:
         return Trial(
             site=site,
             shared=Part(members, site.masks(places, members.content)),
-            elsewhere=Part(members, site.masks(_elsewhere(places, rng), members.content)),
+            elsewhere=Part(members, site.masks(_elsewhere(places, len(members), rng), members.content)),
             rest=Part(
                 samples.rest,
                 site.masks(step.matched_regions(maps, samples.rest_rows, cells), members.content),
@@ -330,7 +335,7 @@ class _ClassTrials:
             region = split.regions[screened.scale]
             own = region & ~screened.evidence.region
             if own.sum() > DISTINCT * region.sum():
-                found.append(Candidate(self.findings[other].rows, own))
+                found.append(Candidate(split.whole[1], own))
         return sorted(found, key=lambda rival: -len(rival.rows))[:RIVALS]
 
 
@@ -345,16 +350,20 @@ def _shared(region: Bool[np.ndarray, ...]) -> Regions:
     return lambda maps, rows: region[None]
 
 
-def _elsewhere(regions: Bool[np.ndarray, "k ..."], rng: np.random.Generator) -> Bool[np.ndarray, "k ..."]:
-    """As large regions somewhere else: the same shape moved (wrapping around the border), or other channels."""
+def _elsewhere(
+    regions: Bool[np.ndarray, "#k ..."], count: int, rng: np.random.Generator
+) -> Bool[np.ndarray, "k ..."]:
+    """As large regions somewhere else: the same shape moved (wrapping around the border), or other channels.
+
+    Another one for each of ``count`` images: whether a place counts must not hang on one throw for all of them.
+    """
+    each = np.broadcast_to(regions, (count, *regions.shape[1:]))
     if regions.ndim == 2:
-        return np.array([_other_channels(region, rng) for region in regions])
-    height, width = regions.shape[1:]
-    move = (
-        int(rng.integers(height // 4, height - height // 4 + 1)),
-        int(rng.integers(width // 4, width - width // 4 + 1)),
-    )
-    return np.roll(regions, move, (1, 2))
+        return np.array([_other_channels(region, rng) for region in each], bool).reshape(each.shape)
+    sides = np.array(regions.shape[1:])
+    moves = rng.integers(sides // 4, sides - sides // 4 + 1, (count, 2))
+    moved = [np.roll(region, tuple(move), (0, 1)) for region, move in zip(each, moves, strict=True)]
+    return np.array(moved, bool).reshape(each.shape)
 
 
 def _other_channels(region: Bool[np.ndarray, " c"], rng: np.random.Generator) -> Bool[np.ndarray, " c"]:

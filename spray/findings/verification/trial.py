@@ -217,12 +217,9 @@ class Transplants:
             if name == "random"
         }
         return host_independence(
-            trial.hosts.before[used, LOGIT],
             trial.host_labels[used],
             self._by_host(self.rises, np.arange(len(self.rises)))[used],
             {name: values[used] for name, values in controls.items()},
-            trial.seed,
-            trial.permutations,
         )
 
     def _of_others(self, part: Part) -> tuple[Int[np.ndarray, " q"], Readings]:
