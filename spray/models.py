@@ -1,4 +1,4 @@
-"""Models: loading by spec, and the digest that says whether two models are the same."""
+"""Models: loading by spec, and what says whether two are the same: the digest of weights, and answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from spray import insertion
@@ -116,3 +118,19 @@ def model_digest(model: nn.Module) -> str:
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def answers_apart(
+    model: nn.Module, inputs: Float[torch.Tensor, "n ..."], stored: Float[np.ndarray, "n k"]
+) -> float:
+    """How far a model's answers are from stored ones: distance of two rows by the stored row's length, the largest.
+
+    Digests tell weights only: another activation, stride, scale or version of a library shows in the answers. Rows
+    shorter than 1 count as 1. Infinite where the shapes differ; NaN where the model answers it.
+    """
+    with torch.no_grad():
+        found = model(inputs).double().cpu().numpy()
+    if found.shape != stored.shape:
+        return float("inf")
+    length = np.maximum(np.linalg.norm(stored.astype(np.float64), axis=1), 1)
+    return float((np.linalg.norm(found - stored, axis=1) / length).max(initial=0))

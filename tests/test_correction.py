@@ -441,6 +441,12 @@ def test_mistakes_are_named_with_the_way_out(case: tuple[Run, nn.Module, TensorD
     refused("other ids", error=MismatchError, dataset=TensorDataset(*data[:50]))
     refused("other pixels", error=MismatchError, dataset=TensorDataset(data.tensors[0] + 1, data.tensors[1]))
     refused("digest", error=MismatchError, model=demo_network())
+    smooth = copy.deepcopy(model)
+    for name, part in list(smooth.named_modules()):
+        if isinstance(part, nn.ReLU):
+            smooth.set_submodule(name, nn.GELU())
+    assert model_digest(smooth) == model_digest(model)
+    refused("gives other answers", error=MismatchError, model=smooth)
     unlabelled = [(image, -1) for image in data.tensors[0][:20]]
     refused("no labelled sample", validation=unlabelled)
     for make, words in (

@@ -13,6 +13,7 @@ import stores
 from spray.analysis import Analysis, analyze
 from spray.attribution import Attribution, attribute_dataset
 from spray.data import as_audit_data
+from spray.engine.errors import BadModel
 from spray.findings import Findings, MismatchError, OwnRank, find
 from spray.findings.class_findings import ClassFindings
 from spray.findings.regions import TopRegion
@@ -20,6 +21,7 @@ from spray.findings.stage import concluded
 from spray.findings.subject import Subject
 from spray.findings.suspicion import Ranking, Weighted
 from spray.findings.verification import Verification
+from spray.models import model_digest
 from stores import AnalysisHandle, Finding, Run
 
 SIDE = 12
@@ -281,6 +283,17 @@ def test_a_model_of_the_same_weights_that_answers_otherwise_is_refused(
     other.load_state_dict(model.state_dict())
     with pytest.raises(MismatchError, match="other answers"):
         Subject.of(run, other, dataset, "cpu")
+
+
+def test_a_model_in_training_mode_is_refused_before_a_pass_could_change_it(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset],
+) -> None:
+    run, _, _, data = audited
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(SIDE * SIDE, 2)).train()
+    before = model_digest(model)
+    with pytest.raises(BadModel, match=r"training mode.*model\.eval\(\)"):
+        Subject.of(run, model, as_audit_data(data, classes=["dark <b>", "bright"]), "cpu")
+    assert model_digest(model) == before
 
 
 def test_what_was_tested_is_kept_where_it_is_only_ranked_anew(

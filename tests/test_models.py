@@ -4,6 +4,7 @@ import io
 import pickle
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -11,7 +12,7 @@ from audit_tools import tiny_model
 from torch import nn
 
 from spray.loading import SpecError
-from spray.models import load_model, model_digest
+from spray.models import answers_apart, load_model, model_digest
 
 
 @pytest.fixture
@@ -146,3 +147,12 @@ def test_the_digest_sees_every_weight_buffer_and_the_kind_of_model():
     digests.add(model_digest(model.double()))
     assert len(digests) == 5
     assert model_digest(tiny_model()) == model_digest(tiny_model())
+
+
+def test_answers_are_compared_row_by_row_with_stored_ones():
+    inputs = torch.tensor([[3.0, 4.0], [0.1, 0.0]])
+    stored = inputs.numpy() + np.array([[0.0, 0.5], [0.02, 0.0]], "f4")
+    assert answers_apart(nn.Identity(), inputs, stored) == pytest.approx(0.5 / np.hypot(3, 4.5))
+    assert answers_apart(nn.Identity(), inputs, inputs.numpy()) == 0
+    assert answers_apart(nn.Identity(), inputs, stored[:, :1]) == np.inf
+    assert np.isnan(answers_apart(nn.Identity(), inputs * torch.nan, stored))

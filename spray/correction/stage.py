@@ -25,6 +25,7 @@ from spray.correction.sites import Site, candidates
 from spray.correction.vectors import CAVS
 from spray.data import as_audit_data
 from spray.findings import MismatchError
+from spray.findings.subject import asked, refuse_other_answers
 from spray.models import model_digest
 from spray.progress import Report, silent
 from stores import Run, describe
@@ -106,6 +107,7 @@ def correct(
     place = torch.device(device)
     corrected = copy.deepcopy(model).to(place).eval()
     bench = _Bench(run, artifact, dataset, validation, splitting or Splitting(), place, report)
+    bench.refuse_another(run, corrected)
     sites = [] if step.chosen_by is None else _sites(corrected, bench, layer)
     before = bench.judge(corrected)
     vector: Vector | None = None
@@ -210,6 +212,15 @@ class _Bench:
             )
         if not any((labels >= 0).any() for _, _, labels in judged.batches(judged.all_rows)):
             raise CorrectionError("the validation data has no labelled sample to judge by.")
+
+    def refuse_another(self, run: Run, model: nn.Module) -> None:
+        """Refuse a model that answers other than the store says.
+
+        Raises:
+            MismatchError: so it does.
+        """
+        for rows, inputs, _ in self.pixels.batches(asked(run)):
+            refuse_other_answers(run, model, rows, inputs)
 
     def judge(self, model: nn.Module) -> Outcome:
         """On what nothing was fitted on."""

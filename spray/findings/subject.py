@@ -12,18 +12,42 @@ from torch import Tensor, nn
 
 from spray.blocks import channels_last
 from spray.data import AuditData, as_audit_data, input_digest
-from spray.models import model_digest
+from spray.engine.preflight import check_model
+from spray.models import answers_apart, model_digest
 from spray.signals import OnSignals, as_pictures, holds_signals
 from stores import Run
 
 COMPARED = 4
 """Samples whose answers are compared with the stored ones."""
 TOLERANCE = 0.02
-"""Of the largest stored answer: other devices and number formats round otherwise."""
+"""Of the stored answers: other devices and number formats round otherwise."""
 
 
 class MismatchError(Exception):
     """The model or the data set at hand is not the one that the store was made with."""
+
+
+def asked(run: Run) -> Int[np.ndarray, " k"]:
+    """A few rows, spread over the run, whose answers tell whether a model is the one that the store was made with."""
+    rows = np.flatnonzero(run.samples.ok)
+    return rows[np.unique(np.linspace(0, len(rows) - 1, COMPARED).astype(int))] if len(rows) else rows
+
+
+def refuse_other_answers(
+    run: Run, model: nn.Module, rows: Int[np.ndarray, " k"], inputs: Float[Tensor, "k ..."]
+) -> None:
+    """Refuse a model of the same weights that uses them in another way: its digest does not tell.
+
+    Raises:
+        MismatchError: it answers other than the store says of these rows.
+    """
+    if "logits" not in run.samples.columns:
+        return
+    if not answers_apart(model, inputs, run.samples.read("logits", rows)) <= TOLERANCE:
+        raise MismatchError(
+            "The model at hand has the weights that the store was made with and gives other answers for its "
+            "samples: another forward pass, activation or scale. Give the same model."
+        )
 
 
 @dataclass(frozen=True)
@@ -37,11 +61,13 @@ class Subject:
 
     @classmethod
     def of(cls, run: Run, model: nn.Module, dataset: object, device: str | torch.device) -> Subject:
-        """Checked by the model's digest and the samples' ids.
+        """Checked by the model's digest and answers, and by the samples' ids.
 
         Raises:
+            BadModel: it is in training mode, compiled, scripted or spread over devices.
             MismatchError: one of them differs from the store's.
         """
+        check_model(model)  # before any pass: in training mode a pass changes the model
         known, found = run.provenance.get("model"), model_digest(model)
         if known != found:
             raise MismatchError(
@@ -55,25 +81,9 @@ class Subject:
         subject = cls(
             run, OnSignals(model).eval() if holds_signals(run) else model, data, torch.device(device)
         )
-        subject._check_answers()
+        if len(rows := asked(run)):
+            refuse_other_answers(run, subject.model, rows, channels_last(subject.read(rows).to(device)))
         return subject
-
-    def _check_answers(self) -> None:
-        """That the model answers as it did: its digest is that of its weights, and tells no other way of using them."""
-        columns = self.run.samples.columns
-        rows = np.flatnonzero(self.run.samples.ok)
-        if not len(rows) or "logits" not in columns:
-            return
-        rows = rows[np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).astype(int)]
-        known = self.run.samples.read("logits", rows).astype(np.float64)
-        with torch.no_grad():
-            found = self.model(channels_last(self.read(rows).to(self.device))).double().cpu().numpy()
-        tolerance = TOLERANCE * (1 + np.abs(known).max())
-        if found.shape != known.shape or not (np.abs(found - known) <= tolerance).all():
-            raise MismatchError(
-                "The model at hand has the weights that the store was made with and gives other answers for its "
-                "samples: another forward pass, activation or scale, or no evaluation mode. Give the same model."
-            )
 
     @cached_property
     def _digests(self) -> Int[np.ndarray, " n"]:
