@@ -83,6 +83,13 @@ def test_separation_needs_samples_on_both_sides() -> None:
     assert Separability(np.zeros((1, 5)), 0).of(np.ones(1, bool)) is None
 
 
+def test_maps_that_are_all_the_same_separate_nothing_and_warn_of_nothing() -> None:
+    maps = np.full((40, 16), 0.25)
+    maps[::2] *= 1 + 1e-9
+    assert Separability(maps, 0).of(np.arange(40) % 3 == 0) is None
+    assert Separability(np.zeros((40, 16)), 0).of(np.arange(40) % 3 == 0) is None
+
+
 def test_relevance_without_place_has_no_place_scores() -> None:
     case = suspect(np.random.default_rng(0).normal(size=(20, 3, 3)), np.arange(20) < 8)
     assert SCORES["agreement"](case) is None and SCORES["concentration"](case) is None

@@ -27,7 +27,9 @@ EVIDENCE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def words(name: str = "shirt", flagged: bool = False, target: str = "", **changes: Any) -> str:
+def words(
+    name: str = "shirt", flagged: bool = False, target: str = "", concentration: float = 0.83, **changes: Any
+) -> str:
     evidence = {**EVIDENCE, **changes}
     finding = Finding(
         "c0.f0",
@@ -37,7 +39,7 @@ def words(name: str = "shirt", flagged: bool = False, target: str = "", **change
         np.arange(120),
         0.5,
         flagged,
-        {"concentration": 0.83},
+        {"concentration": concentration},
         REGION,
         None,
         evidence,
@@ -50,10 +52,18 @@ def test_a_confirmed_finding() -> None:
         "120 of 600 'shirt' samples. Their shared relevance lies at the top left: 83 % of it in 4.0 % of the area. "
         "Removing it lowers P(shirt) by 0.41 (matched regions of other samples: 0.05), net of the strongest control "
         "0.36 [0.30, 0.42]. Pasting it on 200 samples of other classes raises P(shirt) by 0.60, net 0.55 [0.50, 0.60], "
-        "and turns 61 % of them into 'shirt' (matched patches: 4 %). A few pixels beside its place it "
+        "and turns 61 % of them into 'shirt' (matched patches: 4 %). A little beside its place it "
         "still works (83 %). "
         "Confirmed (q = 0.0013): the model uses this region by itself; whether it may is for you to judge."
     )
+
+
+def test_relevance_that_is_spread_over_the_picture_is_told_to_lie_nowhere() -> None:
+    for spread in (0.0, 0.04, 0.055):
+        said = words(concentration=spread)
+        assert "no place in common: the region that tells them best, 4.0 % of the area" in said
+        assert "lies at" not in said
+    assert "lies at the top left: 7 % of it in 4.0 % of the area" in words(concentration=0.07)
 
 
 def test_a_confirmed_finding_that_is_not_flagged_is_confirmed_all_the_same() -> None:

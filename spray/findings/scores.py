@@ -16,6 +16,8 @@ DIMENSIONS = 20
 COVARIANCE_UP_TO = 2000
 """Dimensions up to which PCA solves the covariance exactly, which is then the faster way."""
 HALF_AT_LEAST = 3
+ROUNDING = 1e-6
+"""Maps that differ by no more than this part of their largest entry are one and the same."""
 RIM = 0.1
 """Width of the border, as a share of the picture's side."""
 COMPARED = 500
@@ -39,7 +41,8 @@ class Separability:
         self._fitted, self._held = order[::2], order[1::2]
         dimensions = min(DIMENSIONS, maps.shape[1], len(self._fitted) - 1)
         self._space: Float[np.ndarray, "n k"] = np.zeros((len(maps), 0))
-        if dimensions >= 1:
+        spread = np.ptp(maps[self._fitted], axis=0) if dimensions >= 1 else np.zeros(1)
+        if spread.max() > ROUNDING * np.abs(maps).max():
             solver = "covariance_eigh" if maps.shape[1] <= COVARIANCE_UP_TO else "randomized"
             space = PCA(dimensions, svd_solver=solver, random_state=seed).fit(maps[self._fitted])
             self._space = space.transform(maps)

@@ -12,6 +12,8 @@ from stores.provenance import Json
 SIGNIFICANT = 0.05
 ENOUGH = 0.5
 """Content pasted beside its place still works if it keeps this much of its effect."""
+DENSER = 1.5
+"""Relevance lies in a region if it is at least so many times as dense there as over the whole picture."""
 SCREENED = (
     "Too little showed on one half of the samples to test it on the other; its figures are upper bounds."
 )
@@ -58,9 +60,15 @@ def _shared(finding: Finding) -> str:
     region = finding.region
     if region is None or not region.any() or concentration is None:
         return ""
+    area = float(region.mean())
+    if concentration < DENSER * area:
+        return (
+            f"Their relevance has no place in common: the region that tells them best, {_percent(area, 1)} of the "
+            f"area, holds {_percent(concentration)} of it."
+        )
     return (
         f"Their shared relevance lies at the {describe_place(region)}: {_percent(concentration)} of it in "
-        f"{_percent(float(region.mean()), 1)} of the area."
+        f"{_percent(area, 1)} of the area."
     )
 
 
@@ -120,7 +128,7 @@ class _Words:
             return ""
         kept = _number(moved["mean"]) / mean
         works = "still works" if kept >= ENOUGH else "works less"
-        return f"A few pixels beside its place it {works} ({_percent(kept)})."
+        return f"A little beside its place it {works} ({_percent(kept)})."
 
     def verdict(self, flagged: bool) -> str:
         """What follows, and no more."""
