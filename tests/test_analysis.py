@@ -105,6 +105,13 @@ def test_a_scaled_copy_is_identical():
     assert QUICK.group(np.concatenate([one, 3 * one])).status == "identical"
 
 
+def test_maps_without_any_place_are_identical_whatever_their_sign_and_size():
+    """Relevance that a rule spreads evenly: two groups by its sign would be no strategies."""
+    size = np.random.default_rng(0).normal(size=30)
+    found = QUICK.group(np.broadcast_to(size[:, None, None], (30, 8, 8)))
+    assert (found.status, found.strategies) == ("identical", 1)
+
+
 @pytest.mark.parametrize("n", [2, 3, 5, 9, 12])
 def test_fewer_samples_than_neighbours_or_eigenvectors(n):
     found = Analysis(picture="tsne").group(np.random.default_rng(0).standard_normal((n, 14, 14)))

@@ -42,7 +42,8 @@ _IDENTICAL = 1e-6
 class Analysis:
     """All steps and parameters of the spectral analysis; equal values give equal results.
 
-    ``eigenvectors``: how many are computed, and up to how many strategies are looked for (one fewer).
+    ``eigenvectors``: how many are computed, and up to how many strategies are looked for (one fewer); of a graph in
+    pieces, one more for each further piece.
     ``tolerance``: of the solver's residuals; the eigenvalues' errors are about its square.
     ``reduction``: applied to the features where neighbours are approximate; exact ones use them whole.
     ``picture``: "tsne", "umap", "none", or "auto", which saves small runs UMAP's start-up.
@@ -102,7 +103,9 @@ class Analysis:
         used = features if len(kept) == len(features) else features[kept]
         if len(used) < 2:
             return self._trivial(sorted_out, "single" if len(used) else "empty")
-        if np.ptp(used, axis=0).max() <= _IDENTICAL * np.abs(used).max():
+        # Maps that are the same at every place differ by nothing that could be grouped but their sign.
+        constant = used.shape[1] > 1 and (np.ptp(used, axis=1) <= _IDENTICAL * np.abs(used).max(1)).all()
+        if constant or np.ptp(used, axis=0).max() <= _IDENTICAL * np.abs(used).max():
             return self._trivial(sorted_out, "identical")
         return self._spectral(sorted_out, used)
 
@@ -155,6 +158,7 @@ class Analysis:
         return spectrum(
             graph,
             self.eigenvectors,
+            above_zero=self.eigenvectors - 1,
             seed=self.seed,
             tolerance=self.tolerance,
             device=self.neighbours.device,
@@ -168,7 +172,8 @@ class Analysis:
     def _labels_again(self, graph: Graph, strategies: int) -> dict[str, Int[np.ndarray, " r"]]:
         """The clusterings of a resample, for as many strategies as were found in all."""
         wanted = max((step.eigenvectors(strategies) for step in self.clusterings), default=1)
-        solved = spectrum(graph, min(wanted, self.eigenvectors), seed=self.seed, tolerance=RESAMPLED)
+        wanted = min(wanted, self.eigenvectors)
+        solved = spectrum(graph, wanted, above_zero=wanted - 1, seed=self.seed, tolerance=RESAMPLED)
         return {
             step.name: step.lighter().cluster(solved.vectors, graph, strategies, self.seed).labels
             for step in self.clusterings
@@ -272,6 +277,7 @@ def analyze(
     handle = run.create_analysis(
         provenance,
         facts={"relevance": table, "column": column, "group_by": group_by, "grid": grid},
+        groups=chosen,
     )
     missing = {group: chosen[group] for group in handle.missing(chosen)}
     done = len(chosen) - len(missing)
