@@ -10,7 +10,14 @@ from stores.encoding import group_document
 from stores.errors import Damaged, StoreError, Uncommitted
 from stores.findings import decode_findings, encode_findings
 from stores.floor import Floor
-from stores.groups import decode_group_analysis, encode_group_analysis, group_key, group_number, is_group
+from stores.groups import (
+    decode_group_analysis,
+    encode_group_analysis,
+    ensure_group,
+    group_key,
+    group_number,
+    is_group,
+)
 from stores.ledger import Ledger
 from stores.names import is_key
 from stores.provenance import Json, Provenance, to_json
@@ -28,6 +35,8 @@ class AnalysisHandle:
         self.provenance = Provenance.from_json(content["provenance"])
         self.facts: dict[str, Any] = dict(content["facts"])
         """What was analysed: at least relevance (table), column, group_by and grid (y, x)."""
+        self.planned: list[int] | None = content.get("groups")
+        """The groups that it was begun for; None where an early release, or another tool, did not say."""
         self.sequence = int(content["sequence"])
         self._floor, self._writable = floor, writable
         self._ledger = Ledger(floor)
@@ -165,8 +174,10 @@ class AnalysisHandle:
             raise StoreError(f"{self._floor.url} is open for reading; open it with mode 'r+' to write.")
 
 
-def create_analysis(floor: Floor, provenance: Provenance, facts: Mapping[str, Any]) -> AnalysisHandle:
-    """Create an analysis, or go on with the one of the same provenance.
+def create_analysis(
+    floor: Floor, provenance: Provenance, facts: Mapping[str, Any], groups: Iterable[int] | None = None
+) -> AnalysisHandle:
+    """Create an analysis of these groups, or go on with the one of the same provenance.
 
     Raises:
         StoreError: there is one of the same provenance that states other facts.
@@ -186,7 +197,9 @@ def create_analysis(floor: Floor, provenance: Provenance, facts: Mapping[str, An
         "facts": stated,
         "sequence": 1 + max((handle.sequence for handle in existing), default=0),
     }
-    floor.put(f"{ROOT}/zarr.json", group_document({}))
+    if groups is not None:
+        content["groups"] = sorted({int(group) for group in groups})
+    ensure_group(floor, ROOT)
     floor.create(f"{ROOT}/{provenance.id[:12]}/zarr.json", group_document(element("analysis", content)))
     return AnalysisHandle(floor, content, writable=True)
 

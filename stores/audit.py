@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
+from stores import made_from
 from stores.analyses import ROOT as ANALYSES
 from stores.analyses import analysis_content
 from stores.errors import Damaged, StoreError
-from stores.groups import is_group
+from stores.groups import group_key, is_group
 from stores.ledger import COMMITS, Commit, Ledger, fingerprint
 from stores.names import is_key
 from stores.run import Location, Run, contradicts, opened
-from stores.tables import Table
+from stores.tables import SAMPLES, Table
 from stores.verdicts import ROOT as VERDICTS
 from stores.verdicts import read_verdict, verdict_names
 from stores.versions import refuse_newer
@@ -26,6 +27,10 @@ UNIT = re.compile(r"[0-9]+|([0-9a-f]{12}-)?(all|c[0-9]+)")
 """Last segments of units: shards and lists of findings, groups, and what is kept while groups are tested."""
 UNCOMMITTED = (
     "is not written: its files are there, but no commit record (a writer stopped before it, or it was lost)"
+)
+
+OTHER_INPUTS = (
+    "samples and relevance of these rows were made from different pixels: one of the two is another store's"
 )
 
 
@@ -86,8 +91,8 @@ class _Check:
         self.run, self.repair = run, repair
         self.floor = run.floor
         self.ledger = Ledger(self.floor)
-        self.made: dict[str, str | None] = {}
-        """Id of the provenance of every unit whose commit could be read."""
+        self.made: dict[str, Commit] = {}
+        """The commit of every unit, where it could be read."""
         self.told: set[str] = set()
         """Units that are damaged: that they are not written, once they are taken back, is no news."""
 
@@ -182,21 +187,65 @@ class _Check:
                 yield self._done(problem, partial(self.ledger.retract, unit))
         for table in self._sound_tables():
             yield from self._of_others(table)
+        yield from self._of_other_inputs()
 
     def _of_others(self, table: Table) -> Iterator[Problem]:
         """Commits made for another table; where all are, it may be the table's document that is another's."""
         units = [f"{table.key}/{shard}" for shard in self.ledger.numbers(table.key)]
         units = [unit for unit in units if unit not in self.told and unit in self.made]
-        others = [unit for unit in units if self.made[unit] != table.provenance.id]
+        others = {
+            unit: what
+            for unit in units
+            if (what := table.contradiction(int(unit.rpartition("/")[2]), self.made[unit]))
+        }
         if others and len(others) == len(units):
-            told = "none of its commits is of its provenance: its zarr.json is another store's, or all of them are"
+            told = (
+                f"none of its commits is of its own ({others[units[0]]}): its zarr.json is another one's, or all of "
+                "them are. Put the right one in its place, or remove it: the command that made the table, with the "
+                "options of then, writes it anew"
+            )
             yield Problem(table.key, "metadata", told)
             return
-        for unit in others:
-            problem = Problem(
-                unit, "commit", "it was committed for another provenance than its table's", redo=True
-            )
+        for unit, what in others.items():
+            problem = Problem(unit, "commit", f"it was committed for {what} than its table's", redo=True)
             yield self._done(problem, partial(self.ledger.retract, unit))
+
+    def _of_other_inputs(self) -> Iterator[Problem]:
+        """Relevance that was made from other pixels than the samples of its rows.
+
+        Where some of the relevance agrees with the samples, the rest is another store's; where none does, no one
+        can tell, and both are taken back.
+        """
+        tables = {table.key: table for table in self._sound_tables()}
+        samples = tables.pop(SAMPLES, None)
+        if samples is None or made_from.COLUMN not in samples.columns:
+            return
+        others = [table for table in tables.values() if table.rows_per_shard == samples.rows_per_shard]
+        for shard, rows in enumerate(samples.shards):
+            beside = [table for table in others if self._sound(table, shard)]
+            if not beside or not self._sound(samples, shard):
+                continue
+            try:
+                digests, failed = samples.read(made_from.COLUMN, rows), samples.failed_in(shard)
+                fit = [
+                    made_from.fits(table.facts(shard), table.failed_in(shard), digests, rows, failed)
+                    for table in beside
+                ]
+            except StoreError:
+                continue  # which is told by what is read
+            if False in fit and True not in fit:
+                beside.append(samples)
+                fit.append(False)
+            for table, fits in zip(beside, fit, strict=True):
+                if fits is False:
+                    unit = f"{table.key}/{shard}"
+                    problem = Problem(unit, "commit", OTHER_INPUTS, (rows.start, rows.stop), redo=True)
+                    yield self._done(problem, partial(self.ledger.retract, unit))
+
+    def _sound(self, table: Table, shard: int) -> bool:
+        """Whether a shard is committed, and nothing was found wrong with it."""
+        unit = f"{table.key}/{shard}"
+        return unit in self.made and unit not in self.told
 
     def _units(self) -> set[str]:
         """Every unit that has a commit record, or what stands in the place of one."""
@@ -231,7 +280,7 @@ class _Check:
             return Problem(unit, "commit", str(error), redo=True)
         if commit is None:
             return None
-        self.made[unit] = commit.content.get("provenance")
+        self.made[unit] = commit
         rows = tuple(commit.content["rows"]) if "rows" in commit.content else None
         if commit.unit != unit:
             return Problem(unit, "commit", f"its commit record is that of {commit.unit}", rows, redo=True)
@@ -292,6 +341,7 @@ class _Check:
         for name in filter(is_key, self.floor.names(ANALYSES)):
             committed = self.ledger.units(f"{ANALYSES}/{name}")
             groups = set(filter(is_group, self.floor.names(f"{ANALYSES}/{name}")))
+            yield from self._planned_groups(name, {*committed, *groups})
             units = [f"{ANALYSES}/{name}/{key}" for key in sorted(groups.difference(committed))]
             lists = f"{ANALYSES}/{name}/findings"
             newest = max((int(key) for key in self.floor.names(lists) if key.isdecimal()), default=0)
@@ -300,6 +350,19 @@ class _Check:
             for unit in units:
                 if unit not in self.told:
                     yield Problem(unit, "incomplete", UNCOMMITTED)
+
+    def _planned_groups(self, name: str, there: set[str]) -> Iterator[Problem]:
+        """Groups that an analysis was begun for and of which nothing is there."""
+        try:
+            planned = (analysis_content(self.floor, name) or {}).get("groups") or []
+        except Damaged:
+            return  # which is told of the document
+        keys = [group_key(group) for group in planned]
+        absent = [key for key in keys if key not in there and f"{ANALYSES}/{name}/{key}" not in self.told]
+        if absent:
+            few = ", ".join([*absent[:TOLD], *(["…"] if len(absent) > TOLD else [])])
+            detail = f"{len(absent)} of {len(keys)} groups are not written yet ({few})"
+            yield Problem(f"{ANALYSES}/{name}", "incomplete", detail)
 
     def _verdicts(self) -> Iterator[Problem]:
         names = verdict_names(self.floor)

@@ -1,4 +1,4 @@
-"""Group analyses as files of a store and back."""
+"""Groups: analyses of one class each as files of a store and back, and the groups that only hold others."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from stores.analysis import ALL_CLASSES, Clustering, GroupAnalysis
-from stores.encoding import decode_group, encode_group
+from stores.encoding import decode_group, encode_group, group_document
 from stores.errors import Damaged, StoreError
+from stores.floor import Floor
 from stores.names import safe_key
 from stores.provenance import Json, to_json
 from stores.schema import content_of, element
@@ -31,6 +32,13 @@ def group_number(key: str) -> int:
 def is_group(key: str) -> bool:
     """Whether a key is that of a group."""
     return re.fullmatch(r"all|c(0|[1-9][0-9]*)", key) is not None
+
+
+def ensure_group(floor: Floor, name: str) -> None:
+    """Write the document of a group that says nothing of itself, "relevance" or "analyses", where it is not there."""
+    document = group_document({})
+    if floor.size(f"{name}/zarr.json") != len(document):
+        floor.put(f"{name}/zarr.json", document)
 
 
 def encode_group_analysis(group: GroupAnalysis) -> dict[str, bytes]:

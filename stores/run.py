@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +17,10 @@ from stores.differences import difference
 from stores.encoding import COMPRESSION, group_document
 from stores.errors import Damaged, NotAStore, StoreError, Uncommitted
 from stores.floor import Floor, LocalFloor
+from stores.groups import ensure_group
 from stores.ledger import COMMITS, Ledger
 from stores.names import is_key
-from stores.provenance import Json, Provenance, to_json
+from stores.provenance import Json, Provenance, canonical_json, to_json
 from stores.remote import remote_floor
 from stores.schema import VERSION, Column, content_of, element, parsed
 from stores.tables import Table, table_key
@@ -26,6 +29,8 @@ from stores.versions import refuse_newer
 
 Location = str | Path
 _ROOT = "zarr.json"
+LATER = ("compression", "run")
+"""What the documents of tables of early releases do not say."""
 _SCHEMES = frozenset(
     {"s3:", "s3a:", "gs:", "gcs:", "az:", "azure:", "abfs:", "abfss:", "http:", "https:", "file:"}
 )
@@ -42,6 +47,8 @@ class Run:
         self.n = int(content["samples"])
         """Number of samples, the rows of every table."""
         self.provenance: dict[str, Any] = dict(content["provenance"])
+        self.digest = _digest(content)
+        """Of all three of them; what a table says of the run that it belongs to."""
         self.version = VERSION
         self.writable = writable
         self.floor = floor
@@ -89,16 +96,20 @@ class Run:
             "rows": self.n,
             "rows_per_shard": rows_per_shard,
             "provenance": provenance.to_json(),
+            "run": self.digest,
         }
         if any(column.encoding == "scaled_float16" for column in columns):
             content["compression"] = COMPRESSION
         if "/" in key:
-            self.floor.put(f"{key.partition('/')[0]}/{_ROOT}", group_document({}))
+            ensure_group(self.floor, key.partition("/")[0])
+        if self.floor.size(f"{key}/{_ROOT}") is None:
+            self._refuse_other_commits(Table(self.floor, key, content, self.n, self.writable))
         self.floor.create(f"{key}/{_ROOT}", group_document(element("table", content)))
         stored = self._table_content(key)
-        if stored is not None and stored.get("compression") != content.get("compression"):
-            content.pop("compression", None)  # a table goes on as it began
-            content |= {"compression": stored["compression"]} if "compression" in stored else {}
+        if stored is not None:
+            for entry in LATER:  # a table goes on as it began
+                content.pop(entry, None)
+                content |= {entry: stored[entry]} if entry in stored else {}
         if stored is not None and min(stored["rows_per_shard"], rows_per_shard) >= self.n:
             content["rows_per_shard"] = stored["rows_per_shard"]  # one shard holds all rows, either way
         if stored != json.loads(json.dumps(content)):
@@ -110,6 +121,38 @@ class Run:
         table = Table(self.floor, key, content, self.n, self.writable)
         table.ensure_documents()
         return table
+
+    def _refuse_other_commits(self, table: Table) -> None:
+        """Of a table whose document was lost: the new one has to be what the shards that are there were made for.
+
+        Raises:
+            StoreError: it is not.
+        """
+        ledger = Ledger(self.floor)
+        for shard in ledger.numbers(table.key):
+            with contextlib.suppress(Damaged):  # which is told by a check
+                commit = ledger.commit(f"{table.key}/{shard}")
+                if commit is not None and (what := table.contradiction(shard, commit)):
+                    raise StoreError(
+                        f"{self.path}: the table {table.name!r} lost its zarr.json, and its shards were committed for "
+                        f"{what} than it would have now. Nothing was changed: run the command with the options, and "
+                        "the releases of packages, that it was made with (the run log tells), which writes it anew."
+                    )
+                return
+
+    def rows_per_shard(self) -> int | None:
+        """That of the tables that are there, or were, as their commits tell; None where there are none."""
+        for key in self.table_keys():
+            if (table := self.table_at(key)) is not None:
+                return table.rows_per_shard
+        ledger = Ledger(self.floor)
+        for key in self.table_keys():
+            with contextlib.suppress(Damaged):
+                for shard in ledger.numbers(key)[:1]:
+                    if (commit := ledger.commit(f"{key}/{shard}")) is not None:
+                        first, stop = commit.content["rows"]
+                        return int(first // shard if shard else stop - first)
+        return None
 
     def table(self, name: str) -> Table:
         """An existing table.
@@ -150,14 +193,17 @@ class Run:
         tables = (self.table_at(key) for key in self.table_keys())
         return [table.name for table in tables if table is not None]
 
-    def create_analysis(self, provenance: Provenance, *, facts: Mapping[str, Any]) -> AnalysisHandle:
+    def create_analysis(
+        self, provenance: Provenance, *, facts: Mapping[str, Any], groups: Iterable[int] | None = None
+    ) -> AnalysisHandle:
         """Create an analysis, or go on with the one of the same provenance.
 
         ``facts`` say at least which relevance table and column were analysed, how samples were grouped
-        ("label", "prediction" or "all") and the grid (y, x) of the maps.
+        ("label", "prediction" or "all") and the grid (y, x) of the maps. ``groups`` are those that are going to be
+        written, so that a check can tell which are not.
         """
         self._check_writable()
-        return create_analysis(self.floor, provenance, facts)
+        return create_analysis(self.floor, provenance, facts, groups)
 
     def write_analysis(
         self, provenance: Provenance, groups: Iterable[GroupAnalysis], *, facts: Mapping[str, Any]
@@ -211,12 +257,35 @@ class Run:
             return None
         if (content := _content(document, "table", where)) is None:
             raise Damaged(f"{where}: its zarr.json does not say that it is a table.")
+        self._refuse_other_run(content, where)
+        return content
+
+    def refuse_other_root(self) -> None:
+        """Refuse a root that is not that of the samples beside it: its names would be told as those of their classes.
+
+        Raises:
+            Damaged: so it is.
+        """
+        where = f"{self.floor.url}/samples"
+        content = None
+        with contextlib.suppress(StoreError):  # what is wrong with the samples is told to who reads them
+            content = _content(self.floor.read(f"samples/{_ROOT}") or b"", "table", where)
+        if content is not None:
+            self._refuse_other_run(content, where)
+
+    def _refuse_other_run(self, content: Mapping[str, Any], where: str) -> None:
+        """Of what a table's document says."""
         if content["rows"] != self.n:
             raise Damaged(
                 f"{where}: the table has {content['rows']} rows and the run {self.n} samples: one of the two zarr.json "
                 "is that of another store. Put the right one in its place."
             )
-        return content
+        if content.get("run", self.digest) != self.digest:
+            raise Damaged(
+                f"{where}: the table is that of another run: of other classes, or of another model or data set. One of "
+                f"the two zarr.json, the table's or the root's ({self.floor.url}/{_ROOT}), is that of another store. "
+                "Put the right one in its place."
+            )
 
     def _check_writable(self) -> None:
         if not self.writable:
@@ -266,11 +335,12 @@ def open(path: Location, mode: Literal["r", "r+"] = "r") -> Run:
         NotAStore: there is nothing, a file, or something else at the path.
         UnknownVersion: the store is of a version that this one does not know; for writing, also if any table or
             analysis of it is. Nothing was changed.
-        Damaged: its root document cannot be read.
+        Damaged: its root document cannot be read, or is that of another run than the samples'.
     """
     if mode not in ("r", "r+"):
         raise StoreError(f"mode is 'r' or 'r+', got {mode!r}; use stores.create for a new store.")
     run = opened(path, writable=mode == "r+")
+    run.refuse_other_root()
     if run.writable:
         refuse_newer(run.floor)
         Ledger(run.floor).sweep()
@@ -386,10 +456,18 @@ def _lost_root(floor: Floor, content: Mapping[str, Any]) -> bool:
         return False
     if samples is None or samples["rows"] != content["samples"]:
         return False
+    if "run" in samples:
+        return bool(samples["run"] == _digest(content))
     made = _entries(content["provenance"])
     same = any(made.items() <= step.items() for step in samples["provenance"]["steps"])
     lengths = [column["shape"] for column in samples["columns"] if column["name"] == "logits"]
     return bool(made) and same and lengths in ([], [[len(content["classes"])]])
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Of what the root says: the first digits of the SHA-256 of its canonical JSON."""
+    stated = {key: json.loads(json.dumps(content[key])) for key in ("classes", "samples", "provenance")}
+    return hashlib.sha256(canonical_json(stated).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def contradicts(run: Mapping[str, Any], samples: Provenance) -> bool:

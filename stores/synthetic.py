@@ -221,9 +221,10 @@ def _write_analysis(
     failed: Mapping[int, str],
     options: Mapping[str, Any],
 ) -> None:
-    facts = {"relevance": RELEVANCE, "column": "input.place", "group_by": "label"}
+    facts: dict[str, Any] = {"relevance": RELEVANCE, "column": "input.place", "group_by": "label"}
     provenance = _made("analysis", options)
-    handle = run.create_analysis(provenance, facts={**facts, "grid": list(pooled.shape[1:])})
+    facts |= {"grid": list(pooled.shape[1:])}
+    handle = run.create_analysis(provenance, facts=facts, groups=range(len(run.classes)))
     findings = []
     for group in range(len(run.classes)):
         rows = np.array([row for row in np.flatnonzero(truth.labels == group) if row not in failed], np.int64)

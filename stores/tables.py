@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import zarr
 from jaxtyping import Bool, Int
 
-from stores import raw
+from stores import made_from, raw
 from stores.encoding import (
     COMPRESSIONS,
     FIRST_COMPRESSION,
@@ -29,6 +29,7 @@ from stores.schema import Column, parsed
 from stores.values import clean
 
 DOCUMENT = "zarr.json"
+SAMPLES = "samples"
 Rows = slice | Sequence[int] | np.ndarray | None
 
 
@@ -58,6 +59,7 @@ class Table:
         self._ledger = Ledger(floor)
         self._commits: dict[int, Commit] = {}
         self._sound: set[tuple[int, str]] = set()
+        self._matched: set[int] = set()
         self._documented = self._complete = False
         self._whole: Bool[np.ndarray, " n"] | None = None
         self._arrays: dict[str, zarr.Array[Any]] = {}
@@ -160,6 +162,7 @@ class Table:
         with self.claim(shard):
             self._ledger.retract(self._unit(shard))
         self._commits.pop(shard, None)
+        self._matched.discard(shard)
         self._sound = {entry for entry in self._sound if entry[0] != shard}
         self._complete, self._whole = False, None
 
@@ -254,6 +257,7 @@ class Table:
     ) -> np.ndarray:
         """Values of ascending rows of a shard, written into ``out`` if it is given."""
         commit = self._commit(shard)
+        self._check_inputs(shard, commit)
         key = f"{self._key}/{safe_key(column.name)}"
         parts = {}
         for suffix in column_arrays(column):
@@ -330,6 +334,22 @@ class Table:
                     raise Damaged(self._ledger.damage(commit.unit, file, size, expected))
         self._sound.add((shard, key))
 
+    def _check_inputs(self, shard: int, commit: Commit) -> None:
+        """Relevance of other pixels than the samples' is sound in itself; the commits tell, where both can be read."""
+        if shard in self._matched:
+            return
+        samples = None
+        if self._key != SAMPLES and made_from.UNUSED in commit.content["facts"]:
+            with suppress(Damaged):  # which is told to who reads the samples
+                samples = self._ledger.commit(f"{SAMPLES}/{shard}")
+        if samples is not None and made_from.differ(samples, commit):
+            raise Damaged(
+                f"{self._floor.url}: shard {shard} of {self.name!r} was made from other pixels than the samples of its "
+                "rows: one of the two is that of another store. `spray check --repair` sets it aside, and running the "
+                "stage again redoes it."
+            )
+        self._matched.add(shard)
+
     def _row_numbers(self, rows: Rows) -> Int[np.ndarray, " m"]:
         if rows is None:
             return np.arange(self.n)
@@ -372,13 +392,20 @@ class Table:
                     f"{self._floor.url}: the commit record of shard {shard} of {self.name!r} is that of "
                     f"{commit.unit}. `spray check --repair` sets it aside, and running the stage again redoes it."
                 )
-            if commit.content["provenance"] != self.provenance.id:
+            if what := self.contradiction(shard, commit):
                 raise Damaged(
-                    f"{self._floor.url}: shard {shard} of {self.name!r} was committed for another "
-                    "provenance. `spray check --repair` sets it aside, and running the stage again redoes it."
+                    f"{self._floor.url}: shard {shard} of {self.name!r} was committed for {what} than its table's. "
+                    "`spray check --repair` sets it aside, and running the stage again redoes it."
                 )
             self._commits[shard] = commit
         return self._commits[shard]
+
+    def contradiction(self, shard: int, commit: Commit) -> str:
+        """What a commit in the place of a shard's says otherwise than the table's document; "" where nothing."""
+        if commit.content["provenance"] != self.provenance.id:
+            return "another provenance"
+        rows = self.shards[shard] if shard < len(self.shards) else range(0)
+        return "" if commit.content["rows"] == [rows.start, rows.stop] else "other rows"
 
     def _unit(self, shard: int) -> str:
         if not 0 <= shard < len(self.shards):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -477,10 +478,12 @@ def test_documents_and_commits_of_another_store_are_told(tmp_path: Path) -> None
         return tmp_path / name
 
     mine, other, longer = make("mine"), make("other", seed=1), make("longer", samples=90)
+    named = make("named", names=["a", "b", "c"])
     analysis = stores.open(mine).analysis().id
     theirs = stores.open(other).analysis().id
     for key, source, words in (
         ("samples/zarr.json", other, "that of another run"),
+        ("zarr.json", named, "of other classes"),
         ("zarr.json", longer, "60 rows and the run 90 samples"),
         (f"analyses/{analysis}/zarr.json", other, f"that of analysis {theirs}"),
     ):
@@ -490,3 +493,39 @@ def test_documents_and_commits_of_another_store_are_told(tmp_path: Path) -> None
         stores.check(mine, repair=True)
         (mine / key).write_bytes(before[key])
         assert contents(mine) == before, f"repair changed more than {key}"
+
+
+def test_a_root_with_other_names_of_classes_is_not_opened(tmp_path: Path) -> None:
+    for name, names in (("mine", ["cat", "dog", "owl"]), ("other", ["dog", "cat", "owl"])):
+        stores.synthetic.make(tmp_path / name, samples=60, names=names)
+    mine = tmp_path / "mine"
+    (mine / "zarr.json").write_bytes((tmp_path / "other/zarr.json").read_bytes())
+    with pytest.raises(stores.Damaged, match="of other classes"):
+        stores.open(mine)
+    assert {problem.unit for problem in stores.check(mine)} == {"samples", stores.synthetic.RELEVANCE}
+
+
+def test_a_lost_root_is_written_anew_with_the_same_names_only(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"samples": 60, "size": 12}
+    stores.synthetic.make(tmp_path / "run", names=["cat", "dog", "owl"], **options)
+    before = contents(tmp_path)
+    (tmp_path / "run/zarr.json").unlink()
+    with pytest.raises(stores.NotAStore):
+        stores.synthetic.make(tmp_path / "run", names=["dog", "cat", "owl"], **options)
+    stores.synthetic.make(tmp_path / "run", names=["cat", "dog", "owl"], **options)
+    assert contents(tmp_path) == before
+
+
+def test_groups_that_an_analysis_lacks_are_told(path: Path) -> None:
+    run = stores.open(path, "r+")
+    handle = run.create_analysis(stores.Provenance(({"name": "begun"},)), facts={}, groups=[0, 1, 12])
+    unit = f"analyses/{handle.id}"
+    assert [(problem.unit, problem.kind) for problem in stores.check(path)] == [(unit, "incomplete")]
+    handle.write(replace(run.analysis().read(0), group=12))
+    assert [problem.detail for problem in stores.check(path, repair=True)] == [
+        "2 of 3 groups are not written yet (c0, c1)"
+    ]
+    for key in contents(path):
+        if key.startswith((f"{unit}/c12", f"ledger/commits/{unit}")):
+            (path / key).unlink()
+    assert "3 of 3 groups" in str(*stores.check(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,17 +11,15 @@ from torch import nn
 
 from spray.attribution.tables import Tables
 from spray.blocks import channels_last, pixel_digests, readable
-from spray.data import AuditData
+from spray.data import AuditData, input_digest
 from spray.engine.errors import AttributionError
-from stores import Table
+from stores import Table, made_from
 
 COMPARED_SAMPLES = 8
 """So many samples are looked at before the work begins: are their pixels always, and still, the same?"""
 CHANGED = "its pixels are not those that the sample in the store was made from"
 SAME_LOGITS = 1e-3
 """Relative difference up to which logits are the same: other threads and drivers round otherwise."""
-FACT = "pixels"
-"""What the commits of relevance call the digest of the inputs that a shard was made of."""
 OTHER_PIXELS = (
     "The store was made from other pixels under the same ids: the images or their preprocessing have changed. What is "
     "committed was not changed: give the images of then, or write to a new store."
@@ -52,21 +49,24 @@ def refuse_changed(data: AuditData, samples: Table) -> None:
     committed = [rows for shard, rows in enumerate(samples.shards) if shard not in set(samples.missing())]
     ok = samples.ok
     rows = [row for row in (committed[0] if committed else ()) if ok[row]][:COMPARED_SAMPLES]
-    known = dict(zip(rows, samples.read("digest", rows).tolist(), strict=True))
-    if pixel_digests(data, rows) != known:
+    known = dict(zip(rows, samples.read(made_from.COLUMN, rows).tolist(), strict=True))
+    if any(digest != known[row] for row, digest in pixel_digests(data, rows).items()):
         raise AttributionError(OTHER_PIXELS)
 
 
 def refuse_another_model(model: nn.Module, data: AuditData, samples: Table, device: torch.device) -> None:
     """Refuse to go on with another model of the same class and weights, as the logits of the first samples tell.
 
-    Whether an activation, a stride or a version of a library is another does not show in the weights.
+    Those of them that can be read, and whose pixels are still the same. Whether an activation, a stride or a version of
+    a library is another does not show in the weights.
 
     Raises:
         AttributionError: the logits are others.
     """
     rows = np.flatnonzero(samples.ok)[:COMPARED_SAMPLES].tolist()
-    found = [(row, item) for row in rows if not isinstance(item := readable(data, row), str)]
+    then = dict(zip(rows, samples.read(made_from.COLUMN, rows).tolist(), strict=True))
+    read = [(row, item) for row in rows if not isinstance(item := readable(data, row), str)]
+    found = [(row, item) for row, item in read if input_digest(item.input) == then[row]]
     if not found:
         return
     inputs = channels_last(torch.stack([item.input.float() for _, item in found]))
@@ -92,7 +92,7 @@ def unusable(
         AttributionError: the pixels of all of them have changed, which no accident does.
     """
     rows, before = samples.shards[shard], samples.failed_in(shard)
-    known = samples.read("digest", rows)
+    known = samples.read(made_from.COLUMN, rows)
     compared = [row for row in rows if row not in before and row not in failed]
     changed = [row for row in compared if digests[row - rows.start] != known[row - rows.start]]
     if len(changed) == len(compared) > 1:
@@ -102,19 +102,17 @@ def unusable(
     )
 
 
-def fingerprint(digests: Int[np.ndarray, " n"], rows: range, failed: Mapping[int, str]) -> str:
-    """What the commit of a shard says of the inputs that it was made of."""
-    used = np.array(digests, "<i8")
-    used[[row - rows.start for row in failed]] = -1
-    return hashlib.sha256(used.tobytes()).hexdigest()[:16]
-
-
-def refuse_others(tables: Tables, shard: int, made: str) -> None:
+def refuse_others(
+    tables: Tables, shard: int, digests: Int[np.ndarray, " n"], failed: Mapping[int, str]
+) -> None:
     """Samples that are written again have to be those that the relevance beside them was made of.
 
     Raises:
         AttributionError: they are others. Stores of early releases do not tell.
     """
+    rows = tables.samples.shards[shard]
     for table in tables.relevance.values():
-        if shard not in table.missing() and table.facts(shard).get(FACT, made) != made:
+        if shard in table.missing() or made_from.FACT not in table.facts(shard):
+            continue
+        if not made_from.fits(table.facts(shard), table.failed_in(shard), digests, rows, failed):
             raise AttributionError(OTHER_PIXELS)

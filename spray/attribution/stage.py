@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,11 +32,13 @@ from spray.engine import Explanation
 from spray.engine.errors import AttributionError, BadInput
 from spray.memory import block_size, ran_out
 from spray.models import model_digest
-from stores import Column, Provenance, describe
+from stores import Column, Provenance, describe, made_from
 from stores.ledger import Claim
 from stores.provenance import Json
 
 LIBRARIES = ("spray-audit", "numpy", "numcodecs", "pillow", "torchvision")
+KERNELS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+"""Variables of the environment by which libraries are told to do without some instructions."""
 SHARD_BYTES = 128 * 2**20
 SHARDS_AT_LEAST = 8
 """Small data sets are cut finer than their bytes ask for, so that an interruption loses little."""
@@ -194,10 +198,8 @@ class Stage:
         run = stores.create(self.out, classes=names, samples=len(self.data.ids), provenance=identity)
         sample_columns = self.samples.declaration(self.filler, self.classes)
         declared = {target: self.relevance.declaration(explained) for target, explained in self.probe.items()}
-        if "samples" in run.tables():
-            rows = max(map(len, run.samples.shards))
-        else:
-            rows = self._rows_per_shard([*sample_columns, *chain.from_iterable(declared.values())])
+        columns = [*sample_columns, *chain.from_iterable(declared.values())]
+        rows = run.rows_per_shard() or self._rows_per_shard(columns)
         samples = run.create_table("samples", sample_columns, rows_per_shard=rows, provenance=origin)
         pixels.refuse_changed(self.data, samples)
         with deterministic(self.device):
@@ -282,7 +284,7 @@ class Stage:
         if not self._commit_samples(shard, columns, unreadable, tables, facts):
             others = pixels.unusable(tables.samples, shard, digests, unreadable)
             unreadable |= others
-        made = facts | {pixels.FACT: pixels.fingerprint(digests, rows, unreadable)}
+        made = facts | made_from.facts(digests, rows, unreadable)
         for target, claim in claims.items():
             refused = unreadable | _merged([result.refused[target] for result in results])
             columns = _joined([result.relevance[target] for result in results])
@@ -302,8 +304,9 @@ class Stage:
         while shard in tables.samples.missing():
             try:
                 digests = np.asarray(columns["digest"])
-                pixels.refuse_others(tables, shard, pixels.fingerprint(digests, rows, unreadable))
-                tables.samples.write(shard, columns, unreadable, facts=facts)
+                pixels.refuse_others(tables, shard, digests, unreadable)
+                made = facts | made_from.facts(digests, rows, unreadable)
+                tables.samples.write(shard, columns, unreadable, facts=made)
                 return True
             except stores.StoreBusy:
                 if time.monotonic() > waiting:
@@ -316,6 +319,7 @@ class Stage:
         facts: dict[str, Json] = {"libraries": _libraries()}
         if self.device.type == "cpu":
             facts["threads"] = torch.get_num_threads()
+            facts["processor"] = _processor()
         if self.device.type == "cuda":
             facts["device"] = torch.cuda.get_device_name(self.device)
         return facts | ({"batch": self.passes.batch} if self.passes.batch < self.step.block else {})
@@ -399,6 +403,18 @@ def _libraries() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def _processor() -> dict[str, Json]:
+    """What decides which kernels compute on a CPU: other instructions sum in another order."""
+    limits = {name: os.environ[name] for name in KERNELS if name in os.environ}
+    return {
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "mkldnn": bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled),
+        "precision": torch.get_float32_matmul_precision(),
+        **limits,
+    }
 
 
 def _failed(results: Sequence[Result]) -> set[int]:

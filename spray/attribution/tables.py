@@ -34,10 +34,14 @@ class Tables:
 
 
 def stored_block(out: str | Path) -> int | None:
-    """The block that the samples of the store at ``out`` were computed with; None where there are none yet."""
+    """The block that the tables of the store at ``out`` were computed with; None where there are none yet.
+
+    Every table tells, so that it is known where the document of one was lost.
+    """
     try:
-        steps = stores.open(out).samples.provenance.steps
-    except (stores.NotAStore, KeyError):
+        run = stores.open(out)
+    except stores.NotAStore:
         return None
-    blocks = [step.get("block") for step in steps if step.get("name") == "compute"]
-    return blocks[0] if blocks and isinstance(blocks[0], int) else None
+    tables = filter(None, map(run.table_at, run.table_keys()))
+    steps = [step for table in tables for step in table.provenance.steps if step.get("name") == "compute"]
+    return next((block for step in steps if isinstance(block := step.get("block"), int)), None)

@@ -191,7 +191,9 @@ def _import_analysis(
         ({"name": "import", "format": "virelay", "file": Path(path).name, "grid": grid},),
         (run.table(table).provenance.id,),
     )
-    handle = run.create_analysis(provenance, facts=facts)
+    with hdf5.opened(path) as file:
+        planned = _categories(path, file, numbers, len(run.classes))
+    handle = run.create_analysis(provenance, facts=facts, groups=planned)
     for group in _groups(path, numbers, where, len(run.classes)):
         handle.write(group)
 
@@ -201,19 +203,25 @@ def _groups(
 ) -> Iterator[GroupAnalysis]:
     """The categories of a file, one after the other."""
     with hdf5.opened(path) as file:
-        known: dict[int, str] = {}
-        for category in file:
-            number = _number(category, numbers, path)
-            if number >= classes:
-                raise StoreError(
-                    f"{path}: category {category!r} is class {number}, and there are {classes} classes."
-                )
-            if number in known:
-                raise StoreError(
-                    f"{path}: categories {known[number]!r} and {category!r} are both class {number}."
-                )
-            known[number] = category
+        for number, category in _categories(path, file, numbers, classes).items():
             yield _group(hdf5.member(file, category, path), number, where, f"{path}: {category}")
+
+
+def _categories(path: str | Path, file: Any, numbers: dict[str, int], classes: int) -> dict[int, str]:
+    """The categories of a file by their class, in the order of the file."""
+    known: dict[int, str] = {}
+    for category in file:
+        number = _number(category, numbers, path)
+        if number >= classes:
+            raise StoreError(
+                f"{path}: category {category!r} is class {number}, and there are {classes} classes."
+            )
+        if number in known:
+            raise StoreError(
+                f"{path}: categories {known[number]!r} and {category!r} are both class {number}."
+            )
+        known[number] = category
+    return known
 
 
 def _group(category: Any, number: int, where: dict[int, int], source: str) -> GroupAnalysis:
