@@ -124,3 +124,37 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not stores.open("run.zarr").samples.failures and stores.check("run.zarr") == []
     result = CliRunner().invoke(main, ["attribute", "audit.toml", "--retry-failed", "--shards", "0::2"])
     assert result.exit_code == 1 and "give it without --shards" in result.output
+
+
+def test_relevance_that_failed_beside_good_samples_is_computed_anew(sound: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run.zarr"
+    attribute(out)
+    attribute(out, 1, 2, 18, step=OTHER)
+    before = {key: (out / key).stat().st_mtime_ns for key in contents(out)}
+    run = attribute(out, 2, 18, step=OTHER)
+    assert list(run.table("relevance/gradient_x_input").failures) == [2, 18]
+    anew = {key for key, then in before.items() if (out / key).stat().st_mtime_ns != then}
+    shard = [1 in rows for rows in run.samples.shards].index(True)
+    assert anew and all(
+        key.startswith(("relevance/gradient_x_input/", "ledger/commits/relevance/gradient_x_input/"))
+        and f"/{shard}" in key
+        for key in anew
+    )
+    attribute(out, step=OTHER)
+    assert contents(out) == contents(sound)
+
+
+def test_a_picture_that_was_another_for_a_while_gets_its_relevance_once_it_is_back(
+    sound: Path, tmp_path: Path
+) -> None:
+    out, data = tmp_path / "run.zarr", Images()
+    attribute(out)
+    then = data.images[7].clone()
+    data.images[7] = 1 - then
+    for _ in range(2):  # it is another one still
+        run = attribute_dataset(tiny_model(), data, out, OTHER, retry_failed=True)
+        assert list(run.table("relevance/gradient_x_input").failures) == [7]
+    assert stores.check(out) == []
+    data.images[7] = then
+    attribute_dataset(tiny_model(), data, out, OTHER, retry_failed=True)
+    assert contents(out) == contents(sound)

@@ -203,7 +203,8 @@ def attribute(
     """Compute and store the relevance of every sample.
 
     A sample that cannot be read is a failed row, and stays one: where it was the disk's fault, --retry-failed computes
-    its shard anew. Analyses made before keep to the samples they were made of.
+    its shard anew, of the samples or of this composite's relevance. Analyses made before keep to the samples they
+    were made of.
 
     \b
     Examples:
