@@ -119,9 +119,7 @@ def test_removal_is_compared_with_the_same_done_elsewhere(
 
     def effect(name: str, size: float, control: float) -> Effect:
         own, other = (np.tile([0.0, value, 0.0], (20, 1)) for value in (size, control))
-        return Effect(
-            name, {"a": own, "b": own}, {"random": {w: Control(np.arange(20), other) for w in "ab"}}, LOGIT
-        )
+        return Effect(name, {"a": own, "b": own}, {"random": {w: Control.of(other) for w in "ab"}}, LOGIT)
 
     evidence = Evidence(
         np.ones(1, bool),

@@ -14,7 +14,7 @@ def readings(values: np.ndarray) -> np.ndarray:
 
 
 def effect(way: np.ndarray, *controls: np.ndarray, measure: int = PROBABILITY) -> Effect:
-    named = {f"control {i}": {"a": Control(np.arange(len(c)), readings(c))} for i, c in enumerate(controls)}
+    named = {f"control {i}": {"a": Control.of(readings(c))} for i, c in enumerate(controls)}
     return Effect("removal", {"a": readings(way)}, named, measure, permutations=999)
 
 
@@ -23,12 +23,11 @@ def test_net_is_the_smallest_mean_difference_and_nothing_is_a_control() -> None:
     assert effect(way).net == pytest.approx(0.4)
     assert effect(way, way - 0.1, way - 0.3).net == pytest.approx(0.1)
     assert effect(way, np.full(4, -0.5)).net == pytest.approx(0.4)  # a control below 0 helps nobody
-    assert effect(way, np.array([0.3, 0.1])).net == pytest.approx(0.2)  # compared with its own units only
 
 
 def test_other_images_are_compared_in_log_odds_only() -> None:
     way, others = np.full(6, 0.3), readings(np.full(6, 0.25))
-    compared = {"matched": {"a": Control(np.arange(6), others, same=False)}}
+    compared = {"matched": {"a": Control.of(others, same=False)}}
     found = Effect("removal", {"a": readings(way)}, compared)
     assert found.net == pytest.approx(0.3)  # their probabilities saturate elsewhere
     assert found.net_of("a", LOGIT) == pytest.approx(0.5)
@@ -50,7 +49,7 @@ def test_what_falls_short_of_other_images_by_chance_is_worth_a_test(
     differences = beyond + (noise - noise.mean()) / noise.std(ddof=1) * 2
     way = np.column_stack([np.full(40, 0.1), 3 + differences, np.zeros(40)])
     others = np.column_stack([np.full(40, 0.2), np.full(40, 3.0), np.zeros(40)])
-    compared = {"matched": {"a": Control(np.arange(40), others, same=False)}}
+    compared = {"matched": {"a": Control.of(others, same=False)}}
     found = Effect("removal", {"a": way}, compared)
     assert (found.possible("a") > 0) is worth_a_test
     assert (found.size > 0) is (beyond > 0)  # to be proven it has to go beyond them
@@ -61,7 +60,7 @@ def test_the_same_image_is_tested_in_what_is_told_of_it() -> None:
     rng = np.random.default_rng(3)
     way = np.column_stack([rng.normal(0.3, 0.1, 40), rng.normal(3, 0.5, 40), np.zeros(40)])
     control = np.column_stack([rng.normal(0, 0.01, 40), rng.normal(3.2, 0.5, 40), np.zeros(40)])
-    compared = {"matched": {"in place": Control(np.arange(40), control)}}
+    compared = {"matched": {"in place": Control.of(control)}}
     told = {
         measure: Effect("transplant", {"in place": way}, compared, measure)
         for measure in (PROBABILITY, LOGIT)
@@ -102,7 +101,7 @@ def test_sizes_end_at_one_and_need_both_measures() -> None:
 
 
 def test_the_strongest_of_several_controls_of_a_kind() -> None:
-    controls = [Control(np.arange(3), readings(np.full(3, value))) for value in (0.1, 0.3, 0.2)]
+    controls = [Control.of(readings(np.full(3, value))) for value in (0.1, 0.3, 0.2)]
     assert strongest(controls, FLIP - FLIP).values[0, 0] == 0.3
     assert len(strongest([], PROBABILITY).values) == 0
 
@@ -115,14 +114,11 @@ def test_pairs_share_no_image_between_units(donors: int, hosts: int) -> None:
         units = [set(pairs.unit[side == image].tolist()) for image in np.unique(side)]
         assert all(len(of_image) == 1 for of_image in units)
     for count in (2, 8, 40):
-        sources = pairs.sources(count, np.random.default_rng(1))
-        used = {
-            source: set(pairs.unit[sources == source].tolist())
-            for source in np.unique(sources)
-            if source >= 0
-        }
-        assert all(len(units) == 1 for units in used.values()) and used
-        assert (sources >= 0).all() == (count >= pairs.units)
+        sources, groups = pairs.sources(count, np.random.default_rng(1))
+        assert len(groups) == pairs.units and len(np.unique(groups)) == min(count, pairs.units)
+        assert sources.min() >= 0 and sources.max() < count
+        for source in np.unique(sources):  # no image in two groups
+            assert len(set(groups[pairs.unit[sources == source]].tolist())) == 1
 
 
 def test_units_are_means_of_their_pairs() -> None:
@@ -130,15 +126,23 @@ def test_units_are_means_of_their_pairs() -> None:
     values = readings(np.arange(6) / 10)
     expected = [values[pairs.unit == unit, 0].mean() for unit in range(2)]
     assert pairs.averaged(values)[:, 0] == pytest.approx(expected)
-    there = np.flatnonzero(pairs.unit == 1)
-    control = pairs.control(values[there], there)
-    assert control.units.tolist() == [1] and control.values[0, 0] == pytest.approx(expected[1])
 
 
-def test_matched_deals_each_image_once() -> None:
-    control = matched(10, readings(np.arange(4) / 10), np.random.default_rng(0))
-    assert len(set(control.units.tolist())) == 4
-    assert sorted(control.values[:, 0]) == pytest.approx([0, 0.1, 0.2, 0.3])
+def test_where_others_are_fewer_all_units_are_compared_and_those_that_share_one_count_as_one() -> None:
+    """So that what is told of the effect, of the control and of their difference are figures of the same images."""
+    rng = np.random.default_rng(0)
+    way, others = rng.normal(0.5, 0.1, 10), readings(rng.normal(0.2, 0.1, 4))
+    control = matched(10, others, rng)
+    assert control.independent == 4 and len(control.values) == 10
+    for group in range(4):
+        assert len(np.unique(control.values[control.groups == group, 0])) == 1
+    found = Effect("removal", {"a": readings(way)}, {"matched": {"a": control}}, LOGIT, permutations=999)
+    told = found.to_json()
+    assert told["net"] == pytest.approx(told["mean"] - told["controls"]["matched"])
+    assert found.compared("matched") == told["net_images"] == 4 and told["images"] == 10
+    assert found.p_of("a", "matched") == pytest.approx(2**-4)  # four independent ones, all above 0
+    assert matched(10, readings(rng.normal(0, 1, 30)), rng).independent == 10
+    assert matched(10, others[:0], rng).independent == 0
 
 
 def test_an_image_is_in_one_half_whatever_its_part_and_no_group_is_cut_unevenly() -> None:
@@ -177,11 +181,12 @@ def test_beyond_what_the_same_does_elsewhere_leaves_doing_nothing_aside() -> Non
     assert effect(way, np.full(4, -0.2), np.full(4, -0.1)).beyond == pytest.approx(2.0)
     assert effect(way, np.full(4, -0.2), np.full(4, 0.06)).beyond == pytest.approx(0.4)
     ways = {"a": readings(way), "b": readings(way - 0.03)}
-    controls = {"random": {name: Control(np.arange(4), readings(np.full(4, -0.1))) for name in ways}}
+    controls = {"random": {name: Control.of(readings(np.full(4, -0.1))) for name in ways}}
     assert Effect("removal", ways, controls).beyond == pytest.approx(1.7)
 
 
-def test_where_others_do_not_suffice_hosts_of_any_place_in_the_order_are_compared() -> None:
+def test_where_others_do_not_suffice_hosts_of_any_place_in_the_order_share_one() -> None:
     pairs = Pairs.deal(100, 100, np.random.default_rng(0))
-    there = np.flatnonzero(pairs.sources(20, np.random.default_rng(1)) >= 0)
-    assert len(there) == 20 and pairs.host[there].max() >= 80 and pairs.host[there].min() < 20
+    sources, groups = pairs.sources(20, np.random.default_rng(1))
+    assert (np.bincount(groups) == 5).all() and len(np.unique(sources)) == 20
+    assert all(np.ptp(pairs.host[groups[pairs.unit] == group]) > 20 for group in range(20))

@@ -273,6 +273,27 @@ def test_half_b_has_no_image_of_half_a_in_any_part() -> None:
     assert not screened & tested
 
 
+def test_what_is_told_of_effect_control_and_net_is_of_the_same_images_where_the_rest_is_small() -> None:
+    data = torch.cat([images(100, True, True, 0), images(14, False, True, 1), images(200, False, False, 2)])
+    maps = np.zeros((114, SIDE, SIDE))
+    maps[:, *OBJECT] = 1
+    maps[:100, *TAG] = 2
+    step = replace(STEP, members=100, screened=100)
+    read, net = (lambda rows: data[torch.from_numpy(rows)]), Cues("either")
+    data[114:, :, *OBJECT] = torch.linspace(0, 1, 200)[
+        :, None, None, None
+    ]  # hosts in the order of what they are
+    (evidence,) = verify(
+        replace(step, screen=-1.0), net, read, class_maps(maps, 200), [Candidate(np.arange(100))], CPU
+    )
+    assert evidence is not None and evidence.compared == 7
+    told = evidence.to_json(Requirements())["transplant"]
+    assert isinstance(told, dict) and isinstance(told["controls"], dict)
+    assert told["controls"]["matched"] > 0.1
+    assert told["net"] == pytest.approx(told["mean"] - max(0.0, *told["controls"].values()))
+    assert told["images"] == 50 and told["net_images"] == 7
+
+
 def test_every_image_has_a_random_region_of_its_own() -> None:
     """One throw for all of them would make it a coin whether the control falls on what counts."""
 

@@ -22,11 +22,35 @@ CHANCE = 1.0
 
 @dataclass(frozen=True)
 class Control:
-    """A control's effects, each beside the unit it is compared with: the ``same`` image, or another one dealt to it."""
+    """A control's effects beside each unit: of the ``same`` image, or of another one dealt to it.
 
-    units: Int[np.ndarray, " k"]
-    values: Float[np.ndarray, "k 3"]
+    Attributes:
+        values: one reading for each unit of the effect; none where the control could not be measured.
+        groups: which units, numbered from 0, were dealt one and the same other image, where these are fewer: they
+            count as one, since they share its chance.
+    """
+
+    values: Float[np.ndarray, "n 3"]
+    groups: Int[np.ndarray, " n"]
     same: bool = True
+
+    @classmethod
+    def of(cls, values: Readings, same: bool = True) -> Control:
+        """Every unit with an image of its own."""
+        return cls(values, np.arange(len(values)), same)
+
+    @property
+    def independent(self) -> int:
+        """How many independent comparisons it makes."""
+        return int(self.groups.max(initial=-1)) + 1
+
+    def beside(self, effect: Readings, measure: int) -> Float[np.ndarray, " g"]:
+        """Effect less control of each group; their mean is that over all units, however large the groups are."""
+        difference = (effect - self.values)[:, measure]
+        share: Float[np.ndarray, " g"] = np.bincount(
+            self.groups, weights=difference, minlength=self.independent
+        )
+        return share * (self.independent / len(difference))
 
 
 @dataclass(frozen=True)
@@ -93,9 +117,9 @@ class Effect:
         return min((float(values.mean()) for values in differences.values()), default=float(alone.mean()))
 
     def compared(self, control: str) -> int:
-        """With how many units a control is compared, in the way where there are fewest; 0 where it was not measured."""
+        """How many images a control compares with, in the way where they are fewest; 0 where it was not measured."""
         ways = self.controls.get(control, {})
-        return min((len(ways[way].units) if way in ways else 0 for way in self.ways), default=0)
+        return min((ways[way].independent if way in ways else 0 for way in self.ways), default=0)
 
     def possible(self, way: str) -> float:
         """The mean effect of one way before controls, but no more than its log-odds can make; the net, if below 0.
@@ -134,17 +158,24 @@ class Effect:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Bootstrapped 95 % interval of the net effect, units resampled."""
-        differences = self._differences(self.weakest, self.measure)
-        values = min(differences.values(), key=lambda found: float(found.mean()))
+        values = self._net_differences
         rng = np.random.default_rng(self.seed)
         means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
         tail = (1 - CONFIDENCE) / 2
         low, high = np.quantile(means, (tail, 1 - tail))
         return float(low), float(high)
 
+    @property
+    def _net_differences(self) -> Float[np.ndarray, " g"]:
+        """Of the weakest way beside the strongest control."""
+        differences = self._differences(self.weakest, self.measure)
+        return min(differences.values(), key=lambda found: float(found.mean()))
+
     def to_json(self, tested: bool = True) -> dict[str, Json]:
         """Everything a reader of the report needs to judge the effect; p-values only where it was ``tested``.
 
+        All means are over all units, so that ``net`` is ``mean`` less the strongest control that is compared; its
+        interval is of ``net_images`` independent ones, fewer where others than the members had to be dealt repeatedly.
         Controls ``elsewhere`` are on other images: compared in log-odds, so not what the net effect is net of unless
         that is the measure.
         """
@@ -157,6 +188,7 @@ class Effect:
             "net_interval": list(self.interval),
             "p_value": self.p_value if tested else None,
             "images": len(self.ways[way]),
+            "net_images": len(self._net_differences),
             "way": way,
             "ways": {name: float(values[:, self.measure].mean()) for name, values in self.ways.items()},
             "controls": {name: float(values[:, self.measure].mean()) for name, values in controls.items()},
@@ -191,12 +223,12 @@ class Effect:
 
     def _differences(self, way: str, measure: int) -> dict[str, Float[np.ndarray, " k"]]:
         """Effect less control, unit by unit, by the control's name; ``NOTHING`` is the effect itself."""
-        effect = self.ways[way][:, measure]
-        found = {NOTHING: effect}
+        effect = self.ways[way]
+        found = {NOTHING: effect[:, measure]}
         for name, ways in self.controls.items():
             control = ways[way]
             if len(control.values) and (control.same or measure == LOGIT):
-                found[name] = effect[control.units] - control.values[:, measure]
+                found[name] = control.beside(effect, measure)
         return found
 
 
@@ -208,6 +240,6 @@ def _mean_and(values: Float[np.ndarray, " k"], errors: float) -> float:
 
 def strongest(controls: list[Control], measure: int) -> Control:
     """Of several controls of one kind the one with the largest mean; an empty one where there is none."""
-    none = Control(np.zeros(0, np.int64), np.zeros((0, len(MEASURES))))
+    none = Control.of(np.zeros((0, len(MEASURES))))
     usable = [control for control in controls if len(control.values)]
     return max(usable, key=lambda control: float(control.values[:, measure].mean()), default=none)

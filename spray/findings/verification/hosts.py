@@ -41,13 +41,13 @@ def host_independence(
     rise: Float[np.ndarray, " h"],
     controls: Mapping[str, Float[np.ndarray, " h"]],
 ) -> HostIndependence:
-    """From the hosts' labels (−1: unknown), their rises in log-odds, and each control's (NaN: not measured).
+    """From the hosts' labels (−1: unknown), their rises in log-odds, and each control's.
 
     In log-odds, since the same evidence moves the probability of an unlikely class by less.
     """
     if len(rise) < 2:
         return HostIndependence(None, 0.0)
-    beyond = np.nanmin([rise, *(rise - _mean_filled(control) for control in controls.values())], axis=0)
+    beyond = np.min([rise, *(rise - control for control in controls.values())], axis=0)
     known = [label for label in np.unique(labels) if label >= 0]
     means = [
         float(beyond[labels == label].mean())
@@ -57,9 +57,3 @@ def host_independence(
     share = float(np.mean(np.array(means) > 0)) if len(means) >= CLASSES else None
     moved = float((beyond >= SOME * beyond.mean()).mean()) if beyond.mean() > 0 else 0.0
     return HostIndependence(share, moved)
-
-
-def _mean_filled(values: Float[np.ndarray, " h"]) -> Float[np.ndarray, " h"]:
-    """Its mean where it was not measured."""
-    known = values[~np.isnan(values)]
-    return np.where(np.isnan(values), known.mean() if len(known) else -np.inf, values)

@@ -36,21 +36,24 @@ class Pairs:
         """How many there are."""
         return int(self.unit.max(initial=-1)) + 1
 
-    def sources(self, count: int, rng: np.random.Generator) -> Int[np.ndarray, " p"]:
-        """For each pair one of ``count`` other images, each used in one unit only; −1 where none is left.
+    def sources(
+        self, count: int, rng: np.random.Generator
+    ) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " u"]]:
+        """For each pair one of ``count`` other images, and for each unit the group of those that have the same one.
 
-        Where they do not suffice, units drawn at random have them: rows are in the order of their classes, as a rule.
+        Each image is used in one unit only, as far as they go; where there are fewer than units, units drawn at random
+        share one (rows are in the order of their classes, as a rule), so that all pairs are compared.
         """
-        place = rng.permutation(self.units)[self.unit] if count < self.units else self.unit
+        place = rng.permutation(self.units)
         turn = np.zeros(len(self.unit), np.int64)
         for unit in range(self.units):
             of_unit = self.unit == unit
             turn[of_unit] = np.arange(of_unit.sum())
-        each = np.maximum((count - 1 - place) // max(self.units, 1) + 1, 1)
-        index = place + self.units * (turn % each)
-        order = np.append(rng.permutation(count), -1)
-        found: Int[np.ndarray, " p"] = order[np.where(index < count, index, -1)]
-        return found
+        groups = place % count if count < self.units else np.arange(self.units)
+        each = np.maximum((count - 1 - place) // max(self.units, 1) + 1, 1)[self.unit]
+        index = place[self.unit] + self.units * (turn % each)
+        found: Int[np.ndarray, " p"] = rng.permutation(count)[index % count]
+        return found, groups
 
     def averaged(self, values: Readings) -> Readings:
         """The mean of each unit's pairs."""
@@ -59,17 +62,15 @@ class Pairs:
         means: Readings = sums / np.bincount(self.unit, minlength=self.units)[:, None]
         return means
 
-    def control(self, values: Readings, there: Int[np.ndarray, " q"]) -> Control:
-        """A control measured on the pairs ``there``, unit by unit."""
-        units = np.unique(self.unit[there])
-        means = [values[self.unit[there] == unit].mean(0) for unit in units]
-        return Control(units, np.array(means).reshape(len(units), values.shape[1]))
-
 
 def matched(units: int, values: Readings, rng: np.random.Generator) -> Control:
-    """Effects on other images, one dealt to each unit as far as they go."""
-    count = min(units, len(values))
-    return Control(rng.permutation(units)[:count], values[rng.permutation(len(values))[:count]], same=False)
+    """Effects on other images, one dealt to each unit; again where they are fewer."""
+    count = len(values)
+    if not count:
+        return Control.of(values, same=False)
+    dealt = rng.permutation(units) % count if count < units else np.arange(units)
+    chosen = rng.permutation(count)[dealt]
+    return Control(values[chosen], dealt, same=False)
 
 
 def some(rows: Int[np.ndarray, " n"], most: int, rng: np.random.Generator) -> Int[np.ndarray, " k"]:

@@ -330,8 +330,8 @@ class _ClassTrials:
         """Regions of other findings. Not of other candidates: of two shortcuts neither may hide the other."""
         found = []
         for other, split in enumerate(self.splits):
-            if split is None or other == index or passed[other]:
-                continue
+            if split is None or other == index or passed[other] or len(split.whole[1]) < MEMBERS_AT_LEAST:
+                continue  # the contents of a few would make a few comparisons, which prove nothing either way
             region = split.regions[screened.scale]
             own = region & ~screened.evidence.region
             if own.sum() > DISTINCT * region.sum():

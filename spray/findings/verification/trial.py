@@ -101,15 +101,14 @@ class Trial:
                 return found
 
             ways[fill.name] = fall(self.shared, natural)
-            same = np.arange(len(members))
             if "matched" in compared:
                 falls = fall(self.rest, self.rest.material.content.roll(1, 0))
                 compared["matched"][fill.name] = matched(len(members), falls, rng)
             if "random" in compared:
-                compared["random"][fill.name] = Control(same, fall(self.elsewhere, natural))
+                compared["random"][fill.name] = Control.of(fall(self.elsewhere, natural))
             if "other findings" in compared:
                 tried = [fall(Part(members, rival.masks), natural) for rival in self.rivals]
-                found = [Control(same, values) for values in tried]
+                found = [Control.of(values) for values in tried]
                 compared["other findings"][fill.name] = strongest(found, self.measure)
             if SAME_PLACE in compared:
                 rest = self._rest_there()
@@ -141,36 +140,35 @@ class Transplants:
         self.rng = np.random.default_rng([trial.seed, 1000])
         self.pairs = Pairs.deal(len(trial.shared.material), len(trial.hosts), self.rng)
         self.rises = self._rise(trial.shared, self.pairs.donor)
-        self.measured: dict[str, tuple[Int[np.ndarray, " q"], Readings]] = {}
-        everywhere = np.arange(len(self.pairs.host))
-        if "matched" in controls:
-            self.measured["matched"] = self._of_others(trial.rest)
+        self.measured: dict[str, Readings] = {}
+        """Of each control the rise of every pair."""
+        self.groups: dict[str, Int[np.ndarray, " u"]] = {}
+        """Units that had to share a content of others, by control."""
+        if "matched" in controls and len(trial.rest.material):
+            self.measured["matched"], self.groups["matched"] = self._of_others(trial.rest)
         if "random" in controls:
-            self.measured["random"] = everywhere, self._rise(trial.elsewhere, self.pairs.donor)
+            self.measured["random"] = self._rise(trial.elsewhere, self.pairs.donor)
         if "other findings" in controls:
-            tried = [self._of_others(rival) for rival in trial.rivals]
-            tried = [one for one in tried if len(one[0])]
+            tried = [self._of_others(rival) for rival in trial.rivals if len(rival.material)]
             if tried:
-                self.measured["other findings"] = max(tried, key=lambda one: one[1][:, trial.measure].mean())
+                strongest = max(tried, key=lambda one: float(one[0][:, trial.measure].mean()))
+                self.measured["other findings"], self.groups["other findings"] = strongest
 
     @property
     def effect(self) -> Effect:
         """By unit, with the controls."""
-        trial = self.trial
+        trial, alone = self.trial, np.arange(self.pairs.units)
         ways = {IN_PLACE: self.pairs.averaged(self.rises)}
         controls = {
-            name: {IN_PLACE: self.pairs.control(values, there)}
-            for name, (there, values) in self.measured.items()
+            name: {IN_PLACE: Control(self.pairs.averaged(values), self.groups.get(name, alone))}
+            for name, values in self.measured.items()
         }
         return Effect("transplant", ways, controls, trial.measure, trial.seed, trial.permutations)
 
     def flip_rates(self) -> dict[str, float]:
-        """Share of hosts that become the class: by the region's content, and by each control's."""
-        rates = {"shared": self._flipped(self.rises, np.arange(len(self.rises)))}
-        return rates | {
-            name: self._flipped(values, there)
-            for name, (there, values) in self.measured.items()
-            if len(there)
+        """Share of hosts that become the class: by the region's content, and by each control's on the same hosts."""
+        return {
+            name: self._flipped(values) for name, values in {"shared": self.rises, **self.measured}.items()
         }
 
     def moved(self, jitter: float) -> Effect:
@@ -209,41 +207,28 @@ class Transplants:
         That it does more than matched content is tested over all hosts; the class's own parts do most, in log-odds,
         where an image is least like the class, and nothing exceeds them there.
         """
-        trial, hosts = self.trial, np.arange(len(self.trial.hosts))
-        used = np.isin(hosts, self.pairs.host)
-        controls = {
-            name: self._by_host(values, there)
-            for name, (there, values) in self.measured.items()
-            if name == "random"
-        }
-        return host_independence(
-            trial.host_labels[used],
-            self._by_host(self.rises, np.arange(len(self.rises)))[used],
-            {name: values[used] for name, values in controls.items()},
-        )
+        controls = {name: self._by_host(values) for name, values in self.measured.items() if name == "random"}
+        return host_independence(self.trial.host_labels, self._by_host(self.rises), controls)
 
-    def _of_others(self, part: Part) -> tuple[Int[np.ndarray, " q"], Readings]:
-        """Contents of other samples' own regions on the same hosts; which pairs there were enough of them for."""
-        sources = self.pairs.sources(len(part.material), self.rng)
-        there = np.flatnonzero(sources >= 0)
-        return there, self._rise(part, sources[there], there)
+    def _of_others(self, part: Part) -> tuple[Readings, Int[np.ndarray, " u"]]:
+        """Contents of other samples' own regions on the same hosts; and the units that had to share one."""
+        sources, groups = self.pairs.sources(len(part.material), self.rng)
+        return self._rise(part, sources), groups
 
-    def _rise(
-        self, part: Part, donors: Int[np.ndarray, " q"], there: Int[np.ndarray, " q"] | None = None
-    ) -> Readings:
-        hosts = self.pairs.host if there is None else self.pairs.host[there]
-        dealt, onto, material = torch.from_numpy(donors), torch.from_numpy(hosts), self.trial.hosts
+    def _rise(self, part: Part, donors: Int[np.ndarray, " p"]) -> Readings:
+        hosts, material = self.pairs.host, self.trial.hosts
+        dealt, onto = torch.from_numpy(donors), torch.from_numpy(hosts)
         content = transplant(material.content[onto], part.material.content[dealt], part.masks_of(dealt))
         rises: Readings = self.trial.site.read(material.images[onto], content) - material.before[hosts]
         return rises
 
-    def _by_host(self, values: Readings, there: Int[np.ndarray, " q"]) -> Float[np.ndarray, " h"]:
-        """Mean rise in log-odds of each host; NaN where there is none."""
-        count = np.bincount(self.pairs.host[there], minlength=len(self.trial.hosts))
-        total = np.bincount(self.pairs.host[there], weights=values[:, LOGIT], minlength=len(self.trial.hosts))
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    def _by_host(self, values: Readings) -> Float[np.ndarray, " h"]:
+        """Mean rise in log-odds of each host: all of them are in some pair."""
+        total = np.bincount(self.pairs.host, weights=values[:, LOGIT], minlength=len(self.trial.hosts))
+        mean: Float[np.ndarray, " h"] = total / np.bincount(self.pairs.host, minlength=len(self.trial.hosts))
+        return mean
 
-    def _flipped(self, rises: Readings, there: Int[np.ndarray, " q"]) -> float:
+    def _flipped(self, rises: Readings) -> float:
         """Hosts are none of the class before, as a rule: what became it afterwards, before plus rise."""
-        after = self.trial.hosts.before[self.pairs.host[there], FLIP] + rises[:, FLIP]
+        after = self.trial.hosts.before[self.pairs.host, FLIP] + rises[:, FLIP]
         return float(after.mean())
