@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from spray.analysis import Analysis
-from spray.analysis.clustering import HDBSCAN, ClusterQR, KMeans
+from spray.analysis.clustering import CLUSTERINGS, HDBSCAN, ClusterQR, KMeans
+from spray.analysis.correspondence import adjusted_rand, contingency
 from spray.analysis.features import Channels, Pooled
 from spray.analysis.graph import NearestNeighbours
 from spray.analysis.null import GaussianNull
@@ -164,6 +165,62 @@ def test_disconnected_groups_count_as_components():
     assert (found.components, found.strategies) == (3, 3)
     assert found.eigenvalues[:3].tolist() == [0, 0, 0]
     assert found.facts["component_sizes"] == [30, 30, 30]
+
+
+def groups_apart(count, size=40, seed=0):
+    """Groups without an edge between them."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(count), size)
+    centres = rng.standard_normal((count, 10, 10))
+    return (centres[truth] + 0.1 * rng.standard_normal((len(truth), 10, 10))).astype(np.float32), truth
+
+
+EVERY = tuple(step() for step in CLUSTERINGS.values())
+
+
+@pytest.mark.parametrize("count", [15, 16, 17, 24])
+def test_more_strategies_apart_than_eigenvectors_are_all_found(count):
+    maps, truth = groups_apart(count)
+    found = Analysis(clusterings=EVERY, picture="none").group(maps)
+    assert (found.components, found.strategies) == (count, count)
+    for clustering in found.clusterings.values():
+        assert adjusted_rand(contingency(clustering.labels, truth)) == 1
+    for name, measured in found.facts["stability"].items():
+        assert measured["adjusted_rand"] > 0.99, name
+
+
+def test_small_pieces_do_not_hide_what_the_rest_does():
+    maps, tagged = planted(400, share=0.2)
+    rng = np.random.default_rng(1)
+    pieces = np.repeat(rng.standard_normal((8, 14, 14)), 12, axis=0) + 1e-3 * rng.standard_normal(
+        (96, 14, 14)
+    )
+    found = QUICK.group(np.concatenate([maps, 3 * pieces]))
+    assert found.components >= 9
+    labels = found.clusterings["hdbscan"].labels[:400]
+    with_tag = contingency(labels, tagged.astype(int))[1:, 1:]
+    assert with_tag.min(axis=1).sum() < 10  # hardly any beside those of the other kind
+
+
+def test_more_pieces_than_memory_takes_vectors_for_are_the_strategies(monkeypatch):
+    monkeypatch.setattr("spray.analysis.spectral._ENTRIES", 1)
+    maps, truth = groups_apart(18)
+    found = Analysis(clusterings=EVERY, picture="none").group(maps)
+    assert (found.components, found.strategies) == (18, 18)
+    for clustering in found.clusterings.values():
+        assert adjusted_rand(contingency(clustering.labels, truth)) == 1
+
+
+@pytest.mark.parametrize("copies", [12, 400])
+def test_equal_maps_have_one_label(copies):
+    maps = np.repeat(np.random.default_rng(0).standard_normal((3, 6, 6)), copies, axis=0)
+    truth = np.repeat(np.arange(3), copies)
+    found = Analysis(clusterings=EVERY, picture="none").group(maps)
+    assert found.strategies == 3
+    for name, clustering in found.clusterings.items():
+        assert adjusted_rand(contingency(clustering.labels, truth)) == 1, name
+        assert clustering.parameters.get("noise", 0) == 0
+        assert found.facts["stability"][name]["adjusted_rand"] == 1
 
 
 def test_channels_reveal_what_places_do_not():

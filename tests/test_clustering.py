@@ -12,9 +12,11 @@ from spray.analysis.clustering import (
     KMeans,
     by_size,
     join_noise,
+    together,
 )
 from spray.analysis.graph import NearestNeighbours
 from spray.analysis.spectral import spectrum
+from stores.analysis import Clustering
 
 
 def blobs(sizes=(120, 80, 60), spread=0.3, seed=0):
@@ -118,3 +120,14 @@ def test_all_noise_joins_nothing():
 
 def test_by_size_keeps_noise():
     assert by_size(np.array([7, 3, 3, -1, 7, 3])).tolist() == [1, 0, 0, -1, 1, 0]
+
+
+def test_equal_samples_go_with_most_of_them_and_noise_only_alone():
+    twins = np.array([0, 0, 0, 1, 1, 2, 2, 3, 4])
+    found = Clustering(
+        np.array([0, 0, 1, -1, 1, -1, -1, 1, 0]), None, {"clusters": 2, "noise": 3, "other": 7}
+    )
+    one = together(found, twins)
+    assert one.labels.tolist() == [0, 0, 0, 1, 1, -1, -1, 1, 0]
+    assert one.parameters == {"clusters": 2, "noise": 2, "other": 7}
+    assert together(found, np.arange(9)) is found

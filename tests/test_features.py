@@ -11,6 +11,7 @@ from spray.analysis.features import (
     Magnitude,
     Pooled,
     Radial,
+    alike,
     transformed,
     usable,
 )
@@ -102,6 +103,24 @@ def test_rows_do_not_depend_on_the_others_of_their_shard():
         whole = step.transform(relevance)
         parts = np.concatenate([step.transform(relevance[:3]), step.transform(relevance[3:])])
         np.testing.assert_array_equal(whole, parts)
+
+
+def test_samples_with_the_very_same_features_are_told():
+    features = maps(60).reshape(60, -1)
+    features[[7, 50]] = features[3]
+    features[9], features[20] = 0.0, -0.0
+    features[11] = np.nextafter(features[12], 9)  # almost
+    features[13] = np.roll(features[14], 1)  # the same numbers elsewhere
+    found = alike(features, block=16)
+    same = {frozenset(np.flatnonzero(found == number).tolist()) for number in found}
+    assert {group for group in same if len(group) > 1} == {frozenset({3, 7, 50}), frozenset({9, 20})}
+
+
+@pytest.mark.parametrize("step", [Pooled(), Magnitude(7), Radial(), Joint((Radial(), Pooled()))])
+def test_a_map_that_is_not_finite_is_set_apart_without_a_word(step):
+    given = maps()
+    given[2, 3, 3], given[4, 1, 1] = np.inf, np.nan
+    assert np.flatnonzero(~usable(step.transform(given))[0]).tolist() == [2, 4]
 
 
 def test_no_maps_give_no_features():

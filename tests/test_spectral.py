@@ -99,6 +99,31 @@ def test_pieces_give_as_many_zeros_exactly(k):
         assert len(set(solved.component[np.abs(column) > 1e-12])) == 1
 
 
+@pytest.mark.parametrize("above", [0, 1, 4])
+def test_as_many_more_as_it_takes_for_some_above_zero(above):
+    graph = pieces(cycle(300), complete(5), path(7), star(12), complete(2))
+    found = solve(graph, 3, above_zero=above)
+    expected = np.linalg.eigvalsh(laplacian(graph))[: 3 if not above else 5 + above]
+    np.testing.assert_allclose(found.values, np.maximum(expected, 0), atol=EXACT)
+    assert found.all_zero == (not above)
+
+
+def test_not_more_vectors_for_more_components_than_memory_takes(monkeypatch):
+    graph = pieces(*[complete(4)] * 10)
+    monkeypatch.setattr("spray.analysis.spectral._ENTRIES", 7 * 40)
+    assert len(solve(graph, 3, above_zero=2).values) == 7
+    assert len(solve(graph, 8, above_zero=2).values) == 8
+
+
+def test_a_stored_weight_of_zero_joins_nothing():
+    dense = pieces(complete(3), complete(3))
+    dense[0, 3] = dense[3, 0] = 7
+    graph = scipy.sparse.csr_array(dense)
+    graph.data[graph.data == 7] = 0
+    assert graph.nnz == 14
+    assert spectrum(graph, 3).components == 2
+
+
 def test_all_eigenvalues_of_a_small_graph_can_be_had():
     graph = NearestNeighbours(3).affinity(np.random.default_rng(0).standard_normal((30, 2)))
     solved = spectrum(graph, 99)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spray.analysis.cells import nearest_of
 from spray.analysis.graph import Graph
-from spray.analysis.spectral import degrees, row_normalised
+from spray.analysis.spectral import connected, degrees, row_normalised
 from stores.analysis import Clustering
 from stores.provenance import Json
 
@@ -187,7 +187,8 @@ class Agglomerative(Partition):
 class HDBSCAN:
     """Density clusters of any number, with outlier scores (Campello et al. 2015).
 
-    ``dimensions``: leading eigenvectors used, or the eigengap's number of strategies where that is more.
+    ``dimensions``: leading eigenvectors used, one more for each further component of the graph, or the eigengap's
+    number of strategies where that is more.
     ``min_cluster_size``: smallest cluster, or a share ``min_share`` of the group where that is more; in
     groups of fewer than five times as many samples, a fifth of them but at least 5. ``min_samples``:
     neighbours that make a place dense. ``noise``: "majority" gives a noise sample to the cluster that holds
@@ -225,7 +226,8 @@ class HDBSCAN:
         chosen = _some(m, seed)
         smallest = max(self.min_cluster_size, round(self.min_share * len(chosen)))
         size = max(2, min(smallest, max(5, m // 5)))
-        dimensions = min(self.eigenvectors(strategies), vectors.shape[1])
+        pieces, _ = connected(affinity)
+        dimensions = min(max(self.dimensions + pieces - 1, strategies), vectors.shape[1])
         if m < 2 * size:
             return _whole(m)
         model = hdbscan.HDBSCAN(
@@ -287,6 +289,25 @@ def join_noise(labels: Int[np.ndarray, " m"], affinity: Graph, rounds: int = 10)
             break
         labels[noise[joins]] = votes[joins].argmax(axis=1)
     return labels
+
+
+def together(clustering: Clustering, twins: Int[np.ndarray, " m"]) -> Clustering:
+    """The clustering with one label for samples of one number in ``twins``: that of most of them, noise for none.
+
+    Among equal samples neighbours are arbitrary, and so is what the spectral embedding shows of them.
+    """
+    labels = clustering.labels
+    if len(np.unique(twins)) == len(labels):
+        return clustering
+    voting = labels >= 0
+    votes, count = np.unique(np.stack([twins[voting], labels[voting]]), axis=1, return_counts=True)
+    rising = np.lexsort((-votes[1], count))  # of as many votes the lower label is last, and stays
+    winner = np.full(int(twins.max()) + 1, -1)
+    winner[votes[0, rising]] = votes[1, rising]
+    labels = by_size(winner[twins])
+    facts = {"clusters": int(labels.max()) + 1, "noise": int((labels < 0).sum())}
+    changed = {name: facts.get(name, value) for name, value in clustering.parameters.items()}
+    return replace(clustering, labels=labels, parameters=changed)
 
 
 def by_size(labels: NDArray[np.integer]) -> Int[np.ndarray, " m"]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 Sign = Literal["signed", "absolute", "positive"]
@@ -72,6 +72,18 @@ def usable(
     """Which rows are finite, and which of those are all zero."""
     finite: NDArray[np.bool_] = np.isfinite(features).all(axis=1)
     return finite, finite & ~np.any(features, axis=1)
+
+
+def alike(features: Float[np.ndarray, "n d"], block: int = 16384) -> Int[np.ndarray, " n"]:
+    """Which samples have the very same feature vector: one number for each that is there, by a 64-bit hash."""
+    factors = np.random.default_rng(0).integers(1, 2**63, features.shape[1], dtype=np.uint64) * 2 + 1
+    keys = np.empty(len(features), dtype=np.uint64)
+    for at in range(0, len(features), block):
+        bits = (features[at : at + block].astype(np.float32) + 0.0).view(np.uint32)  # −0 is 0
+        mixed = (bits ^ (bits >> 15)).astype(np.uint64) * factors
+        keys[at : at + block] = (mixed ^ (mixed >> np.uint64(29))).sum(axis=1)
+    number: NDArray[np.int64] = np.unique(keys, return_inverse=True)[1]
+    return number
 
 
 @lru_cache(maxsize=32)
@@ -168,7 +180,8 @@ class Magnitude:
     def transform(self, maps: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n d"]:
         """Magnitudes of the non-redundant half of the spectrum, row-major."""
         places = _apply_sign(_places(maps, "the representation 'magnitude'"), self.sign)
-        spectrum = np.abs(np.fft.rfft2(_pooled(places, self.size)))
+        with np.errstate(invalid="ignore"):  # what is not finite stays so, and is set aside later
+            spectrum = np.abs(np.fft.rfft2(_pooled(places, self.size)))
         return normalised(spectrum.reshape(len(maps), int(np.prod(spectrum.shape[1:]))), self.norm)
 
 
@@ -186,14 +199,17 @@ class Radial:
         places = _apply_sign(_places(maps, "the representation 'radial'"), self.sign)
         pooled = _pooled(places, self.size)
         height, width = pooled.shape[1:]
-        magnitude = np.abs(np.fft.fft2(pooled)).reshape(len(maps), height * width)
+        with np.errstate(invalid="ignore"):  # as in `Magnitude`
+            magnitude = np.abs(np.fft.fft2(pooled)).reshape(len(maps), height * width)
         # Frequencies in cycles per shorter side, so that a ring means the same in both directions.
         side = min(height, width)
         radius = np.hypot(np.fft.fftfreq(height)[:, None] * side, np.fft.fftfreq(width)[None] * side)
         ring = np.minimum(np.rint(radius).astype(int), side // 2).ravel()
         rings = np.zeros((height * width, side // 2 + 1))
         rings[np.arange(height * width), ring] = 1.0
-        return normalised(magnitude @ (rings / np.maximum(rings.sum(axis=0), 1)), self.norm)
+        with np.errstate(invalid="ignore"):
+            means = magnitude @ (rings / np.maximum(rings.sum(axis=0), 1))
+        return normalised(means, self.norm)
 
 
 @dataclass(frozen=True)

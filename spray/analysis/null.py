@@ -95,7 +95,10 @@ class GaussianNull:
         rng = np.random.default_rng(seed)
 
         def relative_gap(graph: Graph) -> float:
-            return eigengap(spectrum(graph, eigenvectors, seed=seed, tolerance=_TOLERANCE).values)[0].relative
+            solved = spectrum(
+                graph, eigenvectors, above_zero=eigenvectors - 1, seed=seed, tolerance=_TOLERANCE
+            )
+            return eigengap(solved.values)[0].relative
 
         features, graph = near.features, near.affinity
         if len(features) > self.rows:

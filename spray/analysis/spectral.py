@@ -38,9 +38,16 @@ class Spectrum:
     component: Int[np.ndarray, " n"]
     """The component of each vertex, numbered by falling size."""
 
+    @property
+    def all_zero(self) -> bool:
+        """Whether there are at least as many components as eigenvalues, which say nothing else then."""
+        return self.components >= len(self.values)
+
 
 _ABOVE_ZERO = float(np.finfo(float).tiny)
 """Least eigenvalue that is solved for: zero itself counts components."""
+_ENTRIES = 2**24
+"""Entries of all vectors together beyond which components are no reason for more of them (128 MB)."""
 
 
 class Gap(NamedTuple):
@@ -52,13 +59,21 @@ class Gap(NamedTuple):
 
 
 def spectrum(
-    affinity: Graph, k: int, *, seed: int = 0, tolerance: float = 0.0, device: str = "cpu"
+    affinity: Graph,
+    k: int,
+    *,
+    above_zero: int = 0,
+    seed: int = 0,
+    tolerance: float = 0.0,
+    device: str = "cpu",
 ) -> Spectrum:
     """The ``k`` smallest eigenvalues and vectors of L_sym (fewer where the graph has fewer vertices).
 
     Args:
         affinity: symmetric, non-negative, without self-loops [n, n]. A vertex without edges is a component.
         k: number of eigenvalues.
+        above_zero: as many more as it takes for so many above zero, which are beyond those of the components, as long
+            as all vectors together have less than 2^24 entries.
         seed: of the start vector of Lanczos. Each vector's largest entry is made positive.
         tolerance: relative accuracy of the eigenvalues; 0 is machine precision.
         device: a CUDA device is asked for large components (`spray.analysis.lobpcg`); where its residuals are too
@@ -69,8 +84,10 @@ def spectrum(
     """
     graph = _checked(affinity, k)
     n = graph.shape[0]
+    components, label = connected(graph)
+    if above_zero:
+        k = max(k, min(components + above_zero, _ENTRIES // n))
     k = min(k, n)
-    components, label = _components(graph)
     degree = degrees(graph)
     zeros = _indicators(label, components, degree, min(components, k))
     if components >= k:
@@ -141,11 +158,12 @@ def _checked(affinity: Graph, k: int) -> Graph:
         raise ValueError("the affinity matrix is not symmetric; use (A + A.T) / 2.")
     if graph.diagonal().any():
         raise ValueError("the affinity matrix has self-loops; set its diagonal to zero.")
+    graph.eliminate_zeros()  # a weight of 0 that is stored joins nothing
     return graph
 
 
-def _components(graph: Graph) -> tuple[int, NDArray[np.int64]]:
-    """Connected components over positive weights, numbered by falling size, then by their first vertex."""
+def connected(graph: Graph) -> tuple[int, Int[np.ndarray, " n"]]:
+    """How many connected components there are, and that of each vertex: by falling size, then by first vertex."""
     count, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
     size = np.bincount(label, minlength=count)
     first = np.full(count, len(label))

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from spray.analysis import embedding
-from spray.analysis.clustering import HDBSCAN, Clusterer, KMeans
-from spray.analysis.features import PCA, Pooled, Representation, transformed, usable
+from spray.analysis.clustering import HDBSCAN, Clusterer, KMeans, together
+from spray.analysis.features import PCA, Pooled, Representation, alike, transformed, usable
 from spray.analysis.graph import Graph, NearestNeighbours, Neighbourhood
 from spray.analysis.groups import GroupBy, choose_groups, choose_table, gathered_features
 from spray.analysis.null import GaussianNull
@@ -44,7 +44,7 @@ class Analysis:
 
     ``eigenvectors``: how many are computed, and up to how many strategies are looked for (one fewer); of a graph in
     pieces, one more for each further piece.
-    ``tolerance``: of the solver's residuals; the eigenvalues' errors are about its square.
+    ``tolerance``: of the solver's residuals; the eigenvalues' errors are about its square, more where many crowd.
     ``reduction``: applied to the features where neighbours are approximate; exact ones use them whole.
     ``picture``: "tsne", "umap", "none", or "auto", which saves small runs UMAP's start-up.
     """
@@ -116,10 +116,11 @@ class Analysis:
             graph = near.affinity()
             solved = self._solve(graph)
             strategies, gap = self._strategies(near, solved)
-            clusterings = self._clusters(graph, solved, strategies)
+            twins = alike(near.features)
+            clusterings = self._clusters(graph, solved, strategies, twins)
             labels = {name: clustering.labels for name, clustering in clusterings.items()}
             stability = self.stability.measure(
-                labels, lambda chosen: self._labels_again(near.among(chosen), strategies), self.seed
+                labels, lambda rows: self._labels_again(near.among(rows), strategies, twins[rows]), self.seed
             )
             pictures = self._pictures(solved.vectors)
         return GroupAnalysis(
@@ -143,7 +144,12 @@ class Analysis:
         )
 
     def _strategies(self, near: Neighbourhood, solved: Spectrum) -> tuple[int, dict[str, Json]]:
-        """The eigengap's number of strategies, or 1 where the null shows gaps as large."""
+        """The eigengap's number of strategies, or 1 where the null shows gaps as large.
+
+        Where there are more components than eigenvalues, these are the strategies.
+        """
+        if solved.all_zero:
+            return solved.components, {"k": solved.components, "gap": 0.0, "runners_up": [], "null": {}}
         best, *others = eigengap(solved.values)
         norm = self.representation.norm
         null = self.null.test(near, self.eigenvectors, norm=norm, seed=self.seed)
@@ -164,20 +170,29 @@ class Analysis:
             device=self.neighbours.device,
         )
 
-    def _clusters(self, graph: Graph, solved: Spectrum, strategies: int) -> dict[str, Clustering]:
-        return {
+    def _clusters(
+        self, graph: Graph, solved: Spectrum, strategies: int, twins: Int[np.ndarray, " m"]
+    ) -> dict[str, Clustering]:
+        if solved.all_zero:
+            return {step.name: Clustering(solved.component) for step in self.clusterings}
+        found = {
             step.name: step.cluster(solved.vectors, graph, strategies, self.seed) for step in self.clusterings
         }
+        return {name: together(clustering, twins) for name, clustering in found.items()}
 
-    def _labels_again(self, graph: Graph, strategies: int) -> dict[str, Int[np.ndarray, " r"]]:
+    def _labels_again(
+        self, graph: Graph, strategies: int, twins: Int[np.ndarray, " r"]
+    ) -> dict[str, Int[np.ndarray, " r"]]:
         """The clusterings of a resample, for as many strategies as were found in all."""
-        wanted = max((step.eigenvectors(strategies) for step in self.clusterings), default=1)
-        wanted = min(wanted, self.eigenvectors)
+        wanted = min(
+            max((step.eigenvectors(strategies) for step in self.clusterings), default=1), self.eigenvectors
+        )
         solved = spectrum(graph, wanted, above_zero=wanted - 1, seed=self.seed, tolerance=RESAMPLED)
-        return {
-            step.name: step.lighter().cluster(solved.vectors, graph, strategies, self.seed).labels
+        found = {
+            step.name: step.lighter().cluster(solved.vectors, graph, strategies, self.seed)
             for step in self.clusterings
         }
+        return {name: together(clustering, twins).labels for name, clustering in found.items()}
 
     def _pictures(self, vectors: Float[np.ndarray, "m k"]) -> dict[str, Float[np.ndarray, "m 2"]]:
         name = embedding.choose(self.picture, len(vectors))
