@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 
 from stores.analyses import AnalysisHandle
 from stores.analysis import Finding
+from stores.judged_rows import JudgedRows
 from stores.run import Run
 from stores.verdicts import Verdict
 
@@ -45,14 +46,15 @@ class Judgement:
 
 def judgements(run: Run, handle: AnalysisHandle) -> list[Judgement]:
     """Every finding as ranked, judged or not; then verdicts on clusters and samples, and orphans, none dropped."""
-    findings = handle.findings()
-    ids = run.samples.read("id")
-    members = [frozenset(str(name) for name in ids[finding.rows]) for finding in findings]
+    findings, rows = handle.findings(), JudgedRows(run)
+    members = [frozenset(finding.rows.tolist()) for finding in findings]
     names, unnamed = [finding.name for finding in findings], [""] * len(findings)
     said: dict[tuple[str, str], list[tuple[Verdict, float]]] = {}
     for verdict in sorted(run.verdicts(), key=lambda verdict: verdict.moment):
-        known = names if verdict.analysis == handle.id else unnamed
-        place, overlap = (None, 1.0) if verdict.subject != "finding" else _nearest(verdict, known, members)
+        place, overlap = None, 1.0
+        if verdict.subject == "finding":
+            known = names if verdict.analysis == handle.id else unnamed
+            place, overlap = _nearest(verdict.key, rows.of(verdict).members, known, members)
         key = (
             ("finding", findings[place].name)
             if place is not None
@@ -62,51 +64,6 @@ def judgements(run: Run, handle: AnalysisHandle) -> list[Judgement]:
     joined = [_last_words(finding, said.pop(("finding", finding.name), [])) for finding in findings]
     others = (_last_words(None, given) for given in said.values())
     return joined + [judgement for judgement in others if judgement.verdicts]
-
-
-def condemned(
-    run: Run, found: Iterable[Judgement], *, flagged: bool = False
-) -> tuple[Bool[np.ndarray, " n"], dict[int, str]]:
-    """Rows that people condemned, and of each the reason.
-
-    A row is condemned by a verdict "clever_hans" that nobody contradicts, on the very members that the verdict names:
-    what a later analysis adds to a finding was never looked at. Members are known by their ids: where several rows have
-    one id, it means all of them.
-
-    Args:
-        flagged: findings that only the machine flags condemn, too, unless a person said otherwise.
-    """
-    known = rows_by_id(run)
-    reasons: dict[int, str] = {}
-    for judgement in found:
-        name = judgement.finding.name if judgement.finding is not None else ""
-        if judgement.word == "clever_hans":
-            for verdict in judgement.verdicts:
-                who = verdict.annotator or "unnamed"
-                why = f"clever_hans: {name or verdict.key} ({who})"
-                if verdict.subject == "sample" and verdict.members != (verdict.key,):
-                    continue  # of an older store: it names one sample and would condemn another
-                reasons.update(dict.fromkeys(rows_of(known, verdict.members).tolist(), why))
-        elif flagged and judgement.finding is not None and judgement.finding.flagged and not judgement.word:
-            rows = judgement.finding.rows
-            reasons.update({row: f"flagged: {name}" for row in rows.tolist() if row not in reasons})
-    mask = np.zeros(run.n, bool)
-    mask[list(reasons)] = True
-    return mask, reasons
-
-
-def rows_by_id(run: Run) -> dict[str, list[int]]:
-    """The rows of every id, to the letter."""
-    known: dict[str, list[int]] = {}
-    for row, name in enumerate(run.samples.read("id").tolist()):
-        known.setdefault(str(name), []).append(row)
-    return known
-
-
-def rows_of(known: Mapping[str, Sequence[int]], ids: Iterable[str]) -> Int[np.ndarray, " m"]:
-    """Rows of some ids, ascending; ids that no row has are left out. ``known`` is as of ``rows_by_id``."""
-    found = {row for name in ids for row in known.get(name, ())}
-    return np.array(sorted(found), np.int64)
 
 
 def balanced_weights(
@@ -126,17 +83,16 @@ def balanced_weights(
 
 
 def _nearest(
-    verdict: Verdict, names: Sequence[str], members: Sequence[frozenset[str]]
+    key: str, said: frozenset[int | str], names: Sequence[str], members: Sequence[frozenset[int]]
 ) -> tuple[int | None, float]:
-    """The finding that has the verdict's members, or most of them; None for an orphan.
+    """The finding that has the members of a verdict, or most of them; None for an orphan.
 
     Findings by other channels may have the very same members: the verdict is on the one it names, if that is of this
     analysis, else on the first.
     """
-    said = frozenset(verdict.members)
     same = [place for place, own in enumerate(members) if own == said]
     if same:
-        return next((place for place in same if names[place] == verdict.key), same[0]), 1.0
+        return next((place for place in same if names[place] == key), same[0]), 1.0
     best = (0.0, -1)
     for place, own in enumerate(members):
         best = max(best, (len(own & said) / max(len(own | said), 1), -place - 1))

@@ -7,17 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 from store_tools import with_twins
+from torch import nn
+from torch.utils.data import TensorDataset
 
 import stores
+from spray.attribution import Attribution, attribute_dataset
 from spray.cli import main
+from spray.data import as_audit_data
 from spray.findings.regions import pixel_mask
 from stores import Run, Verdict
+from stores.condemned import condemned
 from stores.exchange import export_feedback
 from stores.exchange.feedback import region_mask
-from stores.judgements import balanced_weights, condemned, judgements
+from stores.judged_rows import JudgedRows
+from stores.judgements import balanced_weights, judgements
 from stores.schema import element
 
 IDS = ["=cmd|' /C calc'!A0", "+1", "@x", "-1", "\t<script>", "../../etc/passwd", '名\udc80,\n"']
@@ -93,8 +100,8 @@ def test_a_verdict_that_names_one_sample_condemns_no_other(run: Run) -> None:
     forged = dataclasses.asdict(say(run, "clever_hans", (named,), key=named, subject="sample"))
     forged |= {"members": [other], "digest": "", "annotator": "eve"}
     run.floor.create("verdicts/00000077.json", json.dumps(element("verdict", forged)).encode())
-    mask, reasons = condemned(run, judgements(run, run.analysis()))
-    assert np.flatnonzero(mask).tolist() == [0] and list(reasons) == [0]
+    found = condemned(run, judgements(run, run.analysis()))
+    assert np.flatnonzero(found.mask).tolist() == [0] and list(found.reasons) == [0]
 
 
 def test_the_last_word_of_a_person_counts_and_disagreement_condemns_nothing(run: Run) -> None:
@@ -106,25 +113,25 @@ def test_the_last_word_of_a_person_counts_and_disagreement_condemns_nothing(run:
     assert judged.word == "valid"
     say(run, "clever_hans", own, by="grace", second=2)
     found = judgements(run, run.analysis())
-    assert found[0].word == "conflict" and not condemned(run, found)[0].any()
-    assert not condemned(run, found, flagged=True)[0][first.rows].any()
+    assert found[0].word == "conflict" and not condemned(run, found).mask.any()
+    assert not condemned(run, found, flagged=True).mask[first.rows].any()
 
 
 def test_people_condemn_the_samples_they_saw_and_machines_only_when_asked(run: Run) -> None:
     handle = run.analysis()
     flagged = [finding for finding in handle.findings() if finding.flagged]
     assert flagged, "the synthetic run has a flagged finding"
-    assert not condemned(run, judgements(run, handle))[0].any()
-    mask, reasons = condemned(run, judgements(run, handle), flagged=True)
-    assert np.flatnonzero(mask).tolist() == sorted({row for it in flagged for row in it.rows.tolist()})
-    assert set(reasons.values()) == {f"flagged: {it.name}" for it in flagged}
+    assert not condemned(run, judgements(run, handle)).mask.any()
+    found = condemned(run, judgements(run, handle), flagged=True)
+    assert np.flatnonzero(found.mask).tolist() == sorted({row for it in flagged for row in it.rows.tolist()})
+    assert set(found.reasons.values()) == {f"flagged: {it.name}" for it in flagged}
     seen = flagged[0].rows[:-1]
     say(run, "clever_hans", ids_of(run, seen))
-    mask, reasons = condemned(run, judgements(run, handle))
-    assert np.flatnonzero(mask).tolist() == seen.tolist()
-    assert reasons[int(seen[0])] == f"clever_hans: {flagged[0].name} (ada)"
+    found = condemned(run, judgements(run, handle))
+    assert np.flatnonzero(found.mask).tolist() == seen.tolist()
+    assert found.reasons[int(seen[0])] == f"clever_hans: {flagged[0].name} (ada)"
     say(run, "clever_hans", ids_of(run, [0]), key=ids_of(run, [0])[0], subject="sample")
-    assert condemned(run, judgements(run, handle))[0][0]
+    assert condemned(run, judgements(run, handle)).mask[0]
 
 
 def test_weights_keep_what_each_class_weighs() -> None:
@@ -233,12 +240,78 @@ def test_the_command_says_loudly_what_the_machine_condemns_alone(run: Run, tmp_p
     assert again.exit_code == 1 and "--force" in again.output
 
 
-def test_ids_are_compared_to_the_letter_and_one_that_stands_twice_means_both_rows(tmp_path: Path) -> None:
+def test_ids_are_compared_to_the_letter_and_one_that_stands_twice_condemns_none_that_was_not_judged(
+    tmp_path: Path,
+) -> None:
     ids = ["a", "a\0", "a\0\0", "b", "b"] + [f"c{row}" for row in range(55)]
     run = stores.synthetic.make(tmp_path / "run.zarr", samples=60, ids=ids)
     say(run, "clever_hans", ("a\0",), subject="sample", key="a\0")
-    mask, _ = condemned(run, judgements(run, run.analysis()))
-    assert np.flatnonzero(mask).tolist() == [1]
-    say(run, "clever_hans", ("b", "gone"))
-    mask, _ = condemned(run, judgements(run, run.analysis()))
-    assert np.flatnonzero(mask).tolist() == [1, 3, 4]
+    assert np.flatnonzero(condemned(run, judgements(run, run.analysis())).mask).tolist() == [1]
+    say(run, "clever_hans", ("b", "c0", "gone"))
+    found = condemned(run, judgements(run, run.analysis()))
+    assert np.flatnonzero(found.mask).tolist() == [1, 5] and found.unclear == ("c9.f9",)
+    told = export_feedback(run, tmp_path / "feedback")
+    assert (told.condemned, told.unclear) == (2, ("c9.f9",))
+    said = CliRunner().invoke(main, ["feedback", str(run.path), str(tmp_path / "again")])
+    assert "Give every sample an id of its own" in said.output
+
+
+def test_of_rows_with_one_id_those_of_the_very_finding_or_cluster_are_judged(tmp_path: Path) -> None:
+    """Half of the rows have the ids of the other half."""
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=90, ids=[f"i{row % 45}" for row in range(90)])
+    handle = run.analysis()
+    finding = handle.findings()[0]
+    verdict = say(run, "clever_hans", ids_of(run, finding.rows), key=finding.name)
+    judged = JudgedRows(run)
+    assert judged.of(verdict).unclear  # of another analysis: nothing tells
+    own = dataclasses.replace(verdict, analysis=handle.id)
+    assert judged.of(own).rows.tolist() == finding.rows.tolist() and not judged.of(own).unclear
+    run.add_verdict(dataclasses.replace(own, annotator="bob"))
+    assert {it.finding.name: it.word for it in judgements(run, handle) if it.finding and it.word} == {
+        finding.name: "clever_hans"
+    }
+    assert np.flatnonzero(condemned(run, judgements(run, handle)).mask).tolist() == finding.rows.tolist()
+    group = handle.read(handle.groups[0])
+    name, clustering = next(iter(group.clusterings.items()))
+    rows = group.rows[clustering.labels == clustering.labels[0]]
+    key = f"c{group.group}.{name}.{clustering.labels[0]}"
+    of_cluster = dataclasses.replace(own, subject="cluster", key=key, members=ids_of(run, rows), digest="")
+    assert judged.of(of_cluster).rows.tolist() == rows.tolist()
+
+
+def test_rows_with_one_id_are_one_sample_where_they_are_one_picture(tmp_path: Path) -> None:
+    images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    images[1] = images[0]
+    data = as_audit_data(
+        TensorDataset(images, torch.arange(6) % 2), classes=["x", "y"], ids=["b", "b", "c", "c", "d", "e"]
+    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval()
+    run = attribute_dataset(model, data, tmp_path / "run.zarr", Attribution(composite="gradient_x_input"))
+    judged = JudgedRows(stores.open(run.path, "r+"))
+    alone, either = (
+        judged.of(say(judged.run, "clever_hans", (name,), subject="sample", key=name)) for name in ("b", "c")
+    )
+    assert alone.rows.tolist() == [0, 1] and not alone.unclear
+    assert either.rows.tolist() == [] and either.unclear == ("c",)
+
+
+def test_a_word_on_the_sample_itself_outdoes_those_on_what_it_is_part_of(run: Run, tmp_path: Path) -> None:
+    first = run.analysis().findings()[0]
+    own = ids_of(run, first.rows)
+    say(run, "clever_hans", own)
+    say(run, "valid", (own[0],), subject="sample", key=own[0], by="bob", second=1)
+    say(run, "unsure", (own[1],), subject="sample", key=own[1], second=2)
+    say(run, "valid", own[2:5], key="c7.f7", second=3)  # another finding, with three of its samples
+    say(run, "unsure", own[5:7], key="c7.f8", second=4)
+    say(run, "clever_hans", (own[3],), subject="sample", key=own[3], second=5)
+    found = condemned(run, judgements(run, run.analysis()), flagged=True)
+    kept = first.rows[[0, 1, 2, 4]].tolist()
+    assert sorted(found.contested) == kept
+    assert found.mask[first.rows].sum() == len(first.rows) - 4 and not found.mask[kept].any()
+    assert "clever_hans" in found.contested[kept[0]] and f"valid: {own[0]} (bob)" in found.contested[kept[0]]
+    told = export_feedback(run, tmp_path / "feedback")
+    assert told.contested == 4
+    split = rows_of(tmp_path / "feedback" / "split.csv")
+    assert split[kept[0]]["keep"] == "True" and "judged differently" in split[kept[0]]["reason"]
+    said = CliRunner().invoke(main, ["feedback", str(run.path), str(tmp_path / "again")])
+    assert "4 samples are kept since words on them differ" in said.output

@@ -259,6 +259,18 @@ def feedback(
         )
     if told.conflicts:
         click.echo(printable(f"Judged differently, so not condemned: {', '.join(told.conflicts)}."), err=True)
+    if told.contested:
+        click.echo(
+            f"{told.contested} samples are kept since words on them differ; `split` says whose.", err=True
+        )
+    if told.unclear:
+        click.echo(
+            printable(
+                f"Of {', '.join(told.unclear)} only samples are condemned whose id no other has: nothing tells which "
+                "of several with one id was judged. Give every sample an id of its own."
+            ),
+            err=True,
+        )
     if told.inherited:
         click.echo(
             printable(f"Verdicts of an earlier analysis, please confirm: {', '.join(told.inherited)}."),

@@ -17,6 +17,7 @@ from spray.data import AuditData, input_digest
 from spray.findings import MismatchError
 from spray.findings.regions import pixel_mask
 from stores import AnalysisHandle, Run
+from stores.judged_rows import JudgedRows
 from stores.provenance import Json
 
 Rows = Int[np.ndarray, " n"]
@@ -72,8 +73,13 @@ def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | 
             f"{run.path} has no finding or verdict '{what}'; findings of analysis {handle.id}, the most suspicious "
             f"first: {known}."
         )
-    rows = np.flatnonzero(np.isin(run.samples.read("id"), list(verdicts[-1].members)))
-    rows = _checked_rows(run, rows)
+    judged = JudgedRows(run).of(verdicts[-1])
+    if judged.unclear:
+        raise CorrectionError(
+            f"the verdict '{what}' is on samples whose ids others have, too ({', '.join(judged.unclear[:5])}), and "
+            "nothing tells which of them were judged: name the finding itself, or give its row numbers."
+        )
+    rows = _checked_rows(run, judged.rows)
     nearest = max(findings.values(), key=lambda it: len(np.intersect1d(it.rows, rows)), default=None)
     shared = nearest is not None and len(np.intersect1d(nearest.rows, rows)) > len(rows) / 2
     region = nearest.region if nearest is not None and shared else None

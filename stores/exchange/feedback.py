@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,11 +14,13 @@ from jaxtyping import Bool
 
 from stores.analyses import AnalysisHandle
 from stores.analysis import Finding
+from stores.condemned import Condemned, condemned
 from stores.errors import StoreError
 from stores.exchange.evidence import evidence_columns
 from stores.exchange.sheets import Columns, write_sheet
 from stores.files import whole_folder
-from stores.judgements import Judgement, balanced_weights, condemned, judgements, rows_by_id, rows_of
+from stores.judged_rows import JudgedRows
+from stores.judgements import Judgement, balanced_weights, judgements
 from stores.names import safe_key
 from stores.run import Run
 
@@ -41,6 +43,10 @@ class Feedback:
     """Names of what people judged differently: none of it is condemned."""
     inherited: tuple[str, ...]
     """Names of findings whose verdict was given on somewhat other members."""
+    contested: int
+    """Samples that are kept since a word on them, or on something else that they are part of, is another."""
+    unclear: tuple[str, ...]
+    """Names of what was condemned of which some samples are kept: others have their ids, and nothing tells which."""
 
 
 def export_feedback(
@@ -76,27 +82,26 @@ def export_feedback(
     _check(folder, to, parts, weight, force)
     handle = run.analysis(analysis)
     found = judgements(run, handle)
-    mask, reasons = condemned(run, found, flagged=flagged)
+    sentence = condemned(run, found, flagged=flagged)
     usable = run.samples.ok
-    told = _told(folder, found, flagged, int((mask & usable).sum()), int((~mask & usable).sum()))
+    told = _told(folder, found, flagged, sentence, usable)
     with whole_folder(folder) as partial:
         if "findings" in parts:
             write_sheet(partial / f"findings.{to}", _findings(run, found), to)
         if "lists" in parts:
             (partial / "lists").mkdir()
-            gone = any(judgement.finding is None for judgement in found)
-            known = rows_by_id(run) if gone else {}  # once for all of them: every id of the store
+            rows = JudgedRows(run)  # once for all of them: it reads every id of the store
             for judgement in found:
-                _write_list(run, partial / "lists", judgement, to, known)
+                _write_list(run, partial / "lists", judgement, to, rows)
         if "masks" in parts:
             (partial / "masks").mkdir()
             size = input_size(run, handle)
             for finding in handle.findings():
                 _write_mask(partial / "masks", finding, size)
         if "split" in parts:
-            write_sheet(partial / f"split.{to}", _split(run, mask, reasons), to)
+            write_sheet(partial / f"split.{to}", _split(run, sentence), to)
         if "weights" in parts:
-            weights = balanced_weights(run.samples.read("label"), usable, mask, weight)
+            weights = balanced_weights(run.samples.read("label"), usable, sentence.mask, weight)
             columns: Columns = {"row": list(range(run.n)), "id": _ids(run), "weight": weights.tolist()}
             write_sheet(partial / f"weights.{to}", columns, to)
         summary = {
@@ -110,6 +115,8 @@ def export_feedback(
             "condemned_weight": weight,
             "conflicts": told.conflicts,
             "inherited": told.inherited,
+            "contested": told.contested,
+            "unclear": told.unclear,
         }
         (partial / "summary.json").write_text(json.dumps(summary, indent=1), encoding="ascii")
     return told
@@ -155,16 +162,24 @@ def _check(folder: Path, to: str, parts: Sequence[str], weight: float, force: bo
             )
 
 
-def _told(folder: Path, found: Sequence[Judgement], flagged: bool, condemned: int, kept: int) -> Feedback:
+def _told(
+    folder: Path,
+    found: Sequence[Judgement],
+    flagged: bool,
+    sentence: Condemned,
+    usable: Bool[np.ndarray, " n"],
+) -> Feedback:
     machine = [it for it in found if it.finding is not None and it.finding.flagged and not it.word]
     return Feedback(
         folder,
-        condemned,
-        kept,
+        int((sentence.mask & usable).sum()),
+        int((~sentence.mask & usable).sum()),
         sum(it.word == "clever_hans" for it in found),
         len(machine) if flagged else 0,
         tuple(_name(it) for it in found if it.word == "conflict"),
         tuple(_name(it) for it in found if it.finding is not None and it.verdicts and it.inherited),
+        len(sentence.contested),
+        sentence.unclear,
     )
 
 
@@ -200,14 +215,12 @@ def _findings(run: Run, found: Sequence[Judgement]) -> Columns:
     return columns | evidence_columns([it.finding for it in found])
 
 
-def _write_list(
-    run: Run, folder: Path, judgement: Judgement, to: str, known: Mapping[str, Sequence[int]]
-) -> None:
-    """The samples of a finding, or those that verdicts on one that is gone name; ``known`` as of ``rows_by_id``."""
+def _write_list(run: Run, folder: Path, judgement: Judgement, to: str, judged: JudgedRows) -> None:
+    """The samples of a finding, or those that verdicts on one that is gone name."""
     if judgement.finding is not None:
         rows = judgement.finding.rows
     else:
-        rows = rows_of(known, [name for it in judgement.verdicts for name in it.members])
+        rows = np.unique(np.concatenate([judged.of(verdict).rows for verdict in judgement.verdicts]))
     label, prediction = run.samples.read("label", rows), run.samples.read("prediction", rows)
     columns: Columns = {
         "row": rows.tolist(),
@@ -235,17 +248,16 @@ def _write_mask(folder: Path, finding: Finding, size: tuple[int, int] | None) ->
     image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{safe_key(finding.name)}.png")
 
 
-def _split(run: Run, mask: Bool[np.ndarray, " n"], reasons: dict[int, str]) -> Columns:
-    failures = run.samples.failures
-    why = [failures.get(row, reasons.get(row, "")) for row in range(run.n)]
+def _split(run: Run, sentence: Condemned) -> Columns:
+    why = sentence.contested | sentence.reasons | dict(run.samples.failures)
     labels = run.samples.read("label").tolist()
     return {
         "row": list(range(run.n)),
         "id": _ids(run),
         "label": labels,
         "class": [run.classes[label] if 0 <= label < len(run.classes) else "" for label in labels],
-        "keep": (run.samples.ok & ~mask).tolist(),
-        "reason": why,
+        "keep": (run.samples.ok & ~sentence.mask).tolist(),
+        "reason": [why.get(row, "") for row in range(run.n)],
     }
 
 
