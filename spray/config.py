@@ -59,7 +59,10 @@ class AnalysisConfig:
 
     column: str = "input.place"
     representation: str = "auto"
-    """"pooled", "magnitude", "radial" or "channels"; "auto": by what the column holds, places or channels."""
+    """"pooled", "magnitude", "radial" or "channels", or several side by side: "pooled+radial"; "auto": by what the
+    column holds, places or channels."""
+    pca: int = 0
+    """Leading principal components of it that are analysed; 0: all of it."""
     sign: str = "signed"
     clusterings: tuple[str, ...] = ("kmeans", "hdbscan")
     group_by: str = "label"
@@ -80,7 +83,8 @@ class VerifyConfig:
     """"combined", a score, or weights such as "causal=1,separation=0.2"."""
     fills: tuple[str, ...] = ("neighbour", "harmonic")
     """What takes a removed region's place: "neighbour", "harmonic", "local mean", "noise", "blur"; all must agree."""
-    clustering: str = "hdbscan"
+    clustering: str = "auto"
+    """Whose clusters become findings; "auto": hdbscan, or where it was not analysed the first that was."""
     seed: int = 0
 
 

@@ -116,7 +116,11 @@ def _redo_findings(
     stored = _provenance_of(run, f"{ANALYSES}{handle.id}/findings/{revision}")
     if stored is None or revision != max(committed, default=0) + 1:
         return
-    step, tested = findings_step(config.verify), bool(stored.steps[-1].get("done"))
+    try:
+        step = findings_step(config.verify).of(handle)
+    except ValueError:  # of a clustering that this analysis has not
+        return
+    tested = bool(stored.steps[-1].get("done"))
     if stored.steps[0] != describe(step) or stored.parents != (handle.id,):
         return
     find(

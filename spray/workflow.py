@@ -17,7 +17,7 @@ from torch import nn
 import stores
 from spray.analysis import Analysis, analyze
 from spray.analysis.clustering import CLUSTERINGS
-from spray.analysis.features import REPRESENTATIONS, Channels, Pooled, Sign
+from spray.analysis.features import PCA, REPRESENTATIONS, Channels, Joint, Pooled, Reduced, Sign
 from spray.analysis.graph import NearestNeighbours
 from spray.analysis.groups import GroupBy
 from spray.attribution import Attribution, attribute_dataset, attribute_share
@@ -35,6 +35,7 @@ from spray.config import (
 from spray.data import AuditData, as_audit_data
 from spray.findings import Findings, find
 from spray.findings.scores import ASSOCIATION, SCORES
+from spray.findings.step import AUTO
 from spray.findings.suspicion import rank_of
 from spray.findings.verification import FILLS, Requirements, Verification
 from spray.image_folder import ImageFolder, Preprocessing
@@ -270,17 +271,22 @@ def analysis_step(config: AnalysisConfig) -> Analysis:
     Raises:
         ConfigError: there is no such representation, sign or clustering, or the representation is not for this column.
     """
-    name = Pooled.name if config.representation == "auto" else config.representation
-    _one_of("analysis: representation", name, (*REPRESENTATIONS, "auto"))
+    names = (Pooled.name if config.representation == "auto" else config.representation).split("+")
+    for name in names:
+        _one_of("analysis: representation", name, (*REPRESENTATIONS, "auto"))
     _one_of("analysis: sign", config.sign, get_args(Sign))
     for clustering in config.clusterings:
         _one_of("analysis: clusterings", clustering, CLUSTERINGS)
-    if name == Channels.name and config.column.endswith(".place"):
+    if Channels.name in names and config.column.endswith(".place"):
         raise ConfigError(
-            f"analysis: representation: '{name}' is for columns LAYER.channel; column is '{config.column}'."
+            f"analysis: representation: '{Channels.name}' is for columns LAYER.channel; column is '{config.column}'."
         )
+    if config.pca < 0 or config.seed < 0:
+        raise ConfigError(f"analysis: pca and seed are 0 or more; got {config.pca} and {config.seed}.")
+    parts = tuple(REPRESENTATIONS[name](sign=cast(Sign, config.sign)) for name in names)
     return Analysis(
-        representation=REPRESENTATIONS[name](sign=cast(Sign, config.sign)),
+        representation=parts[0] if len(parts) == 1 else Joint(parts),
+        reduction=Reduced(config.pca) if config.pca else PCA(),
         clusterings=tuple(CLUSTERINGS[clustering]() for clustering in config.clusterings),
         neighbours=NearestNeighbours(k=config.neighbours),
         eigenvectors=config.eigenvectors,
@@ -307,7 +313,7 @@ def findings_step(config: VerifyConfig) -> Findings:
         ConfigError: there is no such clustering, no such fill or fewer than have to agree, no such score to rank by, or
             a number is none that can be followed.
     """
-    _one_of("verify: clustering", config.clustering, CLUSTERINGS)
+    _one_of("verify: clustering", config.clustering, (*CLUSTERINGS, AUTO))
     for name in config.fills:
         _one_of("verify: fills", name, FILLS)
     fills = tuple(FILLS[name] for name in dict.fromkeys(config.fills))

@@ -8,7 +8,7 @@ import pytest
 from spray.analysis import Analysis
 from spray.analysis.clustering import CLUSTERINGS, HDBSCAN, ClusterQR, KMeans
 from spray.analysis.correspondence import adjusted_rand, contingency
-from spray.analysis.features import Channels, Pooled
+from spray.analysis.features import Channels, Pooled, Reduced
 from spray.analysis.graph import NearestNeighbours
 from spray.analysis.null import GaussianNull
 from spray.analysis.stability import Stability
@@ -221,6 +221,19 @@ def test_equal_maps_have_one_label(copies):
         assert adjusted_rand(contingency(clustering.labels, truth)) == 1, name
         assert clustering.parameters.get("noise", 0) == 0
         assert found.facts["stability"][name]["adjusted_rand"] == 1
+
+
+def test_principal_components_can_be_what_is_analysed():
+    maps, tagged = planted()
+    reduced = dataclasses.replace(QUICK, reduction=Reduced(5))
+    found = reduced.group(maps)
+    by_hand = dataclasses.replace(QUICK, representation=Pooled(norm="none")).group(
+        Reduced(5).transform(Pooled().transform(maps))[:, None]
+    )
+    same(found, by_hand)
+    assert adjusted_rand(contingency(found.clusterings["kmeans"].labels, tagged.astype(int))) > 0.9
+    tested = dataclasses.replace(reduced, null=GaussianNull()).group(maps)
+    assert tested.eigengap["null"]["significant"]
 
 
 def test_channels_reveal_what_places_do_not():

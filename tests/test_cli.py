@@ -247,6 +247,41 @@ def test_analyze_another_column_verify_and_report(project, store, tmp_path):
     assert "<b>Title</b>" not in Path(page["report"]).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    "names", [("agglomerative",), ("kmeans",), ("cluster_qr", "kmeans"), ("kmeans", "hdbscan")]
+)
+def test_findings_are_made_of_the_clustering_that_was_asked_for(store, names):
+    chosen = [word for name in names for word in ("--clustering", name)]
+    quick = ("--neighbours", 3, "--picture", "none")
+    found = spray_json("analyze", store, *quick, *chosen)
+    assert found["findings"]
+    listed = stores.open(store).analysis(found["analysis"]).findings()
+    assert {finding.clustering for finding in listed} == {"hdbscan" if "hdbscan" in names else names[0]}
+    assert {name for group in found["groups"] for name in group["clusterings"]} == set(names)
+
+
+def test_what_was_found_in_each_class_is_told(store, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    quick = ("--neighbours", 3, "--picture", "none")
+    groups = spray_json("analyze", store, *quick)["groups"]
+    assert [group["class"] for group in groups] == list(stores.open(store).classes)
+    assert all(
+        {"strategies", "components", "eigengap", "recall", "neighbour_bytes"} <= set(it) for it in groups
+    )
+    code, out, _ = spray("analyze", store, *quick, "--quiet")
+    assert code == 0
+    assert "strategies of 2 groups" in out and "3, exact" in out and "hdbscan" in out
+
+
+def test_representations_can_be_joined_and_reduced(store):
+    quick = ("--neighbours", 3, "--picture", "none", "--quiet")
+    assert spray("analyze", store, "--representation", "pooled+radial", "--pca", 4, *quick)[0] == 0
+    run = stores.open(store)
+    step = run.analysis(run.analyses()[-1]).provenance.steps[1]
+    assert [part["name"] for part in step["representation"]["parts"]] == ["pooled", "radial"]
+    assert step["reduction"] == {"name": "reduced", "dimensions": 4}
+
+
 def test_mistakes_end_with_code_1_one_message_and_nothing_written(project, store, tmp_path, monkeypatch):
     monkeypatch.chdir(project)
     before = contents(store)
@@ -278,6 +313,13 @@ def test_mistakes_end_with_code_1_one_message_and_nothing_written(project, store
         (("serve", store, "--analysis", "zz", "--port", 0), "0 analyses whose id begins 'zz'"),
         (("analyze", store, "--column", "9.place"), "has no column '9.place'"),
         (("analyze", store, "--relevance", "lrp"), "no relevance 'lrp'"),
+        (("analyze", store, "--representation", "pooled+pca"), "got 'pca', expected one of pooled"),
+        (("analyze", store, "--seed", -1), "pca and seed are 0 or more"),
+        (("analyze", store, "--pca", -1), "pca and seed are 0 or more"),
+        (
+            ("verify", store, "--config", "audit.toml", "--clustering", "agglomerative"),
+            "this analysis has kmeans, hdbscan",
+        ),
         (
             ("verify", store, "--model", "torchvision:resnet81", "--data", "images"),
             "no classifier 'resnet81'",

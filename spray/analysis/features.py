@@ -240,6 +240,12 @@ class PCA:
 
     dimensions: int = 50
     name: ClassVar[str] = "pca"
+    always: ClassVar[bool] = False
+    """Whether it is part of the representation, or a help for approximate neighbours alone."""
+
+    def __post_init__(self) -> None:
+        if self.dimensions < 1:
+            raise ValueError(f"a PCA keeps at least one dimension; got {self.dimensions}.")
 
     def transform(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n p"]:
         """Centred coordinates in the leading components, by falling variance; each axis has a fixed sign."""
@@ -260,7 +266,15 @@ class PCA:
         return coordinates
 
 
+@dataclass(frozen=True)
+class Reduced(PCA):
+    """Principal components as what is analysed, however few the samples; centred, and not normalised again."""
+
+    name: ClassVar[str] = "reduced"
+    always: ClassVar[bool] = True
+
+
 REPRESENTATIONS: dict[str, type[Pooled | Channels | Magnitude | Radial]] = {
     step.name: step for step in (Pooled, Channels, Magnitude, Radial)
 }
-"""Representations by name, for the command line; `Joint` combines them."""
+"""Representations by name, for the command line; `Joint` combines them, `Reduced` keeps their principal components."""

@@ -45,7 +45,8 @@ class Analysis:
     ``eigenvectors``: how many are computed, and up to how many strategies are looked for (one fewer); of a graph in
     pieces, one more for each further piece.
     ``tolerance``: of the solver's residuals; the eigenvalues' errors are about its square, more where many crowd.
-    ``reduction``: applied to the features where neighbours are approximate; exact ones use them whole.
+    ``reduction``: applied to the features where neighbours are approximate; exact ones use them whole, unless it is
+    ``Reduced``, which is part of the representation.
     ``picture``: "tsne", "umap", "none", or "auto", which saves small runs UMAP's start-up.
     """
 
@@ -107,7 +108,7 @@ class Analysis:
         constant = used.shape[1] > 1 and (np.ptp(used, axis=1) <= _IDENTICAL * np.abs(used).max(1)).all()
         if constant or np.ptp(used, axis=0).max() <= _IDENTICAL * np.abs(used).max():
             return self._trivial(sorted_out, "identical")
-        return self._spectral(sorted_out, used)
+        return self._spectral(sorted_out, self.reduction.transform(used) if self.reduction.always else used)
 
     def _spectral(self, sorted_out: _SortedOut, features: Float[np.ndarray, "m d"]) -> GroupAnalysis:
         # Neighbours are the same on any number of threads: float64 differences decide.
@@ -151,7 +152,7 @@ class Analysis:
         if solved.all_zero:
             return solved.components, {"k": solved.components, "gap": 0.0, "runners_up": [], "null": {}}
         best, *others = eigengap(solved.values)
-        norm = self.representation.norm
+        norm = "none" if self.reduction.always else self.representation.norm
         null = self.null.test(near, self.eigenvectors, norm=norm, seed=self.seed)
         runners_up = [gap._asdict() for gap in others]
         return (best.k if null.significant else 1), {

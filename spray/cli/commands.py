@@ -27,7 +27,15 @@ from spray.cli.options import (
     settings,
     verify_options,
 )
-from spray.cli.output import printable, reporting, show_audit, show_demo, show_problems, show_run
+from spray.cli.output import (
+    printable,
+    reporting,
+    show_analysis,
+    show_audit,
+    show_demo,
+    show_problems,
+    show_run,
+)
 from spray.config import report_beside
 from spray.invocation import COMMAND
 
@@ -242,9 +250,10 @@ def analyze(store: str, relevance: str | None, quiet: bool, as_json: bool, **fla
     import stores
     from spray import analysis, findings
     from spray.analysis.groups import choose_table
-    from spray.workflow import Audit, analysis_step, group_by_of, suited_to
+    from spray.workflow import Audit, analysis_step, findings_step, group_by_of, suited_to
 
-    chosen = settings(None, flags).analysis
+    given = settings(None, flags)
+    chosen = given.analysis
     run = stores.open(store, "r+")
     table = choose_table(run, relevance)
     with reporting(quiet) as report:
@@ -257,8 +266,8 @@ def analyze(store: str, relevance: str | None, quiet: bool, as_json: bool, **fla
             progress=report,
         )
         if not handle.searched:
-            findings.find(run, handle, report=report)
-    show_audit(Audit(run, handle), as_json)
+            findings.find(run, handle, findings_step(given.verify), report=report)
+    show_analysis(Audit(run, handle), as_json)
 
 
 @main.command()
@@ -270,6 +279,7 @@ def analyze(store: str, relevance: str | None, quiet: bool, as_json: bool, **fla
 @model_options
 @data_options
 @verify_options
+@click.option("--clustering", help="Whose clusters become findings.  [default: hdbscan, if it was analysed]")
 @device_option
 @quiet_option
 @json_option

@@ -72,6 +72,11 @@ def analysis_options(command: F) -> F:
     for option in (
         click.option("--seed", type=int, help="Seed of every random choice of the analysis."),
         click.option("--picture", help="auto, tsne, umap or none."),
+        click.option(
+            "--eigenvectors",
+            type=int,
+            help="One more than the strategies looked for in a group.  [default: 16]",
+        ),
         click.option("--neighbours", type=int, help="Neighbours of each sample in the graph."),
         click.option(
             "--clustering",
@@ -82,7 +87,11 @@ def analysis_options(command: F) -> F:
         click.option("--sign", help="Of the relevance: signed, absolute or positive."),
         click.option(
             "--representation",
-            help="pooled, magnitude, radial or channels.  [default: what suits the column]",
+            help="pooled, magnitude, radial or channels, or several joined: pooled+radial.  [default: what suits the "
+            "column]",
+        ),
+        click.option(
+            "--pca", type=int, help="Analyse so many leading principal components of it; 0: all of it."
         ),
         click.option("--column", help="Stored relevance to analyse: input.place, LAYER.channel, …"),
         click.option("--group-by", help="label, prediction or all."),

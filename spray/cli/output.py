@@ -18,6 +18,14 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from spray.cli.checks import checks, in_words
+from spray.cli.groups import (
+    SHOWN_GROUPS,
+    clusters_in_words,
+    groups_of,
+    neighbours_in_words,
+    null_in_words,
+    strategies_in_words,
+)
 from spray.percent import share
 from spray.progress import Report, progress, silent
 
@@ -73,25 +81,46 @@ def show_demo(summary: Mapping[str, Any], out: Path) -> None:
         click.echo(line)
 
 
+def show_analysis(audit: Audit, as_json: bool) -> None:
+    """What was found in each class, then the ranked findings."""
+    groups = groups_of(audit.run, audit.analysis)
+    if as_json:
+        click.echo(json.dumps({**_audit_facts(audit), "groups": groups}))
+        return
+    table = Grid(title=f"strategies of {len(groups)} groups", title_justify="left")
+    for name in ("class", "samples", "strategies", "null", "clusters (agreement of resamples)", "neighbours"):
+        table.add_column(name, justify="right" if name == "samples" else "left")
+    for group in groups[:SHOWN_GROUPS]:
+        words = (strategies_in_words, null_in_words, clusters_in_words, neighbours_in_words)
+        table.add_row(plain(group["class"]), f"{group['samples']:,}", *(plain(word(group)) for word in words))
+    Console().print(table)
+    if len(groups) > SHOWN_GROUPS:
+        click.echo(f"… and {len(groups) - SHOWN_GROUPS} more groups: --json has all.")
+    show_audit(audit, as_json=False)
+
+
+def _audit_facts(audit: Audit) -> dict[str, Any]:
+    findings = [
+        {
+            "name": finding.name,
+            "class": _class_name(audit.run, finding.group),
+            "samples": len(finding.rows),
+            "score": finding.score,
+            "flagged": finding.flagged,
+            "parts": dict(finding.parts),
+            "evidence": dict(finding.evidence),
+            "summary": finding.summary,
+        }
+        for finding in audit.findings
+    ]
+    return {"store": str(audit.run.path), "analysis": audit.analysis.id, "findings": findings}
+
+
 def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
     """The ranked findings."""
     findings = audit.findings
     if as_json:
-        entries = [
-            {
-                "name": finding.name,
-                "class": _class_name(audit.run, finding.group),
-                "samples": len(finding.rows),
-                "score": finding.score,
-                "flagged": finding.flagged,
-                "parts": dict(finding.parts),
-                "evidence": dict(finding.evidence),
-                "summary": finding.summary,
-            }
-            for finding in findings
-        ]
-        result = {"store": str(audit.run.path), "analysis": audit.analysis.id, "findings": entries}
-        click.echo(json.dumps(result | ({"report": str(page)} if page else {})))
+        click.echo(json.dumps(_audit_facts(audit) | ({"report": str(page)} if page else {})))
         return
     table = Grid(title=f"{len(findings)} findings, {len(audit.flagged)} flagged", title_justify="left")
     for name in ("", "finding", "class", "samples", "suspicion", "necessity", "sufficiency"):

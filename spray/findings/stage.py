@@ -45,10 +45,11 @@ def find(
     stopped; another rank needs no new tests.
 
     Raises:
+        ValueError: the analysis has no clustering of the name that the step gives.
         MismatchError: the model's or the data set's digest differs from the store's.
         SiteError: the model does not have the layer whose channels were analysed.
     """
-    step = step or Findings()
+    step = (step or Findings()).of(analysis)
     subject = None
     if model is not None and dataset is not None:
         subject = Subject.of(run, model, dataset, device)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from spray.findings.refinement import Refinement
 from spray.findings.regions import TopRegion
 from spray.findings.suspicion import Rank, Ranking
 from spray.findings.verification import Requirements, Verification
+from stores import AnalysisHandle
+
+AUTO, PREFERRED = "auto", "hdbscan"
+"""The name of no clustering but of the choice among those that there are, and the one it prefers."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class Findings:
     """How clusters become ranked findings.
 
     Args:
-        clustering: whose clusters are taken.
+        clustering: whose clusters are taken; "auto": HDBSCAN's, or where it was not analysed those of the first.
         merge_likeness: clusters of a class whose contrasts to the rest of it are alike by this cosine are pieces of
             one strategy.
         refinement: how its members are told from the rest of the class by their relevance in its region; None leaves
@@ -24,7 +28,7 @@ class Findings:
         requirements: what a finding must show to be confirmed.
     """
 
-    clustering: str = "hdbscan"
+    clustering: str = AUTO
     merge_likeness: float = 0.7
     region: TopRegion = field(default_factory=TopRegion)
     refinement: Refinement | None = field(default_factory=Refinement)
@@ -32,3 +36,20 @@ class Findings:
     requirements: Requirements = field(default_factory=Requirements)
     ranking: Rank = field(default_factory=Ranking)
     seed: int = 0
+
+    def of(self, analysis: AnalysisHandle) -> Findings:
+        """The same with a clustering that the analysis has.
+
+        Raises:
+            ValueError: it has none of that name.
+        """
+        groups = analysis.groups
+        names = list(analysis.read(groups[0]).clusterings) if groups else [PREFERRED]
+        if self.clustering == AUTO:
+            return replace(self, clustering=PREFERRED if PREFERRED in names else names[0])
+        if self.clustering not in names:
+            raise ValueError(
+                f"Findings are to be the clusters of '{self.clustering}', and this analysis has {', '.join(names)}. "
+                f"Name one of these, or analyse again with it (spray analyze --clustering {self.clustering})."
+            )
+        return self
