@@ -19,7 +19,7 @@ from spray.findings.verification import (
     verify,
 )
 from spray.findings.verification.effects import Effect
-from spray.findings.verification.judge import LOGIT
+from spray.findings.verification.judge import LOGIT, SpaceError
 
 SIDE = 12
 TAG = (slice(0, 3), slice(0, 3))
@@ -379,3 +379,8 @@ def test_where_memory_runs_out_fewer_samples_are_tested_and_nothing_is_lost() ->
     assert rows.tolist() == list(range(40))
     with pytest.raises(MemoryError, match="Prepare smaller images"):
         found(5)
+    for most in (12, 3, 1):  # of the others of the class, too, and of the hosts
+        few = completed(STEP, Cues("tag"), partial(read, most=most), class_maps(maps, 80), region, CPU)
+        assert few.tolist() == list(range(40))
+    with pytest.raises(SpaceError, match="for one image"):
+        completed(STEP, Cues("tag"), partial(read, most=0), class_maps(maps, 80), region, CPU)

@@ -9,7 +9,7 @@ from their relevance there, and every sample told by a discriminant that was fit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import nn
 from spray.findings.discriminant import held_out_line
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
 from spray.findings.verification.fills import Fill, transplant
-from spray.findings.verification.judge import LOGIT
+from spray.findings.verification.judge import LOGIT, SpaceError
 from spray.findings.verification.pairs import some
 from spray.findings.verification.sites import Site
 from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
@@ -48,18 +48,22 @@ def completed(
     """Rows of the class that rely on the candidate's region (``moving``: on their own), ascending.
 
     Raises:
-        RuntimeError, MemoryError: even one sample does not fit into memory.
+        SpaceError: even one sample does not fit into memory.
     """
     rng = np.random.default_rng([step.seed, maps.target + 1])
     site = step.site(model, maps, device)
-    hosts = Material.at(site, read(some(maps.hosts, HOSTS_OF_A_SAMPLE, rng)))
+
+    def material(rows: Int[np.ndarray, " k"]) -> Material:
+        return Material.at(site, read(rows))
+
+    hosts = _as_many_as_fit(some(maps.hosts, HOSTS_OF_A_SAMPLE, rng), material, device)
     rest = some(np.setdiff1d(maps.rows, candidate.rows), step.members, rng)
-    others = Material.at(site, read(rest)) if len(rest) else hosts
+    others = _as_many_as_fit(rest, material, device) if len(rest) else hosts
 
     def of_some(rows: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
-        material = Material.at(site, read(rows))
+        samples = material(rows)
         regions = step.own_regions(maps, rows) if moving else candidate.region[None]
-        part = Part(material, site.masks(regions, material.content))
+        part = Part(samples, site.masks(regions, samples.content))
         return reliance(site, part, hosts, step.fills_of(site)[-1], others, step.seed)
 
     effects, waiting = [], list(np.array_split(maps.rows, -(-len(maps.rows) // step.batch)))
@@ -68,8 +72,7 @@ def completed(
         try:
             effects.append(of_some(rows))
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error) or len(rows) < 2:
-                raise
+            _refuse_the_least(error, len(rows))
             waiting[:0] = np.array_split(rows, 2)
             release(device)
     of_each = np.concatenate(effects)
@@ -78,6 +81,33 @@ def completed(
         members = discerned(members, of_each, maps.around(candidate.region), step.seed)
     found: Int[np.ndarray, " n"] = maps.rows[members]
     return found
+
+
+def _as_many_as_fit(
+    rows: Int[np.ndarray, " k"], make: Callable[[Int[np.ndarray, " k"]], Material], device: torch.device
+) -> Material:
+    """Of the rows, or of every second, fourth, … of them where memory runs out.
+
+    Raises:
+        SpaceError: even one does not fit.
+    """
+    while True:
+        try:
+            return make(rows)
+        except (RuntimeError, MemoryError) as error:
+            _refuse_the_least(error, len(rows))
+        rows = rows[::2]
+        release(device)
+
+
+def _refuse_the_least(error: Exception, count: int) -> None:
+    """Raise an error that fewer samples would not help."""
+    if not ran_out(error) or isinstance(error, SpaceError):
+        raise error
+    if count < 2:
+        raise SpaceError(
+            "Memory does not suffice for one image, changed and unchanged. Take --device cpu, or smaller images."
+        ) from error
 
 
 def reliance(
