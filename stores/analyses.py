@@ -18,7 +18,7 @@ from stores.groups import (
     group_number,
     is_group,
 )
-from stores.ledger import Ledger
+from stores.ledger import Ledger, create_once
 from stores.names import is_key
 from stores.provenance import Json, Provenance, to_json
 from stores.schema import content_of, element, parsed
@@ -200,7 +200,8 @@ def create_analysis(
     if groups is not None:
         content["groups"] = sorted({int(group) for group in groups})
     ensure_group(floor, ROOT)
-    floor.create(f"{ROOT}/{provenance.id[:12]}/zarr.json", group_document(element("analysis", content)))
+    document = group_document(element("analysis", content))
+    create_once(floor, f"{ROOT}/{provenance.id[:12]}/zarr.json", document)
     return AnalysisHandle(floor, content, writable=True)
 
 

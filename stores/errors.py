@@ -26,3 +26,7 @@ class Damaged(StoreError):
 
 class Uncommitted(StoreError):
     """What was asked for has not been written yet, or not wholly."""
+
+
+class NoHardLinks(StoreError):
+    """The file system has none, as exFAT and some network shares: only who holds a lease can take a name."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
-from stores.errors import Damaged, StoreError
+from stores.errors import Damaged, NoHardLinks, StoreError
 from stores.owners import Owner
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ class Floor(Protocol):
         """Write if absent; False, and nothing changed, where the key exists. One of several callers wins.
 
         ``leased`` says that only one caller at a time does this, by a lease that he holds.
+
+        Raises:
+            NoHardLinks: without a lease no one can tell here who of several wins (``stores.ledger.create_once``).
         """
 
     def delete(self, key: str) -> None:
@@ -302,11 +305,12 @@ def _write(path: Path, data: bytes) -> None:
 def _link(temporary: Path, path: Path, leased: bool) -> None:
     """Give a finished file its name unless that is taken.
 
-    Where a file system has no hard links, the name is taken first and the file moved onto it: a crash between
-    the two leaves an empty file, which reads as damaged. Who holds a lease need not take the name first.
+    Where a file system has no hard links, only who holds a lease may: to take the name with an empty file first would
+    leave that one after a crash.
 
     Raises:
         FileExistsError: the name is taken.
+        NoHardLinks: there are none, and nothing was done.
     """
     try:
         os.link(temporary, path)
@@ -316,7 +320,7 @@ def _link(temporary: Path, path: Path, leased: bool) -> None:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
             raise
         if not leased:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            raise NoHardLinks(f"{path}: the file system has no hard links.") from error
         os.replace(temporary, path)  # noqa: PTH105
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stores.errors import Damaged, StoreBusy, StoreError
+from stores.errors import Damaged, NoHardLinks, StoreBusy, StoreError
 from stores.floor import Floor
 from stores.names import is_key, safe_key
 from stores.owners import Owner
@@ -21,6 +21,8 @@ from stores.schema import content_of, element, parsed
 
 COMMITS = "ledger/commits"
 LEASES = "ledger/leases"
+PATIENCE, PAUSE = 10.0, 0.01
+"""Seconds for which another who writes the same single file is waited for, and between two looks."""
 _COMMIT = ".json"
 _NUMBER = re.compile(r"0|[1-9][0-9]*")
 _LEASE = re.compile(r"[a-z0-9_.=-]+-[0-9a-f]{16}")
@@ -309,6 +311,27 @@ class Ledger:
     @staticmethod
     def _key(unit: str) -> str:
         return f"{COMMITS}/{unit}{_COMMIT}"
+
+
+def create_once(floor: Floor, key: str, data: bytes) -> bool:
+    """``floor.create`` of a file that is no unit's, under a lease of its own where the file system needs one.
+
+    Raises:
+        StoreBusy: another owner has been writing this very file for longer than that takes.
+    """
+    try:
+        return floor.create(key, data)
+    except NoHardLinks:
+        pass
+    waiting = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with Ledger(floor).claim(key):
+                return floor.create(key, data, leased=True)
+        except StoreBusy:
+            if time.monotonic() > waiting:
+                raise
+            time.sleep(PAUSE)
 
 
 def _lease(unit: str, token: str) -> str:

@@ -18,7 +18,7 @@ from stores.encoding import COMPRESSION, group_document
 from stores.errors import Damaged, NotAStore, StoreError, Uncommitted
 from stores.floor import Floor, LocalFloor
 from stores.groups import ensure_group
-from stores.ledger import COMMITS, Ledger
+from stores.ledger import COMMITS, Ledger, create_once
 from stores.names import is_key
 from stores.provenance import Json, Provenance, canonical_json, to_json
 from stores.remote import remote_floor
@@ -104,7 +104,7 @@ class Run:
             ensure_group(self.floor, key.partition("/")[0])
         if self.floor.size(f"{key}/{_ROOT}") is None:
             self._refuse_other_commits(Table(self.floor, key, content, self.n, self.writable))
-        self.floor.create(f"{key}/{_ROOT}", group_document(element("table", content)))
+        create_once(self.floor, f"{key}/{_ROOT}", group_document(element("table", content)))
         stored = self._table_content(key)
         if stored is not None:
             for entry in LATER:  # a table goes on as it began
@@ -257,7 +257,7 @@ class Run:
             return None
         if (content := _content(document, "table", where)) is None:
             raise Damaged(f"{where}: its zarr.json does not say that it is a table.")
-        self._refuse_other_run(content, where)
+        self._refuse_other_run(content, key)
         return content
 
     def refuse_other_root(self) -> None:
@@ -271,10 +271,16 @@ class Run:
         with contextlib.suppress(StoreError):  # what is wrong with the samples is told to who reads them
             content = _content(self.floor.read(f"samples/{_ROOT}") or b"", "table", where)
         if content is not None:
-            self._refuse_other_run(content, where)
+            self._refuse_other_run(content, "samples")
 
-    def _refuse_other_run(self, content: Mapping[str, Any], where: str) -> None:
-        """Of what a table's document says."""
+    def _refuse_other_run(self, content: Mapping[str, Any], key: str) -> None:
+        """Of what the document of the table at this key says."""
+        where = f"{self.floor.url}/{key}"
+        if table_key(content["name"]) != key:
+            raise Damaged(
+                f"{where}: its zarr.json is that of the table {content['name']!r}. Put the right one in its "
+                "place, or remove it: the command that made the table writes it anew."
+            )
         if content["rows"] != self.n:
             raise Damaged(
                 f"{where}: the table has {content['rows']} rows and the run {self.n} samples: one of the two zarr.json "
@@ -315,7 +321,7 @@ def create(path: Location, *, classes: Sequence[str], samples: int, provenance: 
     if floor.read(_ROOT) is None:
         if not _lost_root(floor, content):
             _check_free(floor, path)
-        floor.create(_ROOT, group_document(element("run", content)))
+        create_once(floor, _ROOT, group_document(element("run", content)))
     run = open(path, mode="r+")
     stored = {"classes": list(run.classes), "samples": run.n, "provenance": run.provenance}
     if stored != json.loads(json.dumps(content)):
@@ -487,7 +493,8 @@ def _entries(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_free(floor: Floor, path: Location) -> None:
-    begun = floor.names("") == ["ledger"] and floor.names("ledger") in ([], ["tmp"])  # a creation crashed
+    # A creation crashed, or is at work.
+    begun = floor.names("") == ["ledger"] and {"tmp", "leases"}.issuperset(floor.names("ledger"))
     if floor.names("") and not begun:
         raise NotAStore(
             f"{path} is no run store: {_what_is_there(floor, path)} A new store needs a path that is free "

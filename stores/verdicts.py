@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from stores.errors import Damaged, StoreError
 from stores.floor import Floor
+from stores.ledger import create_once
 from stores.provenance import Json, canonical_json
 from stores.schema import content_of, element, parsed
 
@@ -144,7 +145,7 @@ def add_verdict(floor: Floor, verdict: Verdict) -> None:
     fields: dict[str, Json] = {**dataclasses.asdict(check_new(verdict)), "members": list(verdict.members)}
     data = canonical_json(element("verdict", fields)).encode("utf-8", "surrogatepass")
     number = 1 + max((int(name.partition(".")[0]) for name in verdict_names(floor)), default=0)
-    while not floor.create(f"{ROOT}/{number:08d}.json", data):
+    while not create_once(floor, f"{ROOT}/{number:08d}.json", data):
         number += 1
 
 

@@ -30,6 +30,8 @@ from store_tools import (
 
 import stores
 from stores import floor as floor_module
+from stores.errors import NoHardLinks
+from stores.ledger import create_once
 
 VERDICT = stores.Verdict("sample", "", "ü/1", "unsure", "", "me", "2026-01-01T00:00:00Z", ("ü/1",))
 
@@ -319,11 +321,14 @@ def test_real_processes_that_exit_at_every_call(tmp_path: Path) -> None:
         assert contents(path) == contents(expected), f"after exit at call {point}"
 
 
-def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoLinks(FaultyOs):
-        def link(self, *arguments: Any) -> None:
-            raise OSError(errno.EPERM, "Operation not permitted")
+class NoLinks(FaultyOs):
+    """A file system without hard links."""
 
+    def link(self, *arguments: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(new_table(new_run(tmp_path / "with")))
     monkeypatch.setattr(floor_module, "os", NoLinks())
     fill(new_table(new_run(tmp_path / "without")))
@@ -345,7 +350,51 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
         fill(stores.open(path, "r+").table("relevance/test"))
         assert contents(path) == contents(tmp_path / "sound"), f"after a crash at call {point}"
     floor = floor_module.LocalFloor(tmp_path / "floor")
-    assert floor.create("a/b", b"1") and not floor.create("a/b", b"2") and floor.read("a/b") == b"1"
+    with pytest.raises(NoHardLinks):
+        floor.create("a/b", b"0")
+    assert (
+        create_once(floor, "a/b", b"1") and not create_once(floor, "a/b", b"2") and floor.read("a/b") == b"1"
+    )
+
+
+def _verdict(run: stores.Run, word: Any = "valid") -> None:
+    run.add_verdict(stores.Verdict("sample", "", "a", word, "", "me", "2026-01-01T00:00:00Z", ("a",)))
+
+
+@pytest.mark.parametrize(
+    "act",
+    [new_run, lambda path: new_table(new_run(path)), lambda path: _verdict(new_run(path), "unsure")],
+    ids=["root", "table", "verdict"],
+)
+def test_no_crash_leaves_an_empty_file_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], object]
+) -> None:
+    def begin(path: Path) -> None:
+        if act is not new_run:
+            _verdict(new_run(path))
+
+    calls = NoLinks()
+    monkeypatch.setattr(floor_module, "os", calls)
+    begin(tmp_path / "sound")
+    before = calls.calls
+    act(tmp_path / "sound")
+    points = calls.calls - before
+    for point in range(points):
+        path = tmp_path / str(point)
+        monkeypatch.setattr(floor_module, "os", NoLinks())
+        begin(path)
+        monkeypatch.setattr(floor_module, "os", NoLinks(point, crash_before))
+        with pytest.raises(Crash):
+            act(path)
+        be_reborn(monkeypatch)
+        monkeypatch.setattr(floor_module, "os", NoLinks())
+        assert all(data for key, data in contents(path).items() if not key.startswith("ledger/tmp/"))
+        act(path)
+        told, expected = (
+            [it.verdict for it in stores.open(it).verdicts()] for it in (path, tmp_path / "sound")
+        )
+        assert told[-1:] == expected[-1:]
+        assert [problem.kind for problem in stores.check(path) if problem.kind != "incomplete"] == []
 
 
 def test_disk_full_at_every_write(

@@ -370,3 +370,28 @@ def test_names_that_no_file_system_takes_are_refused(tmp_path: Path) -> None:
 def test_the_root_of_a_disk_is_no_store() -> None:
     with pytest.raises(stores.NotAStore, match="no run store"):
         stores.create("/", classes=["a"], samples=1, provenance={})
+
+
+def test_a_document_in_the_place_of_another_is_told(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    new_table(run)
+    new_table(run, "relevance/other")
+    document = tmp_path / "relevance/other/zarr.json"
+    document.write_bytes((tmp_path / "relevance/test/zarr.json").read_bytes())
+    with pytest.raises(stores.Damaged, match="that of the table 'relevance/test'"):
+        run.table("relevance/other")
+    assert "relevance/other" in {problem.unit for problem in stores.check(tmp_path)}
+    document.unlink()
+    new_table(run, "relevance/other")
+    assert run.tables() == ["relevance/other", "relevance/test"]
+
+
+def test_groups_that_hold_others_are_written_once(tmp_path: Path) -> None:
+    new_table(new_run(tmp_path))
+    document = tmp_path / "relevance/zarr.json"
+    then = document.stat().st_mtime_ns
+    new_table(stores.open(tmp_path, "r+"))
+    assert document.stat().st_mtime_ns == then
+    document.write_bytes(b"")
+    new_table(stores.open(tmp_path, "r+"))
+    assert document.stat().st_size
