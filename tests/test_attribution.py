@@ -12,6 +12,7 @@ from torch import nn
 
 import stores
 from spray.attribution import Attribution, attribute_dataset, attribute_share
+from spray.attribution.passes import Passes
 from spray.attribution.pixels import CHANGED
 from spray.attribution.pooling import pooling_matrix
 from spray.blocks import channels_last
@@ -429,8 +430,9 @@ def test_tokens_and_layers_with_channels_last(tmp_path):
 def test_inputs_that_are_no_pictures(tmp_path, shape, model, place, full):
     torch.manual_seed(0)
     data = [(torch.rand(shape), row % 3) for row in range(6)]
-    run = attribute(tmp_path / "a.zarr", data, Attribution(block=4, grid=10, full=True), model.eval())
-    table = run.table(TABLE)
+    step = Attribution("epsilon_plus", block=4, grid=10, full=True)
+    run = attribute(tmp_path / "a.zarr", data, step, model.eval())
+    table = run.table("relevance/epsilon_plus")
     assert table.columns["input.place"].axes == place
     assert table.columns["input.full"].axes == full
     sums = table.read("input.place").reshape(6, -1).sum(1)
@@ -525,3 +527,30 @@ def test_two_composites_at_once_wait_for_each_others_samples(alone, tmp_path, mo
     run = attribute_share(tiny_model(), Images(), tmp_path / "b.zarr", SMALL, share=0, of=5)
     with run.samples.claim(1), pytest.raises(stores.StoreBusy, match="samples/1 is being written"):
         attribute(tmp_path / "b.zarr")
+
+
+def test_maps_that_are_one_number_everywhere_are_refused(tmp_path):
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    step = Attribution(block=4, grid=4, thumbnails=8)
+    with pytest.raises(
+        AttributionError, match=r"one number at every place.*epsilon_plus or gradient_x_input"
+    ):
+        attribute(tmp_path / "a.zarr", step=step, model=dense)
+    assert not (tmp_path / "a.zarr").exists()
+    for composite in ("epsilon_plus", "gradient_x_input"):
+        run = attribute(tmp_path / "a.zarr", step=replace(step, composite=composite), model=dense)
+        assert np.ptp(run.table(f"relevance/{composite}").read("input.place"), axis=(1, 2)).min() > 0
+
+
+def test_samples_alone_are_computed_by_one_target(tmp_path, monkeypatch):
+    step = replace(SMALL, target=("label", "prediction"))
+    before = contents(attribute(tmp_path / "a.zarr", step=step).path)
+    stores.open(tmp_path / "a.zarr", "r+").samples.take_back(1)
+    asked, explain = [], Passes.explain
+    monkeypatch.setattr(
+        Passes, "explain", lambda self, *given: asked.append(given[2:]) or explain(self, *given)
+    )
+    attribute(tmp_path / "a.zarr", step=step)
+    assert [list(wanted) for (wanted,) in filter(None, asked)] == [["label"]]
+    assert contents(tmp_path / "a.zarr") == before

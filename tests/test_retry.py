@@ -158,3 +158,30 @@ def test_a_picture_that_was_another_for_a_while_gets_its_relevance_once_it_is_ba
     data.images[7] = then
     attribute_dataset(tiny_model(), data, out, OTHER, retry_failed=True)
     assert contents(out) == contents(sound)
+
+
+@pytest.mark.parametrize(("first", "second"), [((2,), ()), ((), (2,))])
+def test_pictures_are_shown_as_they_were_whichever_samples_can_be_read(
+    tmp_path: Path, first: tuple[int, ...], second: tuple[int, ...]
+) -> None:
+    """Without mean and std the range of the first samples decides."""
+    out = tmp_path / "run.zarr"
+    for failing in (first, second):
+        data = Images(items=dict.fromkeys(failing, AWAY))
+        data.images[2] *= 3
+        run = attribute_dataset(tiny_model(), data, out, STEP, retry_failed=True)
+        run.samples.take_back(4)
+        run.table("relevance/epsilon_plus_flat").take_back(4)
+    assert list(attribute_dataset(tiny_model(), data, out, STEP).samples.failures) == []
+
+
+def test_a_sample_that_cannot_be_read_any_more_costs_itself_only(sound: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run.zarr"
+    run = attribute(out)
+    for table in (run.samples, run.table("relevance/epsilon_plus_flat")):
+        table.take_back(4)
+    run = attribute(out, 1, step=OTHER)
+    assert list(run.table("relevance/gradient_x_input").failures) == [1]
+    attribute(out, 1, retry_failed=False)
+    attribute(out, step=OTHER)
+    assert contents(out) == contents(sound)

@@ -19,12 +19,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 import stores
-from spray.attribution import pixels
+from spray.attribution import pixels, revisions
 from spray.attribution.display import Display
 from spray.attribution.passes import Passes
 from spray.attribution.records import Columns, Layer, RelevanceRecord, SampleRecord
 from spray.attribution.step import Attribution
-from spray.attribution.tables import Tables, stored_block
+from spray.attribution.tables import Tables, stored_block, stored_display
 from spray.attribution.targets import Target
 from spray.blocks import Block, BlockReader, first_inputs, repeated
 from spray.data import AuditData, data_digest
@@ -44,6 +44,8 @@ SHARDS_AT_LEAST = 8
 """Small data sets are cut finer than their bytes ask for, so that an interruption loses little."""
 PATIENCE, PAUSE = 60.0, 0.05
 """Seconds for which another stage that writes the very same samples is waited for, and between two looks."""
+SAME_EVERYWHERE = 1e-6
+"""Entries of a map that differ by no more than this part of its largest are one number."""
 UNEXPLAINABLE = "the model's output for it is not finite, or is the zero that a unit start would divide by"
 NO_DIFFERENCE = "its two classes are one, so there is no difference of logits"
 NOT_FINITE = "its relevance is not finite"
@@ -78,6 +80,25 @@ def _taken_by_the_model(sample: Float[Tensor, ...]) -> Iterator[None]:
             "model expects them. Of a folder of images, --mean and --std with one number give grey pictures and with "
             "three coloured ones, and --crop their size."
         ) from error
+
+
+def _refuse_placeless(relevance: Float[Tensor, "c ..."], step: Attribution, target: Target) -> None:
+    """Refuse maps that are one number at every place: an audit of them finds nothing, whatever there is.
+
+    Raises:
+        AttributionError: this map is one.
+    """
+    places = relevance.sum(0) if relevance.ndim > 1 else relevance
+    largest = float(places.abs().max())
+    if places.numel() < 2 or not 0 < largest < float("inf"):
+        return
+    if float(places.max() - places.min()) <= SAME_EVERYWHERE * largest:
+        raise AttributionError(
+            f"{step.table_of(target)}: the relevance of the first sample is one number at every place, so that no map "
+            "would show where anything is. The flat rule, with which composites such as epsilon_plus_flat begin, "
+            "shares evenly among all that an output of the first layer reads, and a fully connected first layer reads "
+            "the whole input at once. For such a network take --composite epsilon_plus or gradient_x_input."
+        )
 
 
 @dataclass(frozen=True)
@@ -137,13 +158,17 @@ class Stage:
         # One probing block decides shapes, and any refusal comes before anything is written.
         with _taken_by_the_model(inputs[0]):
             self.filler, self.probe = self._probe(inputs)
+        for target, explanation in self.probe.items():
+            _refuse_placeless(explanation.relevance[0], step, target)
         self.classes = next(iter(self.probe.values())).logits.shape[1]
         if data.classes and len(data.classes) != self.classes:
             raise AttributionError(
                 f"The data set names {len(data.classes)} classes and the model has {self.classes} outputs. "
                 "Give the names of the model's outputs, in order."
             )
-        self.samples = SampleRecord(data, Display.of(inputs, data.mean, data.std), step.thumbnails)
+        display = None if data.mean is not None and data.std is not None else stored_display(out)
+        display = display or Display.of(inputs, data.mean, data.std)
+        self.samples = SampleRecord(data, display, step.thumbnails)
         self.relevance = RelevanceRecord(layers, step.grid, step.full)
 
     def _block(self, sharing: int) -> int:
@@ -208,6 +233,7 @@ class Stage:
         for target, columns in declared.items():
             made = Provenance((place, self.step.describe(target)), (origin.id,))
             name = self.step.table_of(target)
+            revisions.refuse_other(run, name)
             relevance[target] = run.create_table(name, columns, rows_per_shard=rows, provenance=made)
         return Tables(run, samples, relevance)
 
@@ -251,12 +277,14 @@ class Stage:
             if not absent and shard not in tables.samples.missing():
                 return None
             results = []
+            # For the samples alone one target's pass will do: it gives the logits.
+            wanted = list(absent) or list(tables.relevance)[:1]
             rows = list(tables.samples.shards[shard])
             for block in blocks:
                 if block.rows != rows[: len(block.rows)]:
                     raise AssertionError(f"shard {shard} has rows {rows[:1]}…, not {block.rows[:1]}…")
                 rows = rows[len(block.rows) :]
-                result = self.compute(block, absent)
+                result = self.compute(block, wanted)
                 results.append(result)
                 done(len(block.rows), len(_failed([result])))
             others = self._commit(shard, results, tables, {target: claims[target] for target in absent})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from spray.attribution import revisions
 from spray.attribution.targets import Target, expanded
 from spray.engine import Start
 from spray.engine.composites import Method, composite
@@ -78,4 +79,4 @@ class Attribution:
 
     def describe(self, target: Target) -> dict[str, Json]:
         """The provenance of one target's table: the same, whichever others were computed beside it."""
-        return describe(replace(self, target=target))
+        return describe(replace(self, target=target)) | revisions.stated()

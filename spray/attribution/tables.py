@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import stores
+from spray.attribution.display import Display
 from spray.attribution.targets import Target
 from stores import Run, Table
 
@@ -38,10 +40,25 @@ def stored_block(out: str | Path) -> int | None:
 
     Every table tells, so that it is known where the document of one was lost.
     """
+    blocks = [step.get("block") for step in _steps(out, "compute")]
+    return next((block for block in blocks if isinstance(block, int)), None)
+
+
+def stored_display(out: str | Path) -> Display | None:
+    """How the samples of the store at ``out`` are shown; None where there are none yet.
+
+    Where the normalisation is not known this was found from the first samples that could be read then: others may be
+    readable now.
+    """
+    shown = [step["display"] for step in _steps(out, "samples")]
+    return Display(tuple(shown[0]["scale"]), tuple(shown[0]["offset"])) if shown else None
+
+
+def _steps(out: str | Path, name: str) -> list[Mapping[str, Any]]:
+    """The steps of this name in the provenance of the tables of the store at ``out``."""
     try:
         run = stores.open(out)
     except stores.NotAStore:
-        return None
+        return []
     tables = filter(None, map(run.table_at, run.table_keys()))
-    steps = [step for table in tables for step in table.provenance.steps if step.get("name") == "compute"]
-    return next((block for step in steps if isinstance(block := step.get("block"), int)), None)
+    return [step for table in tables for step in table.provenance.steps if step.get("name") == name]
