@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,6 +121,9 @@ class ImageFolder:
         """Decode one image; an unreadable file raises ``ValueError`` with its reason."""
         path = self.root / self.ids[row]
         try:
+            there = path.stat()
+            if not stat.S_ISREG(there.st_mode):
+                raise ValueError("unreadable image: it is no file, but a pipe or a device")
             with Image.open(path) as image:
                 image.load()
                 width, height = image.size
@@ -132,7 +136,7 @@ class ImageFolder:
             # The path in a system error's text would make the same data set's store differ from place to place.
             reason = error.strerror if isinstance(error, OSError) and error.errno else str(error)
             raise ValueError(f"unreadable image: {reason}") from error
-        return Sample(values, self.labels[row], facts | {"bytes": path.stat().st_size})
+        return Sample(values, self.labels[row], facts | {"bytes": there.st_size})
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -70,6 +70,18 @@ def test_workers_here_leave_ctrl_c_to_who_hands_out_the_work(client: Any) -> Non
     assert set(client.run(lambda: signal.getsignal(signal.SIGINT)).values()) == {signal.SIG_IGN}
 
 
+def test_workers_read_their_samples_themselves(client: Any, alone: Path, tmp_path: Path) -> None:
+    """They are daemons, which may have no processes of their own."""
+    attribute_on(client, tiny_model(), Images(), tmp_path / "run.zarr", replace(STEP, workers=1))
+    assert contents(tmp_path / "run.zarr") == contents(alone)
+
+
+def test_a_sample_that_kills_its_reader_is_told_with_what_sets_it_apart(tmp_path: Path) -> None:
+    with pytest.raises(AttributionError, match=r"after \d+ of 20 samples.*--cluster local:1"):
+        attribute_dataset(tiny_model(), Deadly((17,)), tmp_path / "run.zarr", replace(STEP, workers=1))
+    assert {problem.kind for problem in stores.check(tmp_path / "run.zarr")} == {"incomplete"}
+
+
 def test_two_workers_write_the_store_of_one_process(client: Any, alone: Path, tmp_path: Path) -> None:
     seen = []
     run = attribute_on(

@@ -191,3 +191,11 @@ def test_hostile_names_come_back_as_they_are(tmp_path):
     assert run.samples.read("id").tolist() == folder.ids
     assert any("\udcff" in name for name in folder.ids)
     assert run.classes == folder.classes
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    save(tmp_path / "cat/a.png")
+    os.mkfifo(tmp_path / "cat/b.png")
+    folder = ImageFolder(tmp_path, PLAIN)
+    with pytest.raises(ValueError, match="a pipe or a device"):
+        folder.sample(1)

@@ -9,10 +9,11 @@ become failed rows, by number, without being read again.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -376,7 +377,9 @@ def _stage(key: str, poison: frozenset[int]) -> tuple[Stage, Tables]:
         device = _device(job.device)
         sharing = job.sharing if device.type == "cpu" else 1
         data = Quarantine(job.data, poison) if poison else job.data
-        made = prepared(job.model.to(device), data, job.step, device, job.out, sharing)
+        # A daemon may have no children: it reads its samples itself, as all workers do side by side.
+        step = replace(job.step, workers=0) if multiprocessing.current_process().daemon else job.step
+        made = prepared(job.model.to(device), data, step, device, job.out, sharing)
         _stages.clear()
         _stages[key, poison] = made
     return _stages[key, poison]

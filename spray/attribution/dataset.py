@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,9 @@ def attribute_dataset(
         retried = take_back_failed(stage, tables) if retry_failed else []
         todo = tables.missing()
         log("plan", **_facts(stage, tables, todo), retried=retried)
-        _write(stage, tables, todo, Tally(tables, todo, report), log)
+        tally = Tally(tables, todo, report)
+        with _readers_told(tally):
+            _write(stage, tables, todo, tally, log)
     return tables.run
 
 
@@ -98,7 +102,8 @@ def attribute_share(
         todo = {shard: rows for shard, rows in tables.missing().items() if shard in mine}
         log("plan", **_facts(stage, tables, todo))
         tally = Tally(tables, todo, report, total=sum(len(tables.samples.shards[shard]) for shard in mine))
-        _write(stage, tables, todo, tally, log)
+        with _readers_told(tally):
+            _write(stage, tables, todo, tally, log)
     return tables.run
 
 
@@ -128,6 +133,26 @@ def _write(stage: Stage, tables: Tables, todo: dict[int, range], tally: Tally, l
         todo = {shard: todo[shard] for shard in held}
         if not todo:
             return
+
+
+@contextlib.contextmanager
+def _readers_told(tally: Tally) -> Iterator[None]:
+    """What torch says, at whatever line is at work then, when a process that reads ahead has died.
+
+    Raises:
+        AttributionError: one has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise AttributionError(
+            f"A process that reads samples ahead died ({str(error).strip().splitlines()[0]}) after {tally.done} of "
+            f"{tally.total} samples: one of the next ends the process that decodes it, or memory ran out. What is "
+            "committed is safe. The same command with --cluster local:1 finds samples that end processes, and sets "
+            "them apart; with fewer --workers less memory is taken."
+        ) from error
 
 
 class Tally:
