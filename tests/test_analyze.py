@@ -140,6 +140,7 @@ def test_classes_by_name_and_index(stored):
         ({"group_by": "all", "groups": [0]}, "leave out groups"),
         ({"workers": 0}, "workers=0"),
         ({"analysis": Analysis(representation=Channels(), picture="none"), "column": "start"}, "relevance"),
+        ({"analysis": Analysis(representation=Channels(), picture="none")}, "rows for channels"),
     ],
 )
 def test_errors(stored, options, message):

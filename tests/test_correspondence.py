@@ -78,3 +78,16 @@ def test_stored_analyses_compare_group_by_group(tmp_path):
     found = compare(left, right, "kmeans")
     assert sorted(found) == [0, 1]
     assert all(0.5 < each.adjusted_rand <= 1 for each in found.values())
+
+
+def test_classes_compare_with_a_joint_analysis_and_nothing_with_other_classes(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=240, classes=2)
+    one = Analysis(null=GaussianNull(draws=0), stability=Stability(draws=0), picture="none")
+    joint = analyze(run, one, group_by="all")
+    alone = [analyze(run, dataclasses.replace(one, seed=seed), groups=[seed]) for seed in (0, 1)]
+    for seed, of_class in enumerate(alone):
+        for found in (compare(of_class, joint, "kmeans"), compare(joint, of_class, "kmeans")):
+            assert list(found) == [seed]
+            assert found[seed].samples == len(of_class.read(seed).rows)
+    with pytest.raises(ValueError, match="no group in common"):
+        compare(*alone)

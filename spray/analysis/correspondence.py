@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from stores import AnalysisHandle
-from stores.analysis import GroupAnalysis
+from stores.analysis import ALL_CLASSES, GroupAnalysis
 
 
 class Match(NamedTuple):
@@ -69,9 +69,29 @@ def corresponding(left: GroupAnalysis, right: GroupAnalysis, clustering: str = "
 def compare(
     left: AnalysisHandle, right: AnalysisHandle, clustering: str = "hdbscan"
 ) -> dict[int, Correspondence]:
-    """The correspondence of every group that both stored analyses have."""
-    shared = sorted(set(left.groups) & set(right.groups))
-    return {group: corresponding(left.read(group), right.read(group), clustering) for group in shared}
+    """The correspondence of every group that both stored analyses have; a joint analysis has the samples of each.
+
+    Raises:
+        ValueError: they have no group in common.
+        KeyError: one of the analyses has no clustering of this name.
+    """
+    sides = (left, right)
+    shared = [
+        group
+        for group in sorted({*left.groups, *right.groups})
+        if all(group in side.groups or ALL_CLASSES in side.groups for side in sides)
+        and (group != ALL_CLASSES or all(ALL_CLASSES in side.groups for side in sides))
+    ]
+    if not shared:
+        raise ValueError(
+            f"These analyses have no group in common: {left.id} has {left.groups}, {right.id} has {right.groups}. "
+            "Compare analyses of the same classes, or analyses of classes with a joint one."
+        )
+
+    def of(side: AnalysisHandle, group: int) -> GroupAnalysis:
+        return side.read(group if group in side.groups else ALL_CLASSES)
+
+    return {group: corresponding(of(left, group), of(right, group), clustering) for group in shared}
 
 
 def contingency(left: Int[np.ndarray, " m"], right: Int[np.ndarray, " m"]) -> Int[np.ndarray, "a b"]:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from spray.analysis import embedding
 from spray.analysis.clustering import HDBSCAN, Clusterer, KMeans, together
-from spray.analysis.features import PCA, Pooled, Representation, alike, transformed, usable
+from spray.analysis.features import PCA, Channels, Pooled, Representation, alike, transformed, usable
 from spray.analysis.graph import Graph, NearestNeighbours, Neighbourhood
 from spray.analysis.groups import GroupBy, choose_groups, choose_table, gathered_features
 from spray.analysis.null import GaussianNull
@@ -283,6 +283,15 @@ def analyze(
     if column not in stored.columns:
         raise ValueError(f"{table} has no column {column!r}; it has {', '.join(stored.columns)}.")
     asked = analysis or Analysis()
+    if (
+        isinstance(asked.representation, Channels)
+        and column.endswith(".place")
+        and len(stored.columns[column].shape) > 1
+    ):
+        raise ValueError(
+            f"{column} holds relevance by place, and the representation 'channels' would take its rows for channels. "
+            f"Analyse {column.removesuffix('.place')}.channel, or places by 'pooled'."
+        )
     settled = dataclasses.replace(
         asked,
         picture=embedding.choose(asked.picture, run.n),
