@@ -342,6 +342,51 @@ def test_corrections_keep_the_clean_accuracy_and_raise_that_under_attack(
         assert done.after.flips < done.before.flips - 0.1
 
 
+class Cramped(nn.Module):
+    """Has memory for so many samples at once."""
+
+    def __init__(self, inner: nn.Module, most: int) -> None:
+        super().__init__()
+        self.inner, self.most = inner, most
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        logits: Tensor = self.inner(x)
+        return logits
+
+
+@pytest.mark.parametrize("method", ["p-clarc", "a-clarc", "rrr"])
+def test_where_memory_runs_out_fewer_samples_pass_at_once_and_the_outcome_is_the_same(
+    case: tuple[Run, nn.Module, TensorDataset], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, model, data = case
+    monkeypatch.setattr("spray.correction.stage.model_digest", lambda model: run.provenance["model"])
+    options = {"epochs": 1} if method != "p-clarc" else {}
+    step, layer = step_of(method, **options), None if method == "rrr" else "inner.4"
+    plenty, little = (
+        spray.correct(run, "c3.f0", Cramped(model, most), data, method=step, layer=layer)
+        for most in (1000, 20)
+    )
+    for one, other in zip(plenty.model.parameters(), little.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    assert abs(plenty.after.clean - little.after.clean) < 0.01
+    with pytest.raises(CorrectionError, match="one sample at a time"):
+        spray.correct(run, "c3.f0", Cramped(model, 0), data, method=step, layer=layer)
+
+
+def test_a_correction_that_does_no_good_says_so(case: tuple[Run, nn.Module, TensorDataset]) -> None:
+    run, model, data = case
+    good = spray.correct(run, "c3.f0", model, data)
+    assert good.doubt == ""
+    worse = replace(good, after=replace(good.after, attacked=good.before.attacked))
+    assert worse.doubt.startswith("The model is no better for it") and worse.doubt in worse._repr_html_()
+    dear = replace(good, after=replace(good.after, hosts=0.0))
+    assert dear.doubt.startswith("The model is no better for it")
+    rows = spray.correct(run, range(900, 1200, 8), model, data, layer="4")
+    assert "Nothing shows that the artifact is gone" in rows.doubt
+
+
 def test_the_same_seed_gives_the_same_weights(case: tuple[Run, nn.Module, TensorDataset]) -> None:
     run, model, data = case
     step = step_of("a-clarc", epochs=1, seed=1)

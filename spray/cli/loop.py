@@ -127,7 +127,9 @@ def correct(
     weights, record = save(done, out, force=force)
     if as_json:
         layers_told = [asdict(score) for score in done.layers]
-        click.echo(json.dumps({"weights": str(weights), "layers": layers_told, **done.record}))
+        click.echo(
+            json.dumps({"weights": str(weights), "layers": layers_told, "doubt": done.doubt, **done.record})
+        )
         return
     show_correction(done)
     click.echo(printable(f"{weights}: load it with --weights. {record}: how it was made."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
@@ -31,6 +32,8 @@ def show_correction(done: Corrected) -> None:
     for row in done.before.told(done.after):
         table.add_row(*row)
     console.print(table)
+    if done.doubt:
+        click.echo(f"WARNING: {done.doubt}", err=True)
 
 
 def _layers(done: Corrected) -> Grid:

@@ -61,7 +61,7 @@ def choose(
 ) -> tuple[Vector, list[LayerScore]]:
     """The best vector of the best layer, aiming at the best z, and the scores of all layers.
 
-    Without a region nothing can be attacked: then the layer where the artifact is told best.
+    Without a region nothing can be attacked: then the layer where the artifact is told best, less what that costs.
 
     Raises:
         CorrectionError: no layer has a direction; gives the first reason.
@@ -102,7 +102,7 @@ def _tried(
         sides = [side for side in (after.class_clean, after.hosts) if side is not None]
         clean = sum(sides) / len(sides) if len(sides) == 2 else after.clean
         cost = lost(trial.before, after)
-        rank = vector.auc if after.attacked is None else after.attacked - cost
+        rank = (vector.auc if after.attacked is None else after.attacked) - cost
         tried = replace(score, aim=name, clean=clean, attacked=after.attacked, cost=cost)
         found.append((rank, aimed, tried))
     return found

@@ -20,13 +20,15 @@ from spray.correction.directions import Vector, Workshop
 from spray.correction.errors import CorrectionError
 from spray.correction.material import Artifact, Pixels, Rows, Split, Splitting, artifact_of, told
 from spray.correction.methods import CORRECTIONS, Correction
-from spray.correction.outcome import Attack, Outcome, judge
+from spray.correction.outcome import Attack, Outcome, judge, lost
 from spray.correction.sites import Site, candidates
 from spray.correction.vectors import CAVS
-from spray.data import as_audit_data
+from spray.data import AuditData, as_audit_data
 from spray.findings import MismatchError
 from spray.findings.subject import asked, refuse_other_answers
+from spray.memory import ran_out, release
 from spray.models import model_digest
+from spray.percent import share
 from spray.progress import Report, silent
 from stores import Run, describe
 from stores.provenance import Json
@@ -34,6 +36,8 @@ from stores.shown import grid
 
 T = TypeVar("T")
 
+BATCH = 128
+"""Samples that pass through the model at once; fewer where memory runs out."""
 DONORS = 100
 """At most so many samples give the content that is pasted in an attack."""
 CHOSEN_ON = 500
@@ -53,12 +57,30 @@ class Corrected:
     record: dict[str, Json] = field(default_factory=dict)
     """Everything that made it, as JSON: the step, the finding, the store, the digests."""
 
+    @property
+    def doubt(self) -> str:
+        """What speaks against using it, in a sentence; empty where nothing does."""
+        before, after = self.before, self.after
+        cost = lost(before, after)
+        if before.attacked is None or after.attacked is None:
+            price = (
+                f", and {share(cost)} of clean accuracy are lost in the class or in the others"
+                if cost
+                else ""
+            )
+            return f"Nothing shows that the artifact is gone: it has no region that could be pasted on others{price}."
+        if after.attacked - cost <= before.attacked:
+            return (
+                "The model is no better for it: what is gained under attack does not make up for what is lost on clean "
+                "samples of the class or of the others. Keep the model as it is, or try another method."
+            )
+        return ""
+
     def _repr_html_(self) -> str:
         where = f" at {self.layer}" if self.layer else ""
         rows = self.before.told(self.after)
-        return (
-            f"<p><b>Corrected by {escape(self.method + where)}</b></p>{grid(('', 'before', 'after'), rows)}"
-        )
+        doubt = f"<p>{escape(self.doubt)}</p>" if self.doubt else ""
+        return f"<p><b>Corrected by {escape(self.method + where)}</b></p>{grid(('', 'before', 'after'), rows)}{doubt}"
 
 
 def correct(
@@ -90,7 +112,7 @@ def correct(
         splitting: what is held out.
 
     Raises:
-        CorrectionError: no such finding, method or layer; too few samples; nothing to judge by.
+        CorrectionError: no such finding, method or layer; too few samples; nothing to judge by; too little memory.
         MismatchError: the model or the data set is not that of the store.
     """
     run = run if isinstance(run, Run) else stores.open(run)
@@ -104,18 +126,24 @@ def correct(
     if step.chosen_by is None and layer is not None:
         raise CorrectionError(f"'{step.name}' trains the whole model and takes no layer: leave it out.")
     artifact = artifact_of(run, what, run.analysis(analysis) if run.analyses() else None)
-    place = torch.device(device)
-    corrected = copy.deepcopy(model).to(place).eval()
-    bench = _Bench(run, artifact, dataset, validation, splitting or Splitting(), place, report)
-    bench.refuse_another(run, corrected)
-    sites = [] if step.chosen_by is None else _sites(corrected, bench, layer)
-    before = bench.judge(corrected)
-    vector: Vector | None = None
-    scores: list[LayerScore] = []
-    if sites:
-        vector, scores = choose(corrected, sites, step, bench.shop, bench.trial(corrected))
-    step.apply(corrected, bench.shop, vector)
-    after = bench.judge(corrected)
+    data = [None if one is None else as_audit_data(one) for one in (dataset, validation)]
+    place, batch = torch.device(device), BATCH
+    while True:
+        corrected = copy.deepcopy(model).to(place).eval()
+        try:
+            bench = _Bench(run, artifact, data, splitting or Splitting(), place, batch, report)
+            before, after, vector, scores = _corrected(run, corrected, bench, step, layer)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            if batch == 1:
+                raise CorrectionError(
+                    f"the memory of {place} does not suffice for one sample at a time. Take --device cpu, another "
+                    "method (p-clarc trains nothing), or prepare smaller images."
+                ) from error
+        batch //= 2
+        release(place)
     own = "a data set of its own" if validation is not None else "held-out share of the audited one"
     record: dict[str, Json] = {
         "store": str(run.path),
@@ -134,6 +162,21 @@ def correct(
     }
     name = None if vector is None else vector.site.name
     return Corrected(corrected, step.name, name, tuple(scores), before, after, record)
+
+
+def _corrected(
+    run: Run, model: nn.Module, bench: _Bench, step: Correction, layer: str | Sequence[str] | None
+) -> tuple[Outcome, Outcome, Vector | None, list[LayerScore]]:
+    """Correct a model in place; what it did before and after, by which vector, and what was tried."""
+    bench.refuse_another(run, model)
+    sites = [] if step.chosen_by is None else _sites(model, bench, layer)
+    before = bench.judge(model)
+    vector: Vector | None = None
+    scores: list[LayerScore] = []
+    if sites:
+        vector, scores = choose(model, sites, step, bench.shop, bench.trial(model))
+    step.apply(model, bench.shop, vector)
+    return before, bench.judge(model), vector, scores
 
 
 def step_of(
@@ -182,19 +225,20 @@ class _Bench:
         self,
         run: Run,
         artifact: Artifact,
-        dataset: object,
-        validation: object | None,
+        data: Sequence[AuditData | None],
         splitting: Splitting,
         device: torch.device,
+        batch: int,
         report: Report,
     ) -> None:
-        classes = len(run.classes)
+        classes, (audited, validation) = len(run.classes), data
+        assert audited is not None
         self.splitting, self.artifact, self.device = splitting, artifact, device
-        self.pixels = Pixels(as_audit_data(dataset), classes, device, run=run)
+        self.pixels = Pixels(audited, classes, device, run=run, batch=batch)
         labels, usable = run.samples.read("label"), run.samples.ok
         self.judged = self.pixels
         if validation is not None:
-            self.judged = Pixels(as_audit_data(validation), classes, device)
+            self.judged = Pixels(validation, classes, device, batch=batch)
             self._check_validation(self.judged)
             usable = usable & ~np.isin(run.samples.read("digest"), self.judged.digests)
         self.split: Split = splitting.split(labels, usable, artifact)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from spray.correction.errors import CorrectionError
-from spray.correction.material import Pixels, Rows
+from spray.correction.material import Batch, Pixels, Rows
 from spray.progress import Report
 
 Loss = Callable[[Rows, Float[Tensor, "b ..."], Int[Tensor, " b"]], Float[Tensor, ""]]
@@ -68,19 +68,28 @@ class FineTuning:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(self.seed)
             for _ in range(self.epochs):
-                for chosen, inputs, labels in pixels.batches(rng.permutation(rows), self.batch):
+                for batch in pixels.batches(rng.permutation(rows), self.batch):
                     optimizer.zero_grad()
-                    with during(chosen):
-                        loss = F.cross_entropy(model(inputs), labels)
-                    if penalty is not None:
-                        loss = loss + penalty(chosen, inputs, labels)
-                    if not torch.isfinite(loss):
-                        raise CorrectionError(
-                            f"the loss of fine-tuning is no longer finite: choose a lower rate than {self.rate}."
-                        )
-                    loss.backward()
+                    for share, (chosen, inputs, labels) in _portions(batch, pixels.batch):
+                        with during(chosen):
+                            loss = F.cross_entropy(model(inputs), labels)
+                        if penalty is not None:
+                            loss = loss + penalty(chosen, inputs, labels)
+                        if not torch.isfinite(loss):
+                            raise CorrectionError(
+                                f"the loss of fine-tuning is no longer finite: choose a lower rate than {self.rate}."
+                            )
+                        (share * loss).backward()
                     optimizer.step()
                     schedule.step()
                     done += 1
                     report(min(done, steps), steps, "fine-tune")
         report(steps, steps, "fine-tune")
+
+
+def _portions(batch: Batch, most: int) -> Iterator[tuple[float, Batch]]:
+    """A batch in portions that fit into memory, each with its share of it: their gradients add up to the batch's."""
+    rows, inputs, labels = batch
+    for at in range(0, len(rows), most):
+        part = slice(at, at + most)
+        yield len(rows[part]) / len(rows), (rows[part], inputs[part], labels[part])
