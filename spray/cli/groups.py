@@ -49,7 +49,8 @@ def null_in_words(group: dict[str, Any]) -> str:
     if not null.get("draws"):
         return "–"
     far = null.get("deviations")
-    return f"{null['draws']} draws" + ("" if far is None else f", {far:.0f} σ")
+    draws = f"{null['draws']} draw{'s' if null['draws'] > 1 else ''}"
+    return draws if far is None else f"{draws}, {far:.0f} σ"
 
 
 def neighbours_in_words(group: dict[str, Any]) -> str:
