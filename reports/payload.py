@@ -149,7 +149,7 @@ def subject_payload(subject: Subject) -> dict[str, Any]:
         "parts": dict(finding.parts),
         "evidence": dict(finding.evidence),
         "summary": finding.summary,
-        "notes": list(finding.notes),
+        "notes": [note for note in finding.notes if note not in finding.summary],
         "region": None if subject.region is None else packed(subject.region.astype(np.uint8)),
         "mean_map": None if finding.mean_map is None else packed(quantise(finding.mean_map[None])[0][0]),
         "tested": is_tested(finding),

@@ -1,6 +1,7 @@
 """Two audits side by side: what vanished, appeared, moved or stayed, told as data, on the terminal and on a page."""
 
 import csv
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,6 +125,22 @@ def test_classes_of_one_name_stay_apart(tmp_path: Path) -> None:
     compared = compare(run, run)
     assert {it.class_name for it in compared.classes} == known.keys()
     assert len(compared.pairs) == len(run.analysis().findings())
+
+
+def test_an_audit_that_was_not_tested_is_told_beside_one_that_was(tmp_path: Path) -> None:
+    tested, other = (stores.synthetic.make(tmp_path / name, samples=60) for name in ("a.zarr", "b.zarr"))
+    assert compare(tested, other).notes == ()
+    handle = other.analysis()
+    bare = [dataclasses.replace(it, evidence={}, flagged=False) for it in handle.findings()]
+    handle.write_findings(bare, Provenance(({"type": "findings", "ranking": "separation"},)))
+    (note,) = compare(tested, other).notes
+    assert "The second audit was not tested by intervention" in note and "spray verify" in note
+    assert "The first audit" in compare(other, tested).notes[0]
+    said = CliRunner().invoke(main, ["compare", str(tested.path), str(other.path)])
+    assert "was not tested by intervention" in said.output.replace("\n", " ")
+    again = tested.analysis()
+    again.write_findings(again.findings(), Provenance(({"type": "findings", "ranking": "causal"},)))
+    assert "other settings in the two audits (ranking)" in compare(tested, other).notes[1]
 
 
 def test_strategies_of_the_same_samples_are_matched_by_their_members(pair: tuple[Run, Run]) -> None:

@@ -66,6 +66,14 @@ def test_relevance_that_is_spread_over_the_picture_is_told_to_lie_nowhere() -> N
     assert "lies at the top left: 7 % of it in 4.0 % of the area" in words(concentration=0.07)
 
 
+def test_why_a_finding_was_not_tested_is_told() -> None:
+    notes = ("Too few members.",)
+    found = Finding("c0.f0", 0, "hdbscan", (0,), np.arange(12), 0.0, False, {}, None, None, {}, notes=notes)
+    assert summary(found, 20, "cat").endswith(
+        "Not tested by intervention: a suspicion only. Too few members."
+    )
+
+
 def test_a_confirmed_finding_that_is_not_flagged_is_confirmed_all_the_same() -> None:
     said = words(confirmed=True)
     assert "Confirmed (q = 0.0013)" in said and said.endswith(

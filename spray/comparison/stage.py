@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from spray.analysis.correspondence import adjusted_rand, contingency
-from spray.comparison.audited import Audited, Common, ComparisonError, mean
+from spray.comparison.audited import Audited, Common, ComparisonError, mean, unlike
 from spray.comparison.matching import Matching, Shift, Traits, cosine, jaccard
 from spray.findings.regions import overlap
 from spray.progress import Report, silent
@@ -52,7 +52,7 @@ def compare(
         )
     samples = Common.of(one.run, other.run)
     by = _by(by, samples, one, other)
-    notes = samples.notes
+    notes = samples.notes + unlike(one, other)
     if by == "maps":
         _check_grids(one, other)
     names = [*one.groups, *(name for name in other.groups if name not in one.groups)]

@@ -28,7 +28,7 @@ def summary(finding: Finding, class_size: int, group_name: str, target_name: str
     of_class = f"'{group_name}' samples" if finding.group >= 0 else "samples of all classes"
     sentences = [f"{len(finding.rows):,} of {class_size:,} {of_class}.", _shared(finding)]
     if "removal" not in evidence:
-        sentences.append("Not tested by intervention: a suspicion only.")
+        sentences += ["Not tested by intervention: a suspicion only.", *finding.notes]
     else:
         words = _Words(evidence, target_name or group_name)
         sentences += [words.removal(), words.transplant(), words.beside(), words.verdict(finding.flagged)]
