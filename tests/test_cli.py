@@ -270,7 +270,7 @@ def test_what_was_found_in_each_class_is_told(store, monkeypatch):
     )
     code, out, _ = spray("analyze", store, *quick, "--quiet")
     assert code == 0
-    assert "strategies of 2 groups" in out and "3, exact" in out and "hdbscan" in out
+    assert "k strategies in each of 2 groups" in out and "Neighbours: 3, exact." in out and "hdbscan" in out
 
 
 def test_representations_can_be_joined_and_reduced(store):

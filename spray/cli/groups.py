@@ -31,26 +31,21 @@ def _group(run: Run, analysis: AnalysisHandle, number: int) -> dict[str, Any]:
     }
 
 
-def strategies_in_words(group: dict[str, Any]) -> str:
-    """The eigengap's number of strategies and why it is believed: "3 (then 5, 2)", "1 (the null's gap is as large)"."""
+def runners_up_in_words(group: dict[str, Any]) -> str:
+    """The next numbers of strategies by the eigengap, or why there is nothing to count."""
     if group["status"] != "ok":
-        return f"{group['strategies']} ({group['status']})"
-    gap = group["eigengap"]
-    null = gap.get("null") or {}
-    if group["strategies"] == 1 and null:
-        return "1 (the null's gap is as large)"
-    others = ", ".join(str(other["k"]) for other in gap["runners_up"])
-    return f"{group['strategies']}" + (f" (then {others})" if others else "")
+        return str(group["status"])
+    return ", ".join(str(other["k"]) for other in group["eigengap"]["runners_up"])
 
 
 def null_in_words(group: dict[str, Any]) -> str:
-    """The eigengap's distance to the null's, in standard deviations of its draws."""
+    """How far the eigengap lies above the null's, in standard deviations of its draws."""
     null = group["eigengap"].get("null") or {}
     if not null.get("draws"):
         return "–"
-    far = null.get("deviations")
-    draws = f"{null['draws']} draw{'s' if null['draws'] > 1 else ''}"
-    return draws if far is None else f"{draws}, {far:.0f} σ"
+    if not null["significant"]:
+        return "as large"
+    return f"{null['deviations']:.0f} σ below"
 
 
 def neighbours_in_words(group: dict[str, Any]) -> str:
@@ -62,13 +57,8 @@ def neighbours_in_words(group: dict[str, Any]) -> str:
     return f"{group['neighbours']}, {group['method']}, recall {group['recall']:.2f}"
 
 
-def clusters_in_words(group: dict[str, Any]) -> str:
-    """Clusters of each clustering, and how well resamples agree with it: "kmeans 3 (0.91), hdbscan 5 (0.84)"."""
-    told = []
-    stability = group.get("stability") or {}
-    for name, parameters in group["clusterings"].items():
-        agrees = stability.get(name, {}).get("adjusted_rand")
-        told.append(
-            f"{name} {parameters.get('clusters', 1)}" + ("" if agrees is None else f" ({agrees:.2f})")
-        )
-    return ", ".join(told)
+def clusters_in_words(group: dict[str, Any], clustering: str) -> str:
+    """How many clusters, and how well resamples agree with them: "5 (0.84)"."""
+    count = group["clusterings"].get(clustering, {}).get("clusters", 1)
+    agrees = (group.get("stability") or {}).get(clustering, {}).get("adjusted_rand")
+    return f"{count}" + ("" if agrees is None else f" ({agrees:.2f})")

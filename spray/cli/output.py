@@ -24,7 +24,7 @@ from spray.cli.groups import (
     groups_of,
     neighbours_in_words,
     null_in_words,
-    strategies_in_words,
+    runners_up_in_words,
 )
 from spray.percent import share
 from spray.progress import Report, progress, silent
@@ -87,13 +87,24 @@ def show_analysis(audit: Audit, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**_audit_facts(audit), "groups": groups}))
         return
-    table = Grid(title=f"strategies of {len(groups)} groups", title_justify="left")
-    for name in ("class", "samples", "strategies", "null", "clusters (agreement of resamples)", "neighbours"):
-        table.add_column(name, justify="right" if name == "samples" else "left")
+    table = Grid(title=f"k strategies in each of {len(groups)} groups", title_justify="left")
+    clusterings = list(dict.fromkeys(name for group in groups for name in group["clusterings"]))
+    table.add_column("class")
+    for name in ("samples", "k", "runners-up", "null", *clusterings):
+        table.add_column(plain(name), no_wrap=True, justify="right" if name in ("samples", "k") else "left")
     for group in groups[:SHOWN_GROUPS]:
-        words = (strategies_in_words, null_in_words, clusters_in_words, neighbours_in_words)
-        table.add_row(plain(group["class"]), f"{group['samples']:,}", *(plain(word(group)) for word in words))
+        table.add_row(
+            plain(group["class"]),
+            f"{group['samples']:,}",
+            str(group["strategies"]),
+            runners_up_in_words(group),
+            null_in_words(group),
+            *(clusters_in_words(group, name) for name in clusterings),
+        )
     Console().print(table)
+    neighbours = dict.fromkeys(neighbours_in_words(group) for group in groups if group["status"] == "ok")
+    for told in list(neighbours)[:SHOWN_GROUPS]:
+        click.echo(printable(f"Neighbours: {told}."))
     if len(groups) > SHOWN_GROUPS:
         click.echo(f"… and {len(groups) - SHOWN_GROUPS} more groups: --json has all.")
     show_audit(audit, as_json=False)
