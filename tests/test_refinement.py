@@ -34,7 +34,7 @@ def test_a_mixed_cluster_is_cleaned_and_completed() -> None:
     cluster = truth.copy()
     cluster[:15] = False
     cluster[TAGGED : TAGGED + 15] = True
-    found = Refinement().members(units, cluster, corner(), seed=0)
+    found, _ = Refinement().members(units, cluster, corner(), seed=0)
     assert truth[found].mean() >= 0.98 and found[truth].mean() >= 0.98
 
 
@@ -45,7 +45,8 @@ def test_where_no_mode_is_the_cluster_stays_as_it_is() -> None:
     units = unit_maps(maps)
     inside = units[:, :3, :3].sum((1, 2))
     cluster = inside > np.quantile(inside, 0.9)
-    assert Refinement().members(units, cluster, corner(), seed=0) is cluster
+    found, mode = Refinement().members(units, cluster, corner(), seed=0)
+    assert found is cluster and mode == 0
 
 
 def test_of_a_cluster_of_like_places_the_half_that_is_a_mode_is_found() -> None:
@@ -59,15 +60,15 @@ def test_of_a_cluster_of_like_places_the_half_that_is_a_mode_is_found() -> None:
     units = unit_maps(maps)
     others = np.where(truth, 0, degrees)
     both = truth | (others >= np.sort(others)[-110])
-    found = Refinement().members(units, both, corner(), seed=0)
+    found, _ = Refinement().members(units, both, corner(), seed=0)
     assert truth[found].mean() >= 0.95 and found[truth].mean() >= 0.98
 
 
 def test_members_that_are_others_are_not_taken() -> None:
     units, truth = tagged_maps()
     few = truth & (np.arange(len(truth)) < 15)
-    assert Refinement(overlap=0.5).members(units, few, corner(), seed=0) is few
-    assert Refinement(overlap=0.2).members(units, few, corner(), seed=0)[truth].mean() >= 0.98
+    assert Refinement(overlap=0.5).members(units, few, corner(), seed=0)[0] is few
+    assert Refinement(overlap=0.2).members(units, few, corner(), seed=0)[0][truth].mean() >= 0.98
 
 
 def test_the_mixture_of_certain_members_is_the_discriminant_of_scikit_learn() -> None:
@@ -95,15 +96,16 @@ def test_the_same_seed_gives_the_same_members() -> None:
 def test_a_component_that_dies_out_leaves_the_members(members: int) -> None:
     units, _ = tagged_maps()
     cluster = np.arange(600) < members
-    assert Refinement().members(units, cluster, corner(), seed=0) is cluster
+    found, mode = Refinement().members(units, cluster, corner(), seed=0)
+    assert found is cluster and mode == 0
 
 
 def test_fewer_samples_than_cells_are_no_error() -> None:
     units, truth = tagged_maps()
     few = np.r_[:20, 200:230]
-    found = Refinement().members(units[few], truth[few], corner(), seed=0)
+    found, _ = Refinement().members(units[few], truth[few], corner(), seed=0)
     assert found.shape == (50,)
-    black = Refinement().members(np.zeros((50, 14, 14)), truth[few], corner(), seed=0)
+    black, _ = Refinement().members(np.zeros((50, 14, 14)), truth[few], corner(), seed=0)
     np.testing.assert_array_equal(black, truth[few])
 
 

@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from spray.findings.associations import associations
 from spray.findings.channels import unit_vectors
+from spray.findings.contents import contents_of
 from spray.findings.display import LikeThumbnails
 from spray.findings.outcomes import Outcomes
 from spray.findings.regions import unit_maps
 from spray.findings.scores import SCORES, Separability, Suspect
 from spray.findings.step import Findings
-from spray.findings.strategies import Strategy, merge, refined
+from spray.findings.strategies import Strategy, distinct, merge, refined
 from spray.findings.subject import Subject
 from spray.findings.verification import Candidate, ClassMaps, Evidence, completed, verify
 from spray.findings.verification.evidence import MOVING
@@ -61,6 +62,7 @@ class ClassFindings:
 
     def findings(self, subject: Subject | None) -> list[Finding]:
         """Its findings, not yet compared with those of other classes."""
+        self.strategies = distinct(self._by_content(subject), self.step.same)
         tested = [_Tested(strategy, self._untested_for(strategy)) for strategy in self.strategies]
         if subject is not None and not self.layer and self.maps.ndim != 3:
             tested = [replace(one, note=PLACELESS) for one in tested]
@@ -76,6 +78,16 @@ class ClassFindings:
         if self.step.refinement is None:
             return merged
         return refined(merged, self.units, self.step.region, self.step.refinement, self.step.seed)
+
+    def _by_content(self, subject: Subject | None) -> list[Strategy]:
+        """Refined by what the images show, where these are at hand and relevance has places."""
+        step = self.step.contents
+        if step is None or subject is None or self.maps.ndim != 3 or not 0 < len(self.rows) <= step.most:
+            return self.strategies
+        contents = contents_of(subject.read, self.rows, self.maps.shape[1:], step.batch)
+        return step.strategies(
+            self.strategies, self.units, contents, self.step.region, self.step.merge_likeness, self.step.seed
+        )
 
     def _tested(self, subject: Subject) -> list[_Tested]:
         """Every strategy, tested for the class that most of its members were explained for."""
@@ -109,7 +121,7 @@ class ClassFindings:
     ) -> _Tested:
         """With the region that was tested, if it is one for all; where it is used, with all members that rely on it."""
         region = None if self.layer or proof.where == MOVING else proof.region
-        if not self.step.requirements.unmet(proof):
+        if not self.step.requirements.unmet(proof) and not strategy.by_content:
             candidate = Candidate(proof.rows, proof.region)
             moving = proof.where == MOVING
             rows = completed(
@@ -142,7 +154,8 @@ class ClassFindings:
         )
 
     def _candidate(self, strategy: Strategy, maps: ClassMaps) -> Candidate:
-        return Candidate(self.rows[strategy.members & np.isin(self.rows, maps.rows)])
+        mode = strategy.mode if strategy.by_content else 0.0
+        return Candidate(self.rows[strategy.members & np.isin(self.rows, maps.rows)], mode=mode)
 
     def _finding(self, index: int, tested: _Tested, subject: Subject | None) -> Finding:
         strategy, proof, members = tested.strategy, tested.evidence, tested.strategy.members

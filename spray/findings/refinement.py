@@ -51,8 +51,8 @@ class Refinement:
         members: Bool[np.ndarray, " m"],
         region: Bool[np.ndarray, "y x"],
         seed: int,
-    ) -> Bool[np.ndarray, " m"]:
-        """The refined members, or those given where there is no such mode.
+    ) -> tuple[Bool[np.ndarray, " m"], float]:
+        """The refined members and how much of a mode they are, or those given and 0 where there is no such mode.
 
         A mixture that starts from all of them and finds none starts from either half of them: two groups that share a
         place are one cluster, and only one of them may be a mode.
@@ -65,9 +65,9 @@ class Refinement:
                 upper_mode(log_odds) if self._alike(log_odds > 0, members) else 0.0 for log_odds in found
             ]
             if max(modes, default=0.0) >= self.mode:
-                refined: Bool[np.ndarray, " m"] = found[int(np.argmax(modes))] > 0
-                return refined
-        return members
+                best = int(np.argmax(modes))
+                return found[best] > 0, modes[best]
+        return members, 0.0
 
     def _alike(self, refined: Bool[np.ndarray, " m"], members: Bool[np.ndarray, " m"]) -> bool:
         return float((refined & members).sum()) >= self.overlap * float((refined | members).sum())
@@ -88,16 +88,18 @@ class Refinement:
         self, units: Float[np.ndarray, "m y x"], region: Bool[np.ndarray, "y x"]
     ) -> Float[np.ndarray, "m d"]:
         cells = binary_dilation(region, iterations=self.margin) if self.margin else region
-        return self._reduced(units[:, cells])
+        return reduced(units[:, cells], self.samples)
 
-    def _reduced(self, features: Float[np.ndarray, "m c"]) -> Float[np.ndarray, "m d"]:
-        centred: Float[np.ndarray, "m c"] = features.astype(np.float64) - features.mean(0, dtype=np.float64)
-        dimensions = max(1, len(centred) // self.samples)
-        if centred.shape[1] <= dimensions:
-            return centred
-        axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :dimensions]
-        reduced: Float[np.ndarray, "m d"] = centred @ axes
-        return reduced
+
+def reduced(features: Float[np.ndarray, "m c"], samples: int) -> Float[np.ndarray, "m d"]:
+    """Centred; the leading principal components of features that are more than one for so many samples."""
+    centred: Float[np.ndarray, "m c"] = features.astype(np.float64) - features.mean(0, dtype=np.float64)
+    dimensions = max(1, len(centred) // samples)
+    if centred.shape[1] <= dimensions:
+        return centred
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :dimensions]
+    found: Float[np.ndarray, "m d"] = centred @ axes
+    return found
 
 
 def mixture(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from spray.findings.contents import ContentRefinement
 from spray.findings.refinement import Refinement
 from spray.findings.regions import TopRegion
 from spray.findings.suspicion import Rank, Ranking
@@ -24,6 +25,8 @@ class Findings:
             one strategy.
         refinement: how its members are told from the rest of the class by their relevance in its region; None leaves
             them as they were clustered.
+        contents: how they are told by what their images show there, where these are at hand; None: by relevance only.
+        same: strategies whose members are alike by this Jaccard index are one.
         ranking: in what order; ``Weighted`` sums of scores or an ``OwnRank`` may take the place of the combined one.
         requirements: what a finding must show to be confirmed.
     """
@@ -32,6 +35,8 @@ class Findings:
     merge_likeness: float = 0.7
     region: TopRegion = field(default_factory=TopRegion)
     refinement: Refinement | None = field(default_factory=Refinement)
+    contents: ContentRefinement | None = field(default_factory=ContentRefinement)
+    same: float = 0.5
     verification: Verification = field(default_factory=Verification)
     requirements: Requirements = field(default_factory=Requirements)
     ranking: Rank = field(default_factory=Ranking)

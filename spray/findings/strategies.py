@@ -20,11 +20,18 @@ NOISE = -1
 
 @dataclass(frozen=True)
 class Strategy:
-    """Clusters merged into one candidate: its members among the analysed samples, and what they share."""
+    """Clusters merged into one candidate: its members among the analysed samples, and what they share.
+
+    Attributes:
+        mode: how much of a mode of their own the members were found to be; 0 as they were clustered.
+        by_content: whether it was by what their images show.
+    """
 
     clusters: tuple[int, ...]
     members: Bool[np.ndarray, " m"]
     region: Bool[np.ndarray, "y x"] | None
+    mode: float = 0.0
+    by_content: bool = False
 
 
 def merge(
@@ -78,15 +85,33 @@ def refined(
     """
     found = []
     for strategy in strategies:
-        members = strategy.members
-        if strategy.region is not None and strategy.region.any() and not members.all():
-            members = refinement.members(units, members, strategy.region, seed)
-        if members is not strategy.members:
-            strategy = replace(
-                strategy, members=members, region=region.shared(units[members], units[~members])
-            )
+        if strategy.region is not None and strategy.region.any() and not strategy.members.all():
+            members, mode = refinement.members(units, strategy.members, strategy.region, seed)
+            if mode:
+                shared = region.shared(units[members], units[~members])
+                strategy = replace(strategy, members=members, region=shared, mode=mode)
         found.append(strategy)
     return sorted(found, key=lambda strategy: (-int(strategy.members.sum()), strategy.clusters))
+
+
+def distinct(strategies: Sequence[Strategy], likeness: float) -> list[Strategy]:
+    """Strategies whose members are alike by this Jaccard index are one: the members of the clearest mode among them.
+
+    Largest first, as they come from their clusters.
+    """
+    found: list[Strategy] = []
+    for strategy in sorted(strategies, key=lambda one: -one.mode):
+        twin = next((at for at, one in enumerate(found) if _jaccard(one, strategy) >= likeness), None)
+        if twin is None:
+            found.append(strategy)
+        else:
+            clusters = tuple(sorted({*found[twin].clusters, *strategy.clusters}))
+            found[twin] = replace(found[twin], clusters=clusters)
+    return sorted(found, key=lambda strategy: (-int(strategy.members.sum()), strategy.clusters))
+
+
+def _jaccard(first: Strategy, second: Strategy) -> float:
+    return float((first.members & second.members).sum() / max((first.members | second.members).sum(), 1))
 
 
 @dataclass(frozen=True)

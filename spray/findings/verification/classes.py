@@ -37,10 +37,14 @@ class Locator(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """Rows that may share a strategy, in a class of rows that else follow others; ``region``, where it is known."""
+    """Rows that may share a strategy, in a class of rows that else follow others; ``region``, where it is known.
+
+    ``mode``: which share of them was found to be a mode of its own by what their images show, held out; 0 if not asked.
+    """
 
     rows: Int[np.ndarray, " m"]
     region: Bool[np.ndarray, ...] = field(default_factory=lambda: np.zeros(0, bool))
+    mode: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ class _ClassTrials:
             None if self.maps.layer else pasted.moved(self.step.jitter),
             {} if self.maps.layer else pasted.shown(self.step.fills[-1], PICTURED),
             chosen.rows,
-            self._mode(chosen),
+            max(self._mode(chosen), split.candidate.mode),
         )
 
     def _mode(self, chosen: Evidence) -> float:
