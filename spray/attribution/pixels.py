@@ -13,6 +13,7 @@ from spray.attribution.tables import Tables
 from spray.blocks import channels_last, pixel_digests, readable
 from spray.data import AuditData, input_digest
 from spray.engine.errors import AttributionError
+from spray.models import answers_apart
 from stores import Table, made_from
 
 COMPARED_SAMPLES = 8
@@ -69,12 +70,8 @@ def refuse_another_model(model: nn.Module, data: AuditData, samples: Table, devi
     found = [(row, item) for row, item in read if input_digest(item.input) == then[row]]
     if not found:
         return
-    inputs = channels_last(torch.stack([item.input.float() for _, item in found]))
-    with torch.no_grad():
-        logits = model(inputs.to(device)).float().cpu().numpy()
-    stored = samples.read("logits", [row for row, _ in found])
-    length = np.maximum(np.linalg.norm(stored, axis=1), 1)
-    difference = float((np.linalg.norm(logits - stored, axis=1) / length).max())
+    inputs = channels_last(torch.stack([item.input.float() for _, item in found])).to(device)
+    difference = answers_apart(model, inputs, samples.read("logits", [row for row, _ in found]))
     if not difference <= SAME_LOGITS:
         raise AttributionError(
             "The store was made by a model that gives other logits for the same samples, though its class and its "
