@@ -16,8 +16,10 @@ from spray.data import as_audit_data
 from spray.engine.errors import BadModel
 from spray.findings import Findings, MismatchError, OwnRank, find
 from spray.findings.class_findings import ClassFindings
+from spray.findings.outcomes import Outcomes
 from spray.findings.regions import TopRegion
 from spray.findings.stage import concluded
+from spray.findings.strategies import Strategy
 from spray.findings.subject import Subject
 from spray.findings.suspicion import Ranking, Weighted
 from spray.findings.verification import Verification
@@ -265,6 +267,22 @@ def test_findings_of_a_stored_run_read_back(
 ) -> None:
     run, handle, _, _ = audited
     assert stores.open(run.path).analysis(handle.id).findings()
+
+
+def test_two_pieces_of_one_strategy_that_come_to_the_same_members_are_one_finding(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each half of the tagged images, tested by itself, is completed to all of them."""
+    run, handle, model, data = audited
+    pieces = [
+        Strategy((number,), np.isin(np.arange(120), half), None)
+        for number, half in enumerate((range(26), range(26, 50)))
+    ]
+    monkeypatch.setattr(ClassFindings, "_strategies", lambda self: list(pieces))
+    subject = Subject.of(run, model, as_audit_data(data, classes=["dark <b>", "bright"]), "cpu")
+    step = replace(STEP, contents=None, verification=replace(STEP.verification, members=60))
+    (only,) = ClassFindings(run, handle, 1, step, Outcomes(run)).findings(subject)
+    assert only.rows.tolist() == list(range(50)) and only.clusters == (0, 1) and only.evidence["unmet"] == []
 
 
 def test_a_model_of_the_same_weights_that_answers_otherwise_is_refused(

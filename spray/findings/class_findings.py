@@ -14,7 +14,7 @@ from spray.findings.channels import unit_vectors
 from spray.findings.contents import contents_of
 from spray.findings.display import LikeThumbnails
 from spray.findings.outcomes import Outcomes
-from spray.findings.regions import unit_maps
+from spray.findings.regions import overlap, unit_maps
 from spray.findings.scores import SCORES, Separability, Suspect
 from spray.findings.step import Findings
 from spray.findings.strategies import Strategy, distinct, merge, refined
@@ -28,6 +28,8 @@ UNTESTABLE = "Too few members, or too few samples of other classes, to be tested
 PLACELESS = "Relevance of this form has neither places nor channels that interventions could change."
 CHANNEL = ".channel"
 KEPT_BYTES = 64 * 2**20
+SAME_REGION = 0.4
+"""Regions that overlap by so much are one: the same images may well have two artifacts, each with its own place."""
 HARDLY = 0.1
 """Where nine in ten samples have less than this probability of the class, log-odds decide: it has no room to move."""
 
@@ -40,6 +42,11 @@ class _Tested:
     target: int
     evidence: Evidence | None = None
     note: str = ""
+
+    @property
+    def score(self) -> float:
+        """Of its effects; 0 where there are none."""
+        return 0.0 if self.evidence is None else self.evidence.score
 
 
 class ClassFindings:
@@ -67,7 +74,7 @@ class ClassFindings:
         if subject is not None and not self.layer and self.maps.ndim != 3:
             tested = [replace(one, note=PLACELESS) for one in tested]
         elif subject is not None:
-            tested = self._tested(subject)
+            tested = self._one_each(self._tested(subject))
         return [self._finding(index, one, subject) for index, one in enumerate(tested)]
 
     def _strategies(self) -> list[Strategy]:
@@ -130,6 +137,33 @@ class ClassFindings:
             others = strategy.members & ~np.isin(self.rows, maps.rows)
             strategy = replace(strategy, members=np.isin(self.rows, rows) | others)
         return _Tested(replace(strategy, region=region), target, proof)
+
+    def _one_each(self, tested: Sequence[_Tested]) -> list[_Tested]:
+        """Without what is used and came to be the same as another that is: the same members by the same region.
+
+        The one of the larger effect stands for both.
+        """
+        order = sorted(range(len(tested)), key=lambda at: -tested[at].score)
+        kept: dict[int, _Tested] = {}
+        for at in order:
+            one = tested[at]
+            twin = next((other for other in kept if self._the_same(kept[other], one)), None)
+            if twin is None:
+                kept[at] = one
+            else:
+                clusters = tuple(sorted({*kept[twin].strategy.clusters, *one.strategy.clusters}))
+                kept[twin] = replace(kept[twin], strategy=replace(kept[twin].strategy, clusters=clusters))
+        return [kept[at] for at in sorted(kept)]
+
+    def _the_same(self, one: _Tested, other: _Tested) -> bool:
+        if one.evidence is None or other.evidence is None or one.target != other.target:
+            return False
+        if any(self.step.requirements.unmet(proof) for proof in (one.evidence, other.evidence)):
+            return False
+        members = overlap(one.strategy.members, other.strategy.members)
+        return (
+            members >= self.step.same and overlap(one.evidence.region, other.evidence.region) >= SAME_REGION
+        )
 
     def _untested_for(self, strategy: Strategy) -> int:
         """The class whose probability stands beside an untested strategy; none in a joint analysis."""
