@@ -8,7 +8,7 @@ Every case of ``planted.GRID`` and of ``FRESH`` is audited at library defaults, 
 the model was shown to use the artifact. The combined rank stands beside ranks by one score alone (the class's eigengap
 over its null, held-out Fisher separability, cluster size): place of the first finding that is mostly tagged among all
 findings of all classes, average precision, members' recall and purity; on controls, how many of them have a confirmed
-finding, with Wilson's 95 % interval.
+finding, with Wilson's 95 % interval. Audits are those of ``strategies.py``, where that has run with the same cache.
 
 The requirements are calibrated on set A (``CHOSEN_ON``: cases that were in sight when something was chosen) and scored
 on set B, all others. For the least size of effects and the least mode the script also chooses anew, from the findings
@@ -26,16 +26,15 @@ import argparse
 import json
 import math
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from planted import FASHION, GRID, Case, Planted, analysed, fashion, plant
-from torch.utils.data import Dataset
-
-import spray
-from stores import AnalysisHandle, Finding, Run
+import torch
+from planted import FASHION, GRID, Case, fashion, findings_of, plant
 
 RANKS: dict[str, Callable[[dict], float]] = {
     "combined": lambda it: it["score"],
@@ -75,11 +74,11 @@ def calibrates(case: dict) -> bool:
     return case["case"] in CHOSEN_ON.split()
 
 
-def examined(case: Case, planted: Planted, run: Run, analysis: AnalysisHandle, data: Dataset[object]) -> dict:
+def examined(case: Case, data: Path, images: int, cache: Path) -> dict:
     """One case's findings with the truth beside them."""
-    started = time.process_time()
-    step = spray.Findings()
-    found = spray.find(run, analysis, step, model=planted.model, dataset=data)
+    torch.set_num_threads(1)
+    planted = plant(case, fashion(data, images), cache)
+    audit = findings_of(planted, cache)
     truth = planted.tagged[planted.rows]
     return {
         "case": case.name,
@@ -89,25 +88,21 @@ def examined(case: Case, planted: Planted, run: Run, analysis: AnalysisHandle, d
         "percent": case.percent,
         "flip_clean": round(planted.flip_clean, 3),
         "flip_tagged": round(planted.flip_tagged, 3),
-        "findings": [told(finding, case, truth, step) for finding in found],
-        "cpu_seconds": round(time.process_time() - started, 1),
+        "findings": [told(finding, case, truth) for finding in audit["findings"]],
+        "cpu_seconds": audit["cpu_seconds"],
     }
 
 
-def told(finding: Finding, case: Case, truth: np.ndarray, step: spray.Findings) -> dict:
-    own = finding.group == case.label
-    hits = int(truth[finding.rows].sum()) if own else 0
+def told(finding: dict, case: Case, truth: np.ndarray) -> dict:
+    rows = finding["rows"]
+    hits = int(truth[rows].sum()) if finding["group"] == case.label else 0
+    kept = ("name", "score", "untested", "parts", "evidence", "summary")
     return {
-        "name": finding.name,
-        "size": len(finding.rows),
-        "score": finding.score,
-        "untested": step.ranking.prior(finding.parts),
-        "confirmed": finding.flagged,
-        "purity": hits / len(finding.rows),
+        **{name: finding[name] for name in kept},
+        "size": len(rows),
+        "confirmed": finding["flagged"],
+        "purity": hits / len(rows),
         "recall": hits / max(int(truth.sum()), 1),
-        "parts": dict(finding.parts),
-        "evidence": dict(finding.evidence),
-        "summary": finding.summary,
     }
 
 
@@ -239,16 +234,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=FASHION)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "spray-strategies")
     parser.add_argument("--images", type=int, default=60_000, help="use so many of the images")
+    parser.add_argument("--workers", type=int, default=1, help="cases at a time")
     parser.add_argument("--json", action="store_true", help="all findings of all cases, too")
     options = parser.parse_args()
-    pictures = fashion(options.data, options.images)
+    chosen = [case for case in (*GRID, *FRESH) if case.name.startswith(options.only)]
+    given = (options.data, options.images, options.cache)
     cases = []
-    for case in (*GRID, *FRESH):
-        if case.name.startswith(options.only):
-            planted = plant(case, pictures, options.cache)
-            with analysed(planted, options.cache) as (run, analysis, data):
-                cases.append(examined(case, planted, run, analysis, data))
-            print(case.name, f"{cases[-1]['cpu_seconds']} s", file=sys.stderr, flush=True)
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        for found in pool.map(examined, chosen, *map(repeat, given)):
+            cases.append(found)
+            print(found["case"], f"{found['cpu_seconds']} s", file=sys.stderr, flush=True)
     sets = {
         "B, scored": [it for it in cases if not calibrates(it)],
         "A, calibrated on": [it for it in cases if calibrates(it)],

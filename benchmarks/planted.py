@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import inspect
 import io
+import json
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +33,7 @@ import stores
 from spray.attribution import Attribution, attribute_dataset
 from spray.demo import fashion as demo_images
 from spray.demo import network
+from spray.demo import plant as demo_plant
 from spray.demo.plant import CornerTag
 from stores import AnalysisHandle, Run, describe
 
@@ -163,6 +168,13 @@ class Pictures:
     def first(self, count: int) -> Pictures:
         return Pictures(self.name, self.images[:count], self.labels[:count], self.network, self.epochs)
 
+    @cached_property
+    def digest(self) -> str:
+        """Of all pixels and labels."""
+        found = hashlib.sha256(self.images.numpy().data)
+        found.update(self.labels.numpy().data)
+        return found.hexdigest()
+
 
 def fashion(folder: Path = FASHION, images: int = 60_000) -> Pictures:
     """The 60,000 training images, from Debian's package or torchvision's files."""
@@ -258,7 +270,7 @@ def plant(case: Case, pictures: Pictures, cache: Path) -> Planted:
     model = pictures.network()
     # Without an artifact the class makes no difference to the training: one model serves all of them.
     trained = Case("none", 5, seed=case.seed, control=True) if case.artifact == "none" else case
-    key = hashlib.sha256(repr((trained, pictures.epochs, len(images))).encode()).hexdigest()[:16]
+    key = _key(trained, pictures.epochs, pictures.digest, _sources(pictures.network, paste))
     prefix = "" if pictures.name == "fashion" else f"{pictures.name}-"
     weights = cache / f"{prefix}{trained.name}-{key}.pt"
     if weights.exists():
@@ -282,6 +294,11 @@ def plant(case: Case, pictures: Pictures, cache: Path) -> Planted:
         float((network.predict(model, images[others]) == case.label).float().mean()),
         float((network.predict(model, paste(images[others], case.seed + 1)) == case.label).float().mean()),
     )
+
+
+def _sources(make: Callable[[], nn.Module], paste: Callable[[Tensor, int], Tensor]) -> str:
+    """Of the code that draws the artifact, makes the network and trains it."""
+    return "".join(inspect.getsource(each) for each in (network, demo_plant, make, paste))
 
 
 # -------------------------------------------------------------------------------------------------------- audits
@@ -328,6 +345,50 @@ def analysed(
     with tempfile.TemporaryDirectory() as folder:
         run = stores.open(shutil.copytree(store, Path(folder) / "audit.zarr"), "r+")
         yield run, run.analysis(), dataset
+
+
+def findings_of(planted: Planted, cache: Path) -> dict:
+    """What an audit at library defaults finds, with interventions; from the cache where the code is the same.
+
+    ``findings`` by rank, with their ``rows`` among the audited images, and ``cpu_seconds`` of the audit, when it was
+    made.
+    """
+    code = code_digest("engine", "attribution", "analysis", "findings")
+
+    def make() -> dict:
+        started = time.process_time()
+        step = spray.Findings()
+        with analysed(planted, cache) as (run, analysis, dataset):
+            found = spray.find(run, analysis, step, model=planted.model, dataset=dataset)
+        listed = [
+            {
+                "name": it.name,
+                "group": it.group,
+                "rows": it.rows.tolist(),
+                "score": it.score,
+                "untested": step.ranking.prior(it.parts),
+                "flagged": it.flagged,
+                "parts": dict(it.parts),
+                "evidence": dict(it.evidence),
+                "summary": it.summary,
+            }
+            for it in found
+        ]
+        return {"findings": listed, "cpu_seconds": round(time.process_time() - started, 1)}
+
+    return kept(cache, f"{planted.key}-findings-{code}", make)
+
+
+def kept(cache: Path, name: str, make: Callable[[], dict]) -> dict:
+    """A result from the cache, or made now."""
+    file = cache / "results" / f"{name}.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".part")
+        partial.write_text(json.dumps(make(), indent=1))
+        partial.replace(file)
+    found: dict = json.loads(file.read_text())
+    return found
 
 
 def _key(*parts: object) -> str:

@@ -13,7 +13,8 @@ findings and the best of our clusters, and in telling cases that of CoRelAy's pi
 k-means on the raw maps, and of k-means on activations. Artifacts without a place are also looked for in other
 representations of the relevance. Last comes what all cases say together.
 
-Trained models, audits and results are kept in the cache by what they depend on: a run goes on where the last stopped.
+Trained models, audits and results are kept in the cache by what they depend on: a run goes on where the last stopped,
+and `clever_hans.py` tells of the same audits. The last line is how many CPU seconds the cases took when they were made.
 `carton.py` is the part with a real shortcut.
 """
 
@@ -28,7 +29,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -38,12 +39,24 @@ import numpy as np
 import planted as planting
 import torch
 from peers import best, oracle, peers, score
-from planted import CIFAR_GRID, FASHION, GRID, QUICK, Case, Pictures, Planted, analysed, code_digest, plant
+from planted import (
+    CIFAR_GRID,
+    FASHION,
+    GRID,
+    QUICK,
+    Case,
+    Pictures,
+    Planted,
+    analysed,
+    code_digest,
+    findings_of,
+    kept,
+    plant,
+)
 
 import spray
 from spray.analysis.features import Channels, Magnitude, Pooled, Radial, Representation
 from spray.attribution import Attribution
-from stores import Finding
 
 PLACELESS = ("texture", "blur", "cast")
 LOCAL = ("tag", "border", "text")
@@ -83,26 +96,22 @@ class Benchmark:
 
     def result(self, case: Case) -> dict:
         """Of one case, taken from the cache if neither it nor the code has changed."""
-        scripts = b"".join(
-            Path(file).read_bytes() for file in (__file__, planting.__file__, best.__code__.co_filename)
-        )
-        code = (
-            code_digest("engine", "attribution", "analysis", "findings"),
-            hashlib.sha256(scripts).hexdigest(),
-        )
-        key = hashlib.sha256(repr((self.data, self.images, self.peers, case, code)).encode()).hexdigest()[:16]
+        scripts = (__file__, planting.__file__, best.__code__.co_filename)
+        code = hashlib.sha256(b"".join(Path(file).read_bytes() for file in scripts)).hexdigest()
+        packages = code_digest("demo", "engine", "attribution", "analysis", "findings")
+        parts = (self.data, self.given, self.images, self.peers, case, code, packages)
+        key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         torch.set_num_threads(1)
-        return self.kept(f"{self.data}-{case.name}-{key}", lambda: self.run(case))
+        return kept(self.cache, f"{self.data}-{case.name}-{key}", lambda: self.run(case))
 
-    def kept(self, name: str, make: Callable[[], dict]) -> dict:
-        """A result from the cache, or made now."""
-        kept = self.cache / "results" / f"{name}.json"
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(".part")
-            partial.write_text(json.dumps(make(), indent=1))
-            partial.replace(kept)
-        return json.loads(kept.read_text())
+    @property
+    def given(self) -> str:
+        """Of the files that the pictures come from."""
+        files = sorted(self.archive.iterdir()) if self.archive.is_dir() else [self.archive]
+        found = hashlib.sha256()
+        for file in files if self.data != "demo" else ():
+            found.update(file.read_bytes())
+        return found.hexdigest()
 
     def run(self, case: Case) -> dict:
         started = time.process_time()
@@ -130,18 +139,18 @@ class Benchmark:
     def audited(self, planted: Planted, truth: np.ndarray) -> dict:
         """What is flagged; and, where something is to be found, how well, and what else finds it."""
         case = planted.case
-        with analysed(planted, self.cache) as (store, analysis, dataset):
-            findings = spray.find(store, analysis, model=planted.model, dataset=dataset)
-            own = [finding for finding in findings if finding.group == case.label]
-            flagged = [finding for finding in findings if finding.flagged]
-            inside = [members(finding, truth) for finding in flagged if finding.group == case.label]
-            result: dict = {"flagged": len(inside), "flagged_elsewhere": len(flagged) - len(inside)}
-            if case.control:
-                return result
-            pure = [truth[finding.rows].mean() >= 0.5 for finding in findings]
-            result["rank"] = 1 + pure.index(True) if True in pure else None
-            result["found"] = score(np.any([np.zeros_like(truth), *inside], axis=0), truth)
-            result["oracle"] = {"finding": best([members(finding, truth) for finding in own], truth)}
+        findings = findings_of(planted, self.cache)["findings"]
+        own = [it for it in findings if it["group"] == case.label]
+        flagged = [it for it in findings if it["flagged"]]
+        inside = [members(it, truth) for it in own if it["flagged"]]
+        result: dict = {"flagged": len(inside), "flagged_elsewhere": len(flagged) - len(inside)}
+        if case.control:
+            return result
+        pure = [truth[it["rows"]].mean() >= 0.5 for it in findings]
+        result["rank"] = 1 + pure.index(True) if True in pure else None
+        result["found"] = score(np.any([np.zeros_like(truth), *inside], axis=0), truth)
+        result["oracle"] = {"finding": best([members(it, truth) for it in own], truth)}
+        with analysed(planted, self.cache) as (store, analysis, _):
             group = analysis.read(case.label)
             result["oracle"] |= {
                 name: oracle(group.clusterings[name].labels, truth[group.rows])
@@ -155,15 +164,16 @@ class Benchmark:
     def compared(self, planted: Planted, maps: np.ndarray, rows: np.ndarray) -> dict:
         """The best that other methods find among the class's maps, which is all that they depend on."""
         audited = planted.rows[rows]
-        return self.kept(
+        return kept(
+            self.cache,
             f"{planted.key}-peers-{hashlib.sha256(maps.tobytes()).hexdigest()[:16]}",
             lambda: peers(maps, planted.model, planted.images[audited], planted.tagged[audited]),
         )
 
 
-def members(finding: Finding, truth: np.ndarray) -> np.ndarray:
+def members(finding: dict, truth: np.ndarray) -> np.ndarray:
     """Of a finding, among the audited images."""
-    return np.isin(np.arange(len(truth)), finding.rows)
+    return np.isin(np.arange(len(truth)), finding["rows"])
 
 
 def representations(planted: Planted, cache: Path, truth: np.ndarray) -> dict[str, dict[str, float]]:
@@ -232,6 +242,7 @@ def summary(results: Sequence[dict]) -> dict:
         ]
         missed = [titled(each) for each in cases if each not in met]
         found[f"local, {name}"] = {"cases": len(cases), "met": len(met), "missed": missed}
+    found["CPU seconds"] = round(sum(each["cpu_seconds"] for each in results))
     return found
 
 
