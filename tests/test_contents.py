@@ -83,6 +83,8 @@ def test_of_a_cluster_of_nearly_all_a_piece_is_found() -> None:
     blob = np.arange(SAMPLES) < SAMPLES - 20
     found = STEP.strategies([cluster(units, blob)], units, images, REGION, 0.7, seed=0)
     assert len(found) >= 2 and found[0].members is blob
+    few = replace(STEP, each=100).strategies([found[0]], units, images, REGION, 0.7, seed=0)
+    assert few == [found[0]]
     best = max(distinct(found, 0.5), key=lambda one: one.mode)
     assert best.clusters == (3,) and truth[best.members].mean() >= 0.98 and best.members[truth].mean() >= 0.95
 

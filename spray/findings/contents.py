@@ -43,6 +43,7 @@ class ContentRefinement:
         overlap: least likeness (IoU) of the region that those found share to the one they were looked for in: else
             they have something in common that relevance does not see there.
         pieces: a cluster of more than half of the class is also tried by so many pieces of it, by k-means on its maps.
+        each: members of such a cluster for each piece, at least: few images have something in common by chance.
         most: larger groups are left as they are: all of their images are read and, at the maps' size, held.
         rounds: of expectation and maximisation, at most.
     """
@@ -54,6 +55,7 @@ class ContentRefinement:
     kept: float = 0.25
     overlap: float = 0.4
     pieces: int = 10
+    each: int = 50
     most: int = 20_000
     rounds: int = 30
     batch: int = field(default=256, metadata=TUNING)
@@ -70,7 +72,7 @@ class ContentRefinement:
         """The strategies, refined where content shows a mode; and modes among the pieces of a cluster of most."""
         found = [self.refined(strategy, units, contents, region, seed) or strategy for strategy in given]
         for strategy in given:
-            if 2 * strategy.members.sum() > len(units):
+            if int(strategy.members.sum()) >= max(len(units) / 2, self.pieces * self.each):
                 pieces = self._pieces(strategy, units, region, least_likeness, seed)
                 tried = [self.refined(piece, units, contents, region, seed) for piece in pieces]
                 found += [piece for piece in tried if piece is not None]
