@@ -294,6 +294,24 @@ def test_what_is_told_of_effect_control_and_net_is_of_the_same_images_where_the_
     assert told["images"] == 50 and told["net_images"] == 7
 
 
+def test_a_fixed_place_that_few_of_a_mixed_cluster_have_is_not_taken_for_one_that_moves() -> None:
+    data = torch.cat([images(36, True, True, 0), images(184, False, True, 1), images(80, False, False, 2)])
+    maps = np.random.default_rng(0).random((220, SIDE, SIDE)) * 0.1
+    maps[:, *OBJECT] += 1
+    maps[:36, *TAG] = 2
+    (evidence,) = verify(
+        STEP,
+        Cues("tag"),
+        lambda rows: data[torch.from_numpy(rows)],
+        class_maps(maps, 80),
+        [Candidate(np.arange(100))],
+        CPU,
+    )
+    assert evidence is not None and evidence.where == "fixed"
+    assert set(evidence.rows.tolist()) <= set(range(36)) and len(evidence.rows) > 30
+    assert Requirements().unmet(evidence) == ()
+
+
 def test_every_image_has_a_random_region_of_its_own() -> None:
     """One throw for all of them would make it a coin whether the control falls on what counts."""
 

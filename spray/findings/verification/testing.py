@@ -35,6 +35,10 @@ DISTINCT = 0.5
 """A rival's region is one of its own if so much of it lies outside the candidate's."""
 PICTURED = 6
 """Samples that are shown before and after."""
+MOST = 0.5
+"""A region that fewer of the members have in common is compared with one that moves."""
+TWICE = 2.0
+"""It has to do so many times as much, over all members."""
 USUAL = 0.95
 """A member's relevance lies in a region if it has more there than this share of the rest of the class."""
 SCREENING = ("matched", SAME_PLACE)
@@ -75,6 +79,11 @@ class _Split:
     regions: Sequence[Bool[np.ndarray, ...]]
     """By scale; the same twice where two scales agree."""
     seed: tuple[int, ...]
+
+    @property
+    def carried(self) -> float:
+        """Share of the members whose relevance lies in the region."""
+        return sum(map(len, self.members)) / sum(map(len, self.whole))
 
 
 @dataclass(frozen=True)
@@ -209,7 +218,10 @@ class _ClassTrials:
         return found
 
     def _screen(self, split: _Split) -> _Screened:
-        """On half A, against the matched control only: the most promising region, or one that moves if none is."""
+        """On half A, against the matched control only: the most promising region, or one that moves if none is.
+
+        One that moves, too, where it does clearly more to all the members than the other to the few that have it.
+        """
         samples = self._samples(split, 0, self.most[0])
         where = CHANNELS if self.maps.layer else FIXED
         tried: list[_Screened] = []
@@ -218,12 +230,16 @@ class _ClassTrials:
                 trial = self._trial(samples, split, _shared(region), [])
                 tried.append(_Screened(scale, self._screened(trial, region, where, split)))
         best = max(tried, key=lambda one: (one.evidence.promising, one.evidence.score))
-        if where == CHANNELS or best.evidence.promising >= self.step.screen:
+        promising = best.evidence.promising >= self.step.screen
+        if where == CHANNELS or (promising and split.carried >= MOST):
             return best
         whole = replace(split, members=split.whole)
         trial = self._trial(self._samples(whole, 0, self.most[0]), whole, self.step.own_regions, [])
         moving = _Screened(0, self._screened(trial, split.regions[0], MOVING, whole))
-        return moving if moving.evidence.promising >= self.step.screen else best
+        # What a fixed place does to those who have it there, it does to none of the other members. In their own
+        # regions these have honest features, so a few with a tag and many without are no reason either.
+        least = TWICE * split.carried * best.evidence.promising if promising else 0.0
+        return moving if moving.evidence.promising >= max(self.step.screen, least) else best
 
     def _screened(self, trial: Trial, region: Bool[np.ndarray, ...], where: str, split: _Split) -> Evidence:
         removal = trial.removal(self.step.fills_of(self.site), SCREENING)
