@@ -14,6 +14,7 @@ sys.path.pop(0)  # it would hide the package `stores` behind this file
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -50,21 +51,42 @@ def real_maps(model: torch.nn.Module, images: torch.Tensor) -> tuple[np.ndarray,
     return torch.cat(kept).numpy(), seconds
 
 
-def whole_stage(model: torch.nn.Module, data: TensorDataset, path: Path) -> tuple[float, float]:
-    """CPU seconds of the stage that attributes, with full maps and thumbnails, and those of it that write tables."""
-    writing, write = [0.0], stores.Table.write
+def stage_seconds(model: torch.nn.Module, data: TensorDataset, path: Path, full: bool) -> float:
+    """CPU seconds of the stage that attributes, with thumbnails, digests and checks."""
+    start = time.process_time()
+    attribute_dataset(model, data, path, Attribution(full=full, block=128))
+    return time.process_time() - start
 
-    def timed(*arguments: Any, **options: Any) -> Any:
-        start = time.process_time()
-        try:
-            return write(*arguments, **options)
-        finally:
-            writing[0] += time.process_time() - start
 
-    with unittest.mock.patch.object(stores.Table, "write", timed):
-        start = time.process_time()
-        attribute_dataset(model, data, path, Attribution(full=True, block=128))
-        return time.process_time() - start, writing[0]
+def cost_of_writing(
+    model: torch.nn.Module, data: TensorDataset, folder: Path, full: bool
+) -> tuple[float, list[float], float]:
+    """CPU seconds of the whole stage without the writing of its tables, and what writing adds to it, in parts of that.
+
+    The median of rounds in which the stage runs with and without, in turns; every round; and the median of the time
+    within ``Table.write`` against the rest, which is less noisy but leaves out the claims.
+    """
+    bare, added, within = [], [], []
+    write = stores.Table.write
+    for number in range(-1, ROUNDS):  # the first warms up
+        with unittest.mock.patch.object(stores.Table, "write", lambda *arguments, **options: {}):
+            without = stage_seconds(model, data, folder / f"{full}-{number}-bare", full)
+        writing = [0.0]
+
+        def timed(*arguments: Any, writing: list[float] = writing, **options: Any) -> Any:
+            start = time.process_time()
+            try:
+                return write(*arguments, **options)
+            finally:
+                writing[0] += time.process_time() - start
+
+        with unittest.mock.patch.object(stores.Table, "write", timed):
+            whole = stage_seconds(model, data, folder / f"{full}-{number}", full)
+        if number >= 0:
+            bare.append(without)
+            added.append(whole / without - 1)
+            within.append(writing[0] / (whole - writing[0]))
+    return statistics.median(bare), added, statistics.median(within)
 
 
 def resumed_stage(model: torch.nn.Module, data: TensorDataset, path: Path) -> float:
@@ -207,19 +229,17 @@ def main() -> None:
         overlap = neighbour_overlap(maps[some], kinds[0].read(folder / "kept", some))
         resuming = resume_seconds(folder, maps)
         whole = TensorDataset(images, torch.from_numpy(labels))
-        stages = [whole_stage(model, whole, folder / f"stage-{number}") for number in range(3)]
-        again = resumed_stage(model, whole, folder / "stage-0")
-    shares = [written / (total - written) for total, written in stages]
+        costs = {
+            name: cost_of_writing(model, whole, folder, full)
+            for name, full in (("pooled maps, the default", False), ("full maps, too", True))
+        }
+        again = resumed_stage(model, whole, folder / "True-0")
     ours = table["ours scaled float16"]
     facts = {
         "samples": len(maps),
         "bytes against HDF5": ours["MB"] / table["HDF5 float32"]["MB"],
         "writing against attributing": ours["write seconds"] / attributing,
-        "writing against the rest of the stage, with samples, thumbnails, pooled and full maps": statistics.median(
-            shares
-        ),
-        "a stage with nothing left to do, against the whole": again
-        / statistics.median(total for total, _ in stages),
+        "a stage with nothing left to do, against one without writing": again / costs["full maps, too"][0],
         "neighbour overlap": overlap,
         "resume, ms": 1e3 * resuming,
     }
@@ -228,8 +248,17 @@ def main() -> None:
     for name, figures in table.items():
         print(f"{name:22}" + "".join(f"{figures[column]:22.2f}" for column in columns))
     print("\n".join(f"{name}: {value:.4g}" for name, value in facts.items()))
+    for name, (seconds, added, within) in costs.items():
+        print(
+            f"the whole stage ({name}): {seconds:.3g} CPU-seconds without writing; all tables add "
+            f"{statistics.median(added):.1%} (rounds: {', '.join(f'{one:.1%}' for one in added)}); within Table.write "
+            f"{within:.1%}"
+        )
+    print(f"load: {', '.join(f'{load:.1f}' for load in os.getloadavg())} on {os.cpu_count()} cores")
     if chosen.json:
-        chosen.json.write_text(json.dumps({"table": table, **facts}, indent=1), encoding="utf-8")
+        chosen.json.write_text(
+            json.dumps({"table": table, **facts, "stage": costs}, indent=1), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -90,6 +90,8 @@ class LocalFloor:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._own_folders: set[str] = set()
+        """Folders that are no links, but those of single shards: what a stranger laid down is there on opening."""
 
     def __repr__(self) -> str:
         return f"LocalFloor({str(self.root)!r})"
@@ -136,21 +138,28 @@ class LocalFloor:
     def put(self, key: str, data: bytes) -> None:
         """Write or replace a file durably."""
         path = self._own(key)
-        with self._temporary(path, data) as temporary, _told(path):
-            os.replace(temporary, path)  # noqa: PTH105 - the syscall is the point here
-        _fsync_folder(path.parent)
+        temporary = self._written(path, data)
+        try:
+            with _told(path):
+                os.replace(temporary, path)  # noqa: PTH105 - the syscall is the point here
+        except BaseException:
+            _discard(temporary)
+            raise
+        _fsync_folder(_above(path))
 
     def create(self, key: str, data: bytes, *, leased: bool = False) -> bool:
         """Write a file durably unless it exists: a hard link to a finished temporary, and one caller makes it."""
         path = self._own(key)
-        if path.exists():
+        if os.path.exists(path):  # noqa: PTH110
             return False
-        with self._temporary(path, data) as temporary:
-            try:
-                _link(temporary, path, leased)
-            except FileExistsError:
-                return False
-        _fsync_folder(path.parent)
+        temporary = self._written(path, data)
+        try:
+            _link(temporary, path, leased)
+        except FileExistsError:
+            return False
+        finally:
+            _discard(temporary)
+        _fsync_folder(_above(path))
         return True
 
     def delete(self, key: str) -> None:
@@ -165,7 +174,7 @@ class LocalFloor:
                 f"{path} cannot be removed: {error.strerror or error}. Nothing of ours is a folder there: look what it "
                 "is, and move it away."
             ) from error
-        _fsync_folder(path.parent)
+        _fsync_folder(_above(path))
 
     def names(self, prefix: str) -> list[str]:
         """Names directly under ``prefix``."""
@@ -201,8 +210,10 @@ class LocalFloor:
     def _path(self, key: str) -> Path:
         return self.root / key if key else self.root
 
-    def _own(self, key: str) -> Path:
+    def _own(self, key: str) -> str:
         """Where something is written or removed: never beyond a link, which a store from a stranger may hold.
+
+        Text, as all of this that is done for every file: a ``Path`` costs more than the calls to the system.
 
         Raises:
             StoreError: a folder on the way is a link.
@@ -210,12 +221,16 @@ class LocalFloor:
         folder = str(self.root)
         for part in key.split("/")[:-1]:
             folder = f"{folder}/{part}"
+            if folder in self._own_folders:
+                continue
             if os.path.islink(folder):  # noqa: PTH114 - asked for every file, and several times as fast
                 raise StoreError(
                     f"{folder} is a link that leads out of the store, so nothing was written or removed there. Put the "
                     "folder itself in its place, or remove the link."
                 )
-        return self._path(key)
+            if not part.isdecimal():
+                self._own_folders.add(folder)
+        return f"{self.root}/{key}"
 
     def _length(self, path: Path) -> int:
         """Of a file; a device or a pipe, on which reading would not end, is none."""
@@ -227,19 +242,27 @@ class LocalFloor:
             raise Damaged(f"{path} is a device or a pipe where a file was expected.")
         return found.st_size
 
-    @contextlib.contextmanager
-    def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
-        """A whole, fsynced file on its way to ``path``; removed at the end if it is still there."""
+    def _written(self, path: str, data: bytes) -> str:
+        """A whole, fsynced temporary on its way to ``path``, whose folder is there."""
         temporary = self._own(f"{TEMPORARIES}/{Owner.me().mark}-{next(_numbers)}")
         try:
             with _told(path):
-                _make_folder(path.parent)
-                _make_folder(temporary.parent)
+                _make_folder(_above(path))
+                _make_folder(_above(temporary))
                 _write(temporary, data)
-            yield temporary
-        finally:
-            with contextlib.suppress(OSError):  # what went wrong before says more
-                os.unlink(temporary)  # noqa: PTH108
+        except BaseException:
+            _discard(temporary)
+            raise
+        return temporary
+
+
+def _above(path: str) -> str:
+    return path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
+
+
+def _discard(temporary: str) -> None:
+    with contextlib.suppress(OSError):  # what went wrong before says more
+        os.unlink(temporary)  # noqa: PTH108
 
 
 def _refuse_dangling(path: Path) -> None:
@@ -280,7 +303,7 @@ class _LocalParts:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: str) -> Iterator[None]:
     """What the system refuses (disk full, no permission), with the next move."""
     try:
         yield
@@ -291,7 +314,7 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: str, data: bytes) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         view = memoryview(data)
@@ -302,7 +325,7 @@ def _write(path: Path, data: bytes) -> None:
         os.close(handle)
 
 
-def _link(temporary: Path, path: Path, leased: bool) -> None:
+def _link(temporary: str, path: str, leased: bool) -> None:
     """Give a finished file its name unless that is taken.
 
     Where a file system has no hard links, only who holds a lease may: to take the name with an empty file first would
@@ -324,19 +347,17 @@ def _link(temporary: Path, path: Path, leased: bool) -> None:
         os.replace(temporary, path)  # noqa: PTH105
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: str) -> None:
     """Make a folder and what is missing above it, each entry fsynced in its parent."""
-    missing = []
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
-    for folder in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder)  # noqa: PTH102
-        _fsync_folder(folder.parent)
+    if os.path.isdir(folder):  # noqa: PTH112
+        return
+    _make_folder(_above(folder))
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)  # noqa: PTH102
+    _fsync_folder(_above(folder))
 
 
-def _fsync_folder(folder: Path) -> None:
+def _fsync_folder(folder: str) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 
@@ -16,6 +17,7 @@ def is_key(name: str) -> bool:
     return _KEY.fullmatch(name) is not None
 
 
+@functools.lru_cache(maxsize=4096)
 def safe_key(name: str) -> str:
     """One path segment for ``name``: different names give different keys, also where case is ignored.
 

@@ -96,10 +96,9 @@ class Run:
             "rows": self.n,
             "rows_per_shard": rows_per_shard,
             "provenance": provenance.to_json(),
+            "compression": COMPRESSION,
             "run": self.digest,
         }
-        if any(column.encoding == "scaled_float16" for column in columns):
-            content["compression"] = COMPRESSION
         if "/" in key:
             ensure_group(self.floor, key.partition("/")[0])
         if self.floor.size(f"{key}/{_ROOT}") is None:

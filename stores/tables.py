@@ -26,7 +26,7 @@ from stores.names import safe_key
 from stores.owners import Owner
 from stores.provenance import Json, Provenance, to_json
 from stores.schema import Column, parsed
-from stores.values import clean
+from stores.values import clean, surely_finite
 
 DOCUMENT = "zarr.json"
 SAMPLES = "samples"
@@ -268,7 +268,7 @@ class Table:
         values = decode(column, parts)
         if out is not None and values is not out:
             out[...] = values
-        if column.dtype.startswith("float") and not column.missing and not _surely_finite(values):
+        if column.dtype.startswith("float") and not column.missing and not surely_finite(values):
             holes = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
             failed = {int(row) for row in commit.content["failed"]}
             for row in rows[holes].tolist():
@@ -452,12 +452,6 @@ class Table:
         folder = f"{self._key}/{safe_key(column.name)}"
         documents = column_documents(column, self.n, self.rows_per_shard, self._compression)
         return {f"{folder}{suffix}/{DOCUMENT}": document for suffix, document in documents.items()}
-
-
-def _surely_finite(values: np.ndarray) -> bool:
-    """Whether there is no NaN or infinity, by a sum, which either would spoil; one that overflows says no, too."""
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(values.sum()))
 
 
 def _says_that_bytes_are_broken(error: Exception) -> bool:

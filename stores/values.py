@@ -34,6 +34,7 @@ def clean(
     indices = [row - rows.start for row in reasons]
     for column in columns:
         if indices and not column.keep:
+            arrays[column.name] = np.array(arrays[column.name])  # it may be the caller's
             arrays[column.name][indices] = column.fill
     return arrays, dict(sorted(reasons.items()))
 
@@ -59,7 +60,7 @@ def _check_failed(rows: range, failed: Mapping[int, str], table: str) -> None:
 
 
 def _array(column: Column, values: Any, rows: range, table: str) -> np.ndarray:
-    """A fresh array of the column's dtype."""
+    """An array of the column's dtype; the very one that was given, where it is."""
     where = f"{table!r}, column {column.name!r}"
     if column.dtype == "str":
         return _texts(values, rows, where)
@@ -78,7 +79,7 @@ def _array(column: Column, values: Any, rows: range, table: str) -> np.ndarray:
         if array.min() < bounds.min or array.max() > bounds.max:
             raise StoreError(f"{where}: holds {target}, got values from {array.min()} to {array.max()}.")
     with np.errstate(over="ignore"):  # too large for the dtype becomes infinite, and so a failed row
-        return array.astype(target)
+        return array.astype(target, copy=False)
 
 
 def _texts(values: Any, rows: range, where: str) -> np.ndarray:
@@ -92,6 +93,12 @@ def _texts(values: Any, rows: range, where: str) -> np.ndarray:
 
 
 def _unusable(column: Column, array: np.ndarray) -> Bool[np.ndarray, " n"]:
-    if not column.dtype.startswith("float") or column.missing:
+    if not column.dtype.startswith("float") or column.missing or surely_finite(array):
         return np.zeros(len(array), bool)
     return np.asarray(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+
+
+def surely_finite(values: np.ndarray) -> bool:
+    """Whether there is no NaN or infinity, by a sum, which either would spoil; one that overflows says no, too."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(values.sum()))
