@@ -10,18 +10,19 @@ from stores.names import is_key
 from stores.schema import parsed, refuse_unknown
 
 DOCUMENT = "zarr.json"
-OWNERS = ("relevance", "analyses")
+ANALYSES, COMMITS, VERDICTS = "analyses", "ledger/commits", "verdicts"
+OWNERS = ("relevance", ANALYSES)
 
 
 def refuse_newer(floor: Floor, *, everything: bool = False) -> None:
-    """Refuse a store with a table or an analysis of an unknown version; with ``everything``, with any such element.
+    """Refuse a store of which tables, analyses, or the first or last thing added to each are of an unknown version.
 
-    What cannot be read at all has no version, and is for others to find.
+    With ``everything``, any element. What cannot be read at all has no version, and is for others to find.
 
     Raises:
         UnknownVersion: there is one.
     """
-    for key in _everything(floor) if everything else _owners(floor):
+    for key in _everything(floor) if everything else _foremost(floor):
         try:
             attributes = _attributes(floor.read(key))
         except Damaged:
@@ -31,17 +32,28 @@ def refuse_newer(floor: Floor, *, everything: bool = False) -> None:
             refuse_unknown(record, f"{floor.url}: {key}")
 
 
-def _owners(floor: Floor) -> Iterator[str]:
-    yield f"samples/{DOCUMENT}"
+def _foremost(floor: Floor) -> Iterator[str]:
+    """The documents of tables and analyses, the first and last commit of each, and the last verdict."""
+    owners = ["samples"]
     for folder in OWNERS:
-        yield from (
-            f"{folder}/{name}/{DOCUMENT}" for name in floor.names(folder) if is_key(name) and name != DOCUMENT
-        )
+        owners += [f"{folder}/{name}" for name in floor.names(folder) if is_key(name) and name != DOCUMENT]
+    for owner in owners:
+        yield f"{owner}/{DOCUMENT}"
+        for part in (owner, f"{owner}/findings") if owner.startswith(ANALYSES) else (owner,):
+            yield from _ends(floor, f"{COMMITS}/{part}")
+    yield from _ends(floor, VERDICTS)
+
+
+def _ends(floor: Floor, folder: str) -> set[str]:
+    """The first and the last record of a folder, by number."""
+    names = [name for name in floor.names(folder) if is_key(name) and name.endswith(".json")]
+    names.sort(key=lambda name: (len(name), name))
+    return {f"{folder}/{name}" for name in (names[:1] + names[-1:])}
 
 
 def _everything(floor: Floor) -> list[str]:
     documents = [key for key in floor.sizes("") if key.rpartition("/")[2] == DOCUMENT]
-    records = [key for folder in ("ledger/commits", "verdicts") for key in floor.sizes(folder)]
+    records = [key for folder in (COMMITS, VERDICTS) for key in floor.sizes(folder)]
     keys = {*documents, *(key for key in records if key.endswith(".json"))}
     return sorted(key for key in keys if all(map(is_key, key.split("/"))))
 
