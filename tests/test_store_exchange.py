@@ -18,6 +18,8 @@ import stores
 from stores import exchange
 from stores.exchange.evidence import evidence_columns
 from stores.exchange.maps import pooled
+from stores.files import whole, whole_folder
+from stores.owners import Owner
 
 
 @pytest.fixture(scope="module")
@@ -396,6 +398,40 @@ def test_parquet_and_npz(run: stores.Run, tmp_path: Path) -> None:
         assert archive["cluster"].tolist() == clusters["cluster"]
         assert archive["id"].tolist()[0] == run.samples.read("id")[clusters["row"][0]]
     assert set(clusters["clustering"]) == {"kmeans", "hdbscan"}
+
+
+def test_sheets_of_another_store_are_not_overwritten(run: stores.Run, tmp_path: Path) -> None:
+    other = stores.synthetic.make(tmp_path / "other.zarr", samples=30, size=12)
+    told: list[tuple[int, int, str]] = []
+    first = exchange.export_sheets(run, tmp_path / "sheets", report=lambda *it: told.append(it))
+    assert told[-1] == (4, 4, "export") and len(told) == 5
+    before = contents(tmp_path / "sheets")
+    with pytest.raises(stores.StoreError, match=r"samples\.csv.* already.*--force"):
+        exchange.export_sheets(other, tmp_path / "sheets")
+    assert contents(tmp_path / "sheets") == before
+    exchange.export_sheets(other, tmp_path / "sheets", "json")  # files of other names are nobody's loss
+    assert exchange.export_sheets(other, tmp_path / "sheets", force=True) == first
+    assert len((tmp_path / "sheets/samples.csv").read_text().splitlines()) == 31
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    alive = Owner.me().mark
+    dead = f"{alive.split('-')[0]}-{2**22 + 1}-1"
+    for mark in (alive, dead):
+        (tmp_path / f".out.{mark}.partial").mkdir()
+        (tmp_path / f".out.{mark}.partial/half").touch()
+    (tmp_path / f".outer.{dead}.partial").touch()
+    (tmp_path / ".out.notes.partial").touch()
+    with whole_folder(tmp_path / "out") as partial:
+        (partial / "file").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".out.notes.partial",
+        f".outer.{dead}.partial",
+        "out",
+    ]
+    with whole(tmp_path / "outer") as partial:
+        partial.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.notes.partial", "out", "outer"]
 
 
 def test_text_that_an_array_of_strings_would_lose_is_kept_as_json(tmp_path: Path) -> None:

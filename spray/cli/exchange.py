@@ -102,7 +102,9 @@ def add(store: str, files: tuple[Path, ...]) -> None:
 @click.argument("folder", type=LocalPath(file_okay=False, path_type=Path))
 @click.option("--to", type=click.Choice(FORMATS), default="csv", show_default=True, help="Format.")
 @click.option("--analysis", "analysis_id", help="Id of an analysis; the newest if left out.")
-def export(store: str, folder: Path, to: str, analysis_id: str | None) -> None:
+@click.option("--force", is_flag=True, help="Replace tables that are there.")
+@quiet_option
+def export(store: str, folder: Path, to: str, analysis_id: str | None, force: bool, quiet: bool) -> None:
     """Write samples, clusters, findings and verdicts as tables, or a project that ViRelAy opens.
 
     \b
@@ -113,11 +115,13 @@ def export(store: str, folder: Path, to: str, analysis_id: str | None) -> None:
     from stores.exchange import export_sheets, export_virelay
 
     run = stores.open(store)
-    if to == "virelay":
-        click.echo(export_virelay(run, folder, analysis=analysis_id))
-        return
-    for path in export_sheets(run, folder, to, analysis=analysis_id):
-        click.echo(path)
+    with reporting(quiet) as report:
+        if to == "virelay":
+            paths = [export_virelay(run, folder, analysis=analysis_id, report=report)]
+        else:
+            paths = export_sheets(run, folder, to, analysis=analysis_id, force=force, report=report)
+    for path in paths:
+        click.echo(printable(path))
 
 
 @click.command("import")

@@ -15,6 +15,7 @@ import numpy as np
 from stores.analyses import AnalysisHandle
 from stores.errors import StoreError, Uncommitted
 from stores.exchange.evidence import evidence_columns
+from stores.exchange.maps import Report
 from stores.files import whole
 from stores.run import Run
 from stores.verdicts import Verdict
@@ -25,16 +26,24 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def export_sheets(
-    run: Run, folder: str | Path, to: str = "csv", *, analysis: str | None = None
+    run: Run,
+    folder: str | Path,
+    to: str = "csv",
+    *,
+    analysis: str | None = None,
+    force: bool = False,
+    report: Report = lambda done, total, what: None,
 ) -> list[Path]:
     """Write samples, clusters, findings and verdicts, one file each; their paths.
 
     Args:
         to: one of ``SHEETS``.
         analysis: which analysis; the newest otherwise. Without any, only samples and verdicts are written.
+        force: whether files that are there, of this store or of another, are replaced.
+        report: told how far it has come.
 
     Raises:
-        StoreError: the format is unknown, or needs a package that is not installed.
+        StoreError: the format is unknown, or needs a package that is not installed; or a file is there already.
         Uncommitted: the samples are not all written yet.
     """
     if to not in SHEETS:
@@ -43,14 +52,26 @@ def export_sheets(
         handle = run.analysis(analysis)
     except Uncommitted:
         handle = None
-    sheets = {"samples": _samples(run), "verdicts": _verdicts(run.verdicts())}
+    sheets: dict[str, Callable[[], Columns]] = {
+        "samples": lambda: _samples(run),
+        "verdicts": lambda: _verdicts(run.verdicts()),
+    }
     if handle is not None:
-        sheets |= {"clusters": _clusters(run, handle), "findings": _findings(run, handle)}
+        sheets |= {"clusters": lambda: _clusters(run, handle), "findings": lambda: _findings(run, handle)}
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    there = [name for name in (f"{sheet}.{to}" for sheet in sheets) if (folder / name).exists()]
+    if there and not force:
+        raise StoreError(
+            f"{folder} has {', '.join(there)} already, of this store or of another: choose another folder, or --force "
+            "to replace them."
+        )
     paths = []
-    for name, columns in sheets.items():
-        paths.append(write_sheet(folder / f"{name}.{to}", columns, to))
+    for done, (name, columns) in enumerate(sheets.items()):
+        report(done, len(sheets), f"export {name}")
+        made = columns()
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.append(write_sheet(folder / f"{name}.{to}", made, to))
+    report(len(sheets), len(sheets), "export")
     return paths
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from stores.analyses import AnalysisHandle
 from stores.analysis import GroupAnalysis
 from stores.errors import StoreError
+from stores.exchange.maps import Report
 from stores.files import whole_folder
 from stores.groups import group_key
 from stores.names import safe_key
@@ -23,7 +24,13 @@ UNKNOWN = "unknown"
 """Name of the class of samples without a label; its number is the first after the others'."""
 
 
-def export_virelay(run: Run, folder: str | Path, *, analysis: str | None = None) -> Path:
+def export_virelay(
+    run: Run,
+    folder: str | Path,
+    *,
+    analysis: str | None = None,
+    report: Report = lambda done, total, what: None,
+) -> Path:
     """Write a project that ViRelAy opens, whole or not at all; the path of its ``project.yaml``.
 
     Thumbnails become the data set, full maps the attributions (pooled ones, repeated to the size of the
@@ -53,9 +60,9 @@ def export_virelay(run: Run, folder: str | Path, *, analysis: str | None = None)
     )
     with whole_folder(folder) as partial:
         with h5.File(partial / "input.h5", "w") as file:
-            _write_inputs(file, run, labels)
+            _write_inputs(file, run, labels, report)
         with h5.File(partial / "attribution.h5", "w") as file:
-            _write_attributions(file, run, handle, rows, labels)
+            _write_attributions(file, run, handle, rows, labels, report)
         with h5.File(partial / "analysis.h5", "w") as file:
             _write_analyses(file, handle)
         _write_text(partial / "label-map.json", _label_map(run))
@@ -75,11 +82,12 @@ def h5py_module() -> Any:
         raise StoreError("HDF5 needs h5py; install it with `pip install 'spray-audit[exchange]'`.") from error
 
 
-def _write_inputs(file: Any, run: Run, labels: Int[np.ndarray, " n"]) -> None:
+def _write_inputs(file: Any, run: Run, labels: Int[np.ndarray, " n"], report: Report) -> None:
     height, width, channels = run.samples.columns["thumbnail"].shape
     data = file.create_dataset("data", (run.n, channels, height, width), np.uint8)
     for rows, pictures in run.samples.iterate("thumbnail"):
         data[rows[0] : rows[-1] + 1] = pictures.transpose(0, 3, 1, 2)
+        report(int(rows[-1]) + 1, run.n, "export pictures")
     file["label"] = labels
 
 
@@ -89,6 +97,7 @@ def _write_attributions(
     handle: AnalysisHandle,
     rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " n"],
+    report: Report,
 ) -> None:
     table = run.table(handle.facts["relevance"])
     full = "input.full" in table.columns
@@ -100,6 +109,7 @@ def _write_attributions(
     for _, maps in table.iterate(column, rows):
         data[done : done + len(maps)] = maps if full else _stretched(maps, height, width)[:, None]
         done += len(maps)
+        report(done, len(rows), "export maps")
     file["index"] = rows.astype(np.uint32)
     file["label"] = labels[rows]
     file["prediction"] = run.samples.read("logits", rows)
