@@ -85,6 +85,16 @@ def test_the_interval_holds_the_net_and_narrows_with_the_sample() -> None:
     assert many.interval[1] - many.interval[0] < 0.5 * (few.interval[1] - few.interval[0])
 
 
+@pytest.mark.parametrize("count", [5, 10, 40])
+def test_the_interval_covers_what_it_says_where_units_are_few(count: int) -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        low, high = effect(rng.normal(0.3, 0.2, count)).interval
+        covered += low <= 0.3 <= high
+    assert 0.9 <= covered / 400 <= 0.98
+
+
 def test_one_control_that_explains_it_is_enough_to_fail() -> None:
     rng = np.random.default_rng(1)
     way = rng.normal(0.3, 0.1, 40)

@@ -74,6 +74,12 @@ def test_why_a_finding_was_not_tested_is_told() -> None:
     )
 
 
+def test_an_interval_of_few_comparisons_is_told_with_their_number() -> None:
+    few, many = (words(transplant={**EVIDENCE["transplant"], "net_images": count}) for count in (7, 50))
+    assert "net 0.55 [0.50, 0.60] (of 7 independent comparisons only), and turns" in few
+    assert "comparisons only" not in many
+
+
 def test_a_confirmed_finding_that_is_not_flagged_is_confirmed_all_the_same() -> None:
     said = words(confirmed=True)
     assert "Confirmed (q = 0.0013)" in said and said.endswith(

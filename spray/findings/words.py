@@ -12,6 +12,8 @@ from stores.provenance import Json
 SIGNIFICANT = 0.05
 ENOUGH = 0.5
 """Content pasted beside its place still works if it keeps this much of its effect."""
+FEW = 20
+"""Of fewer comparisons an interval is told with their number."""
 DENSER = 1.5
 """Relevance lies in a region if it is at least so many times as dense there as over the whole picture."""
 SCREENED = (
@@ -172,7 +174,9 @@ def _did(effect: Mapping[str, Json], scale: str, up: str, down: str, matched: st
 
 
 def _net(effect: Mapping[str, Json]) -> str:
-    return f"{_signed(_number(effect['net']))} {_interval(effect)}"
+    count = _number(effect.get("net_images", FEW))
+    few = f" (of {count:.0f} independent comparisons only)" if count < FEW else ""
+    return f"{_signed(_number(effect['net']))} {_interval(effect)}{few}"
 
 
 def _interval(effect: Mapping[str, Json], sign: int = 1) -> str:
