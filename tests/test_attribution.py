@@ -554,3 +554,13 @@ def test_samples_alone_are_computed_by_one_target(tmp_path, monkeypatch):
     attribute(tmp_path / "a.zarr", step=step)
     assert [list(wanted) for (wanted,) in filter(None, asked)] == [["label"]]
     assert contents(tmp_path / "a.zarr") == before
+
+
+@pytest.mark.parametrize(
+    ("count", "block", "rows"), [(20, 4, 4), (64, 8, 8), (72, 8, 8), (79, 1, 10), (12, 100, 100)]
+)
+def test_small_data_sets_are_cut_into_eight_shards_or_more(tmp_path, count, block, rows):
+    model, step = tiny_model(), replace(SMALL, block=block, layers=())
+    samples = attribute(tmp_path / "a.zarr", Images(count), step, model).samples
+    assert samples.rows_per_shard == min(rows, count)
+    assert len(samples.shards) >= min(8, -(-count // block))

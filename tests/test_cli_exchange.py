@@ -88,7 +88,7 @@ def test_verdicts_about_another_store_are_refused(run: Run, tmp_path: Path) -> N
 
 
 def test_export_of_tables(run: Run, tmp_path: Path) -> None:
-    printed = invoke("export", run.path, tmp_path / "tables", "--to", "csv").split()
+    printed = invoke("export", run.path, tmp_path / "tables", "--to", "csv", "--quiet").split()
     assert {Path(path).name for path in printed} == {
         "samples.csv",
         "verdicts.csv",
@@ -102,7 +102,7 @@ def test_export_of_tables(run: Run, tmp_path: Path) -> None:
 
 def test_to_virelay_and_back(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("h5py")
-    project = Path(invoke("export", run.path, tmp_path / "project", "--to", "virelay").strip())
+    project = Path(invoke("export", run.path, tmp_path / "project", "--to", "virelay", "--quiet").strip())
     folder = project.parent
     files = {path.stem: path for path in folder.glob("**/*.h5")}
     attribution = next(path for name, path in files.items() if "attribution" in name)

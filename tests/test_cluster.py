@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -22,8 +23,9 @@ from store_tools import s3_server
 
 import stores
 from spray.attribution import Attribution, attribute_dataset, attribute_share
-from spray.attribution.cluster import POISON, attribute_on
+from spray.attribution.cluster import attribute_on
 from spray.attribution.launch import cluster, slurm
+from spray.attribution.quarantine import POISON
 from spray.cli import main
 from spray.engine.errors import AttributionError
 from stores import owners
@@ -80,6 +82,14 @@ def test_a_sample_that_kills_its_reader_is_told_with_what_sets_it_apart(tmp_path
     with pytest.raises(AttributionError, match=r"after \d+ of 20 samples.*--cluster local:1"):
         attribute_dataset(tiny_model(), Deadly((17,)), tmp_path / "run.zarr", replace(STEP, workers=1))
     assert {problem.kind for problem in stores.check(tmp_path / "run.zarr")} == {"incomplete"}
+
+
+def test_data_that_cannot_travel_are_refused_in_words(client: Any, tmp_path: Path) -> None:
+    data = Images()
+    data.lock = threading.Lock()
+    with pytest.raises(AttributionError, match=r"cannot pickle.*where a sample is read"):
+        attribute_on(client, tiny_model(), data, tmp_path / "run.zarr", STEP)
+    assert not (tmp_path / "run.zarr").exists()
 
 
 def test_two_workers_write_the_store_of_one_process(client: Any, alone: Path, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from click.testing import CliRunner
 
 import stores
 from spray.attribution import Attribution, attribute_dataset
+from spray.attribution.quarantine import POISON, Quarantine
 from spray.attribution.stage import UNEXPLAINABLE
 from spray.cli import main
+from spray.data import as_audit_data
 from stores.tables import Table
 
 STEP = Attribution(block=4, grid=4, thumbnails=8)
@@ -185,3 +187,14 @@ def test_a_sample_that_cannot_be_read_any_more_costs_itself_only(sound: Path, tm
     attribute(out, 1, retry_failed=False)
     attribute(out, step=OTHER)
     assert contents(out) == contents(sound)
+
+
+def test_samples_that_end_processes_are_not_read_again(tmp_path: Path) -> None:
+    out, deadly = tmp_path / "run.zarr", Images(items={1: KeyboardInterrupt()})
+    known = Quarantine(as_audit_data(Images()), frozenset({1}))
+    attribute_dataset(tiny_model(), known, out, STEP)
+    for step in (STEP, OTHER):
+        run = attribute_dataset(tiny_model(), deadly, out, step, retry_failed=True)
+        assert run.samples.failures == {1: f"Poisonous: {POISON}"}
+        assert run.table(f"relevance/{step.composite}").failures == run.samples.failures
+    assert stores.check(out) == []

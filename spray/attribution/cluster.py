@@ -23,11 +23,12 @@ from torch import nn
 
 import stores
 from spray.attribution.dataset import WHAT, tell
-from spray.attribution.retry import POISON, take_back_failed
+from spray.attribution.quarantine import Quarantine
+from spray.attribution.retry import take_back_failed
 from spray.attribution.stage import Stage, Written, prepared
 from spray.attribution.step import Attribution
 from spray.attribution.tables import Tables
-from spray.data import AuditData, Sample, as_audit_data, known_label
+from spray.data import AuditData, as_audit_data
 from spray.engine.errors import AttributionError
 from spray.journal import Journal, journal
 from spray.memory import LARGEST_ELSEWHERE
@@ -37,58 +38,6 @@ from stores.owners import Owner
 
 _PATIENCE = 2
 """A shard that killed this many workers is searched for the rows that do it."""
-
-
-class Poisonous(Exception):  # noqa: N818 - named after what is the matter
-    """A sample that is not read again, because every process that did died."""
-
-
-@dataclass(frozen=True)
-class Quarantine:
-    """A data set of which some rows are not touched: reading one raises, so that it becomes a failed row."""
-
-    data: AuditData
-    rows: frozenset[int]
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Those of the data set."""
-        return self.data.classes
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Those of the data set."""
-        return self.data.ids
-
-    @property
-    def metadata(self) -> Mapping[str, type]:
-        """That of the data set."""
-        return self.data.metadata
-
-    @property
-    def mean(self) -> Sequence[float] | None:
-        """That of the data set."""
-        return self.data.mean
-
-    @property
-    def std(self) -> Sequence[float] | None:
-        """That of the data set."""
-        return self.data.std
-
-    @property
-    def labels(self) -> Mapping[int, int]:
-        """Labels of the rows that are not touched, as far as the data set tells them without reading a sample."""
-        return {row: known_label(self.data, row) for row in self.rows}
-
-    def sample(self, row: int) -> Sample:
-        """Sample ``row``.
-
-        Raises:
-            Poisonous: the row is in quarantine.
-        """
-        if row in self.rows:
-            raise Poisonous(POISON)
-        return self.data.sample(row)
 
 
 @dataclass(frozen=True)
@@ -331,6 +280,14 @@ def _carried(client: Any, job: Job) -> Iterator[None]:
                     f"Workers keep dying as they are told about the model and the data ({error}). Nothing was written. "
                     "Give the workers more memory, or fewer of them to a machine, and run it again."
                 ) from error
+        except Exception as error:
+            if "pickle" not in f"{type(error).__name__}: {error}".lower():
+                raise
+            raise AttributionError(
+                f"The model and the data set have to travel to the workers, and one of them cannot ({error}). Open "
+                "files, databases and locks where a sample is read, in __getitem__, and not in __init__; without "
+                "--cluster nothing has to travel."
+            ) from error
     try:
         yield
     finally:

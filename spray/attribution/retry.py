@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 
+from spray.attribution.quarantine import POISON
 from spray.attribution.stage import NO_DIFFERENCE, NOT_FINITE, UNEXPLAINABLE, Stage
 from spray.attribution.tables import Tables
 from spray.blocks import BlockReader
 from spray.data import input_digest
 from stores import made_from
 
-POISON = "every process that worked on it died"
 FOR_GOOD = (UNEXPLAINABLE, NO_DIFFERENCE, NOT_FINITE, POISON)
 """Not tried again: what the model makes of a sample, and samples that would end this process, too."""
 

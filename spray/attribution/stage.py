@@ -22,6 +22,7 @@ import stores
 from spray.attribution import pixels, revisions
 from spray.attribution.display import Display
 from spray.attribution.passes import Passes
+from spray.attribution.quarantine import without_known_poison
 from spray.attribution.records import Columns, Layer, RelevanceRecord, SampleRecord
 from spray.attribution.step import Attribution
 from spray.attribution.tables import Tables, stored_block, stored_display
@@ -144,6 +145,7 @@ class Stage:
         out: str | Path,
         sharing: int = 1,
     ) -> None:
+        data = without_known_poison(data, out)
         self.model, self.data, self.device, self.out = model, data, device, out
         if any(weight.dtype == torch.float64 for weight in model.parameters()):
             raise AttributionError(
@@ -398,9 +400,13 @@ class Stage:
                 yield row, NO_DIFFERENCE if one else NOT_FINITE
 
     def _rows_per_shard(self, columns: Sequence[Column]) -> int:
-        row_bytes = sum(column.row_bytes for column in columns)
-        rows = min(SHARD_BYTES // max(row_bytes, 1), -(-len(self.data.ids) // SHARDS_AT_LEAST))
-        return max(1, rows // self.step.block) * self.step.block
+        """Whole blocks: as many as the bytes allow, and as leave so many shards that an interruption loses little."""
+        blocks = -(-len(self.data.ids) // self.step.block)
+        each = -(-blocks // SHARDS_AT_LEAST)
+        if -(-blocks // each) < SHARDS_AT_LEAST:
+            each = blocks // SHARDS_AT_LEAST
+        fitting = SHARD_BYTES // (self.step.block * max(1, sum(column.row_bytes for column in columns)))
+        return max(1, min(each, fitting)) * self.step.block
 
 
 def prepared(
