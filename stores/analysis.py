@@ -66,7 +66,7 @@ class GroupAnalysis:
         return group_html(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Finding:
     """Clusters of one class that share a relevant region, merged: a candidate strategy, with its evidence.
 

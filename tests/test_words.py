@@ -194,3 +194,11 @@ def test_the_strongest_significant_association_is_told() -> None:
     ]
     assert "Membership goes with 'source' (chi-square, effect 0.61, q = 0.0002)." in words(associations=found)
     assert "Membership" not in words(associations=found[:1])
+
+
+def test_findings_can_be_looked_for_in_a_list() -> None:
+    one, other = (
+        Finding("c0.f0", 0, "hdbscan", (0,), np.arange(12), 0.0, False, {}, REGION, None, {})
+        for _ in range(2)
+    )
+    assert one in [other, one] and one not in [other]

@@ -10,7 +10,17 @@ from stores.analysis import Finding
 
 TOLD = ("where", "candidate", "p_value", "q_value", "unmet", "pasted_on", "flip_rates", "channels")
 """Of the record of a finding."""
-TOLD_OF_EFFECTS = ("measure", "mean", "net", "net_interval", "p_value", "images", "way", "controls")
+TOLD_OF_EFFECTS = (
+    "measure",
+    "mean",
+    "net",
+    "net_interval",
+    "p_value",
+    "images",
+    "net_images",
+    "way",
+    "controls",
+)
 """Of its removal and its transplant."""
 
 
