@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -31,9 +32,8 @@ Location = str | Path
 _ROOT = "zarr.json"
 LATER = ("compression", "run")
 """What the documents of tables of early releases do not say."""
-_SCHEMES = frozenset(
-    {"s3:", "s3a:", "gs:", "gcs:", "az:", "azure:", "abfs:", "abfss:", "http:", "https:", "file:"}
-)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+"""Of a URL; a single letter is a drive."""
 
 
 class Run:
@@ -388,7 +388,7 @@ def floor_at(path: Location) -> Floor:
     if "\0" in str(path):
         raise StoreError(f"{str(path)!r} is no path: it holds a character of code 0.")
     if "://" not in str(path):
-        if Path(path).parts[:1] and Path(path).parts[0].lower() in _SCHEMES:
+        if Path(path).parts[:1] and _SCHEME.fullmatch(Path(path).parts[0]):
             raise StoreError(
                 f"{path} is a URL that lost a slash, maybe when it became a Path; give it as text, 's3://…'."
             )

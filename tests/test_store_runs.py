@@ -319,6 +319,7 @@ def test_importing_the_stores_imports_nothing_heavy() -> None:
     "place",
     [
         "s3:/bucket/run.zarr",
+        "memory:/run.zarr",
         "file:/tmp/x.zarr",
         "file:///tmp/run#1.zarr",
         "file:///tmp/run?2.zarr",
