@@ -152,6 +152,10 @@ def test_members_have_to_be_a_mode_of_their_own() -> None:
     (cut,) = verify(step, Cues("tag"), read, class_maps(maps, 80), [Candidate(np.arange(140, 200))], CPU)
     assert cut is not None and cut.mode is not None and cut.mode < 0.3
     assert "members that stand apart" in Requirements().unmet(cut)
+    shown = Candidate(np.arange(140, 200), mode=0.8)
+    (known,) = verify(step, Cues("tag"), read, class_maps(maps, 80), [shown], CPU)
+    assert known is not None and known.mode == 0.8
+    assert "members that stand apart" not in Requirements().unmet(known)
 
 
 def test_one_fill_alone_confirms_nothing() -> None:
