@@ -18,7 +18,7 @@ from stores.names import is_key
 from stores.run import Location, Run, contradicts, opened
 from stores.tables import SAMPLES, Table
 from stores.verdicts import ROOT as VERDICTS
-from stores.verdicts import read_verdict, verdict_names
+from stores.verdicts import read_verdict, record, verdict_names, verdicts_given
 from stores.versions import refuse_newer
 
 TOLD = 8
@@ -250,7 +250,7 @@ class _Check:
     def _units(self) -> set[str]:
         """Every unit that has a commit record, or what stands in the place of one."""
         keys = {key.rpartition("/")[0].removeprefix(COMMITS).strip("/") for key in self.floor.sizes(COMMITS)}
-        owners = {*keys, *self.run.table_keys()}
+        owners = {*keys, *self.run.table_keys()} - {VERDICTS}
         return {
             f"{owner}/{unit}"
             for owner in owners
@@ -365,9 +365,10 @@ class _Check:
             yield Problem(f"{ANALYSES}/{name}", "incomplete", detail)
 
     def _verdicts(self) -> Iterator[Problem]:
+        yield from self._verdict_records()
         names = verdict_names(self.floor)
         known = {*names, *self.floor.names(f"{VERDICTS}/damaged")}
-        for number in range(1, 1 + max((int(name.removesuffix(".json")) for name in names), default=0)):
+        for number in range(1, 1 + max(verdicts_given(self.floor), default=0)):
             if f"{number:08d}.json" not in known:
                 yield Problem(
                     f"{VERDICTS}/{number:08d}.json", "verdict", "is missing, and cannot be made again"
@@ -378,6 +379,26 @@ class _Check:
                 read_verdict(self.floor, key)
             except StoreError as error:
                 yield self._done(Problem(key, "verdict", str(error)), partial(self._set_aside, name))
+
+    def _verdict_records(self) -> Iterator[Problem]:
+        """Records of verdicts that cannot be read, and verdicts that are none of those that were given there."""
+        for number in filter(str.isdecimal, self.ledger.units(VERDICTS)):
+            unit, key = f"{VERDICTS}/{number}", f"{VERDICTS}/{number}.json"
+            try:
+                data = self.floor.read(key)
+                read_verdict(self.floor, key)
+            except StoreError:
+                data = None  # which is told of the verdict
+            try:
+                commit = self.ledger.commit(unit)
+                if commit is not None and commit.unit != unit:
+                    raise Damaged(f"its commit record is that of {commit.unit}")
+            except Damaged as error:
+                yield self._done(Problem(unit, "commit", str(error)), partial(record, self.floor, unit, data))
+                continue
+            if commit is not None and data is not None and fingerprint(data) != commit.files.get(key):
+                problem = Problem(key, "verdict", "is a verdict, but not the one that was given there")
+                yield self._done(problem, partial(self._set_aside, f"{number}.json"))
 
     def _set_aside(self, name: str) -> None:
         self.floor.put(f"{VERDICTS}/damaged/{name}", self.floor.read(f"{VERDICTS}/{name}") or b"")

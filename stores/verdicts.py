@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from stores.errors import Damaged, StoreError
 from stores.floor import Floor
-from stores.ledger import create_once
+from stores.ledger import COMMITS, Commit, create_once, fingerprint
 from stores.provenance import Json, canonical_json
 from stores.schema import content_of, element, parsed
 
@@ -139,14 +139,31 @@ def members_digest(members: Iterable[str]) -> str:
 def add_verdict(floor: Floor, verdict: Verdict) -> None:
     """Append a verdict as a file of its own; of two writers at once each gets a number.
 
+    A commit record beside it tells, should the file be lost, that there was one.
+
     Raises:
         StoreError: as ``check_new``; nothing is written then.
     """
     fields: dict[str, Json] = {**dataclasses.asdict(check_new(verdict)), "members": list(verdict.members)}
     data = canonical_json(element("verdict", fields)).encode("utf-8", "surrogatepass")
-    number = 1 + max((int(name.partition(".")[0]) for name in verdict_names(floor)), default=0)
+    number = 1 + max(verdicts_given(floor), default=0)
     while not create_once(floor, f"{ROOT}/{number:08d}.json", data):
         number += 1
+    record(floor, f"{ROOT}/{number:08d}", data)
+
+
+def record(floor: Floor, unit: str, data: bytes | None) -> None:
+    """Keep beside a verdict with these bytes that it was given; of none, that nothing is known of it."""
+    if data is None:
+        floor.delete(f"{COMMITS}/{unit}.json")
+    else:
+        floor.put(f"{COMMITS}/{unit}.json", Commit(unit, {f"{unit}.json": fingerprint(data)}, {}).to_bytes())
+
+
+def verdicts_given(floor: Floor) -> list[int]:
+    """Numbers of the verdicts that were given, also of those whose files are gone; early releases kept no record."""
+    kept = [name.removesuffix(".json") for name in [*verdict_names(floor), *floor.names(f"{COMMITS}/{ROOT}")]]
+    return sorted({int(number) for number in kept if re.fullmatch(r"[0-9]{8,}", number)})
 
 
 def read_verdicts(floor: Floor) -> list[Verdict]:

@@ -94,7 +94,7 @@ def test_a_sound_store_has_no_problems(path: Path) -> None:
 @pytest.mark.parametrize("damage", ALL_DAMAGES)
 def test_every_damaged_file_is_found(path: Path, damage: Callable[[Path], None]) -> None:
     for key, sound in contents(path).items():
-        if key in EXEMPT or (damage is delete and (key.startswith("ledger/") or key == LAST_VERDICT)):
+        if key in EXEMPT or (damage is delete and key.startswith("ledger/")):
             continue  # a unit without its commit is one that is not written yet
         damage(path / key)
         if (path / key).exists() and (path / key).read_bytes() == sound:
@@ -528,3 +528,31 @@ def test_groups_that_an_analysis_lacks_are_told(path: Path) -> None:
     shutil.rmtree(path / unit / "c12")
     shutil.rmtree(path / "ledger/commits" / unit)
     assert ["3 of 3 groups" in problem.detail for problem in stores.check(path)] == [True]
+
+
+def test_a_lost_verdict_is_told_wherever_it_stood(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+
+    def say(word: Any) -> None:
+        run.add_verdict(stores.Verdict("sample", "", "a", word, "", "me", "2026-01-01T00:00:00Z", ("a",)))
+
+    def told() -> list[str]:
+        return [problem.unit for problem in stores.check(tmp_path, repair=True)]
+
+    for word in ("valid", "unsure", "clever_hans"):
+        say(word)
+    assert told() == []
+    (tmp_path / "verdicts/00000003.json").unlink()
+    assert told() == told() == ["verdicts/00000003.json"]
+    say("withdrawn")
+    assert told() == ["verdicts/00000003.json"]
+    assert [verdict.verdict for verdict in run.verdicts()] == ["valid", "unsure", "withdrawn"]
+    shutil.rmtree(tmp_path / "verdicts")
+    assert told() == [f"verdicts/0000000{number}.json" for number in (1, 2, 3, 4)]
+    say("unsure")
+    (tmp_path / "verdicts/00000005.json").rename(tmp_path / "verdicts/00000001.json")
+    assert told()[0] == "verdicts/00000001.json" and len(run.verdicts()) == 0
+    shutil.rmtree(tmp_path / "verdicts")
+    shutil.rmtree(tmp_path / "ledger/commits/verdicts")  # as in a store of an early release
+    say("valid")
+    assert told() == [] and len(run.verdicts()) == 1
