@@ -40,8 +40,9 @@ class Evidence:
         hosts, moved: independence of the host, and the effect of pasting beside the place; None where not measured.
         pictures: a few inputs before and after.
         rows: the members that were tested, of both halves: those whose relevance lies in the region.
-        mode: the share of them that are a mode of their own by their relevance in the region, held out; None where that
-            was not looked at, 0 where there is no rest of the class to stand apart from.
+        mode: the share of them that are a mode of their own by their relevance in the region or, if that is more, by
+            what their images show there, held out; None where that was not looked at, 0 where there is no rest of the
+            class to stand apart from.
     """
 
     region: Bool[np.ndarray, ...]
