@@ -381,9 +381,14 @@ class _Check:
                 yield self._done(Problem(key, "verdict", str(error)), partial(self._set_aside, name))
 
     def _verdict_records(self) -> Iterator[Problem]:
-        """Records of verdicts that cannot be read, and verdicts that are none of those that were given there."""
-        for number in filter(str.isdecimal, self.ledger.units(VERDICTS)):
-            unit, key = f"{VERDICTS}/{number}", f"{VERDICTS}/{number}.json"
+        """Records of verdicts that cannot be read, and verdicts that are none of those that were given there.
+
+        A verdict without a record is no news: early releases kept none, and a crash right after it leaves it so.
+        Repair makes up for it.
+        """
+        for number in verdicts_given(self.floor):
+            unit, name = f"{VERDICTS}/{number:08d}", f"{number:08d}.json"
+            key = f"{VERDICTS}/{name}"
             try:
                 data = self.floor.read(key)
                 read_verdict(self.floor, key)
@@ -396,9 +401,13 @@ class _Check:
             except Damaged as error:
                 yield self._done(Problem(unit, "commit", str(error)), partial(record, self.floor, unit, data))
                 continue
-            if commit is not None and data is not None and fingerprint(data) != commit.files.get(key):
+            if data is None:
+                continue
+            if commit is None and self.repair:
+                record(self.floor, unit, data)
+            elif commit is not None and fingerprint(data) != commit.files.get(key):
                 problem = Problem(key, "verdict", "is a verdict, but not the one that was given there")
-                yield self._done(problem, partial(self._set_aside, f"{number}.json"))
+                yield self._done(problem, partial(self._set_aside, name))
 
     def _set_aside(self, name: str) -> None:
         self.floor.put(f"{VERDICTS}/damaged/{name}", self.floor.read(f"{VERDICTS}/{name}") or b"")

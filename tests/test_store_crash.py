@@ -134,6 +134,8 @@ def test_crash_at_every_call(
         be_reborn(monkeypatch)
         disk()
         act(path)
+        if step == "give a verdict":  # its record may be missing, as in stores of early releases
+            assert stores.check(path) == stores.check(path, repair=True) == []
         assert contents(path) == contents(expected), f"after a crash at call {point}, {calls.log[point]}"
         assert [it for it in stores.check(path) if it.kind != "incomplete"] == []
         shutil.rmtree(path)
