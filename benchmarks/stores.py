@@ -60,13 +60,10 @@ def stage_seconds(model: torch.nn.Module, data: TensorDataset, path: Path, full:
 
 def cost_of_writing(
     model: torch.nn.Module, data: TensorDataset, folder: Path, full: bool
-) -> tuple[float, list[float], float]:
-    """CPU seconds of the whole stage without the writing of its tables, and what writing adds to it, in parts of that.
-
-    The median of rounds in which the stage runs with and without, in turns; every round; and the median of the time
-    within ``Table.write`` against the rest, which is less noisy but leaves out the claims.
-    """
-    bare, added, within = [], [], []
+) -> dict[str, list[float]]:
+    """CPU seconds of the whole stage without and with the writing of its tables, in turns; and what writing is of the
+    rest, by the time within ``Table.write``: far less noisy, since both are of one run."""
+    bare, whole_stages, within = [], [], []
     write = stores.Table.write
     for number in range(-1, ROUNDS):  # the first warms up
         with unittest.mock.patch.object(stores.Table, "write", lambda *arguments, **options: {}):
@@ -84,9 +81,9 @@ def cost_of_writing(
             whole = stage_seconds(model, data, folder / f"{full}-{number}", full)
         if number >= 0:
             bare.append(without)
-            added.append(whole / without - 1)
+            whole_stages.append(whole)
             within.append(writing[0] / (whole - writing[0]))
-    return statistics.median(bare), added, statistics.median(within)
+    return {"without": bare, "with": whole_stages, "share": within}
 
 
 def resumed_stage(model: torch.nn.Module, data: TensorDataset, path: Path) -> float:
@@ -239,7 +236,8 @@ def main() -> None:
         "samples": len(maps),
         "bytes against HDF5": ours["MB"] / table["HDF5 float32"]["MB"],
         "writing against attributing": ours["write seconds"] / attributing,
-        "a stage with nothing left to do, against one without writing": again / costs["full maps, too"][0],
+        "a stage with nothing left to do, against one without writing": again
+        / statistics.median(costs["full maps, too"]["without"]),
         "neighbour overlap": overlap,
         "resume, ms": 1e3 * resuming,
     }
@@ -248,11 +246,13 @@ def main() -> None:
     for name, figures in table.items():
         print(f"{name:22}" + "".join(f"{figures[column]:22.2f}" for column in columns))
     print("\n".join(f"{name}: {value:.4g}" for name, value in facts.items()))
-    for name, (seconds, added, within) in costs.items():
+    for name, cost in costs.items():
+        without, whole, share = (sorted(cost[kind]) for kind in ("without", "with", "share"))
+        middle = len(share) // 2
         print(
-            f"the whole stage ({name}): {seconds:.3g} CPU-seconds without writing; all tables add "
-            f"{statistics.median(added):.1%} (rounds: {', '.join(f'{one:.1%}' for one in added)}); within Table.write "
-            f"{within:.1%}"
+            f"the whole stage ({name}): {without[middle]:.3g} CPU-seconds without writing and {whole[middle]:.3g} with "
+            f"all tables (least: {without[0]:.3g} and {whole[0]:.3g}, {whole[0] / without[0] - 1:.1%} more); within "
+            f"one run writing is {share[middle]:.1%} of the rest ({share[0]:.1%} to {share[-1]:.1%})"
         )
     print(f"load: {', '.join(f'{load:.1f}' for load in os.getloadavg())} on {os.cpu_count()} cores")
     if chosen.json:
