@@ -16,8 +16,10 @@ Latin text in the same font and a grey band of equal ink, hardly move P(carton).
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
+if sys.path[0] == str(Path(__file__).parent):
+    sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
 
 import argparse
 import io
@@ -28,7 +30,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import get_args
 
 import numpy as np

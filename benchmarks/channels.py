@@ -12,13 +12,14 @@ and sign with the highest mean F1 over all shortcuts that the network uses.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
+if sys.path[0] == str(Path(__file__).parent):
+    sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
 
 import argparse
 import json
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch

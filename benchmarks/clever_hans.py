@@ -19,8 +19,10 @@ weakest used plant that does. It tells how B fares by that choice, and the other
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
+if sys.path[0] == str(Path(__file__).parent):
+    sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
 
 import argparse
 import json
@@ -30,7 +32,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import torch

@@ -10,12 +10,13 @@ largest that no book explains; Σ|R| / |ΣR|; how many logits were negative.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
+if sys.path[0] == str(Path(__file__).parent):
+    sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 from carton import network, normalised, photos

@@ -16,8 +16,10 @@ class is audited again with the corrected model and compared with the first audi
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
+if sys.path[0] == str(Path(__file__).parent):
+    sys.path.append(sys.path.pop(0))  # scripts of this folder that are named like packages would hide those
 
 import argparse
 import json
@@ -25,7 +27,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import planted

@@ -2,7 +2,8 @@
 
 Shared by the benchmarks of this folder, which put it behind the packages that their own names would hide:
 
-    sys.path.append(sys.path.pop(0))
+    if sys.path[0] == str(Path(__file__).parent):
+        sys.path.append(sys.path.pop(0))
 """
 
 from __future__ import annotations

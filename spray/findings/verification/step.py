@@ -20,7 +20,7 @@ from stores.provenance import TUNING
 
 MEMBERS_AT_LEAST = 10
 """Fewer members, or hosts, give halves too small for a region or an effect."""
-SCREEN_PASSES, TEST_PASSES = 11, 34
+SCREEN_PASSES, TEST_PASSES = 11, 50
 """Images that pass through the model per sample, about: to choose sample sizes by budget."""
 
 
@@ -29,8 +29,10 @@ class Verification:
     """Removal and transplant of shared regions, against relevance-matched controls.
 
     Args:
-        members: at most so many members, others and hosts are intervened on per candidate, on half B.
-        screened: the same per finding on half A, where candidates are chosen.
+        members: at most so many members and others are intervened on per candidate, on half B.
+        hosts_each: so many hosts for each of them on half B: what a transplant does depends on the host as much as on
+            what is pasted, and few members are to be averaged over more of them.
+        screened: at most so many members, others and hosts per finding on half A, where candidates are chosen.
         budget: about so many images pass through the model per class; sample sizes are lowered to fit. 0: no limit.
         fills: ways of removing pixels; all have to agree, since each alone can make an artefact of its own.
         regions: how regions are taken from relevance by place: half A chooses among them, the small ones first. What is
@@ -43,6 +45,7 @@ class Verification:
     """
 
     members: int = 100
+    hosts_each: int = 3
     screened: int = 40
     budget: int = 0
     fills: tuple[Fill, ...] = (NeighbourFill(), HarmonicFill())
@@ -59,11 +62,19 @@ class Verification:
     batch: int = field(default=256, metadata=TUNING)
 
     def __post_init__(self) -> None:
-        counts = (self.members, self.screened, len(self.fills), len(self.regions), len(self.channels))
+        counts = (
+            self.members,
+            self.hosts_each,
+            self.screened,
+            len(self.fills),
+            len(self.regions),
+            len(self.channels),
+        )
         if min(counts) < 1:
             raise ValueError(
-                f"members is {self.members}, screened {self.screened}, and there are {len(self.fills)} fills, "
-                f"{len(self.regions)} regions and {len(self.channels)} channels; a verification needs at least one of "
+                f"members is {self.members}, hosts_each {self.hosts_each}, screened {self.screened}, and there are "
+                f"{len(self.fills)} fills, {len(self.regions)} regions and {len(self.channels)} channels; a "
+                "verification needs at least one of "
                 "each."
             )
         if self.budget < 0:

@@ -306,7 +306,7 @@ class _ClassTrials:
         rng = np.random.default_rng([*split.seed, half])
         rows, rest_rows = some(split.members[half], most, rng), some(split.rest[half], most, rng)
         members = Material.at(self.site, self.read(rows))
-        hosts, host_labels = self._hosts(split.candidate, half, most)
+        hosts, host_labels = self._hosts(split.candidate, half, most * (self.step.hosts_each if half else 1))
         return _Samples(rows, members, rest_rows, self._material(rest_rows, members), hosts, host_labels)
 
     def _trial(
