@@ -119,7 +119,7 @@ def test_the_words_of_the_store_have_every_figure() -> None:
     assert set(removal["measures"]) == {"probability", "logit", "flip"}
     assert set(removal["ways"]) == {"neighbour", "harmonic"}
     assert removal["measures"]["logit"]["net"] > removal["measures"]["probability"]["net"] > 0.5
-    assert content["unmet"] == [] and content["pasted_on"] == 30
+    assert content["unmet"] == [] and content["pasted_on"] == 40
 
 
 def test_what_the_whole_class_has_at_the_place_is_no_necessity_of_the_members() -> None:
@@ -226,8 +226,27 @@ def test_members_of_one_finding_are_no_hosts_of_it() -> None:
 def test_a_small_budget_takes_fewer_samples_never_too_few() -> None:
     step = Verification(members=100, screened=40, budget=6000)
     assert Verification().sizes(20, 5) == (40, 100)
-    assert step.sizes(4, 2) == (40, 44)
+    assert step.sizes(4, 2) == (40, 30)
     assert step.sizes(100, 50) == (10, 10)
+
+
+def test_few_members_are_pasted_on_more_hosts_than_there_are_of_them() -> None:
+    maps = np.zeros((100, SIDE, SIDE))
+    maps[:, *OBJECT] = 1
+    maps[:16, *TAG] = 2
+    data = torch.cat([images(16, True, True, 0), images(84, False, True, 1), images(200, False, False, 2)])
+    for each in (1, 3):
+        step = replace(STEP, members=20, hosts_each=each)
+        (found,) = verify(
+            step,
+            Cues("tag"),
+            lambda rows: data[torch.from_numpy(rows)],
+            class_maps(maps, 200),
+            [Candidate(np.arange(16))],
+            CPU,
+        )
+        assert found is not None and found.candidate
+        assert found.pasted_on == 20 * each and found.transplant.compared("matched") == 8
 
 
 def test_two_shortcuts_do_not_hide_each_other() -> None:

@@ -125,6 +125,8 @@ class _ClassTrials:
         self.shared_hosts = not np.isin(maps.hosts, maps.rows).any()
         self.most = [step.screened, step.members]
         """Samples of each kind on either half."""
+        self.hosts_each = [1, step.hosts_each]
+        """Hosts for each of them."""
         self.known_hosts: dict[int, tuple[Material, Int[np.ndarray, " h"]]] = {}
         self.splits = [self._split(index) for index in range(len(candidates))]
 
@@ -147,7 +149,7 @@ class _ClassTrials:
         ]
 
     def _fitting(self, half: int, work: Callable[[], T]) -> T:
-        """Work on one half; with half as many samples where memory runs out, from then on.
+        """Work on one half; with a host for each sample, then half as many, where memory runs out, from then on.
 
         Raises:
             SpaceError: even the fewest samples do not fit.
@@ -158,12 +160,15 @@ class _ClassTrials:
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error) or isinstance(error, SpaceError):
                     raise
-                if self.most[half] <= MEMBERS_AT_LEAST:
+                if self.hosts_each[half] == 1 and self.most[half] <= MEMBERS_AT_LEAST:
                     raise SpaceError(
                         f"Memory does not suffice for {MEMBERS_AT_LEAST} images of each kind, changed and unchanged, "
                         "the fewest that a test needs. Prepare smaller images."
                     ) from error
-            self.most[half] = max(MEMBERS_AT_LEAST, self.most[half] // 2)
+            if self.hosts_each[half] > 1:
+                self.hosts_each[half] = 1
+            else:
+                self.most[half] = max(MEMBERS_AT_LEAST, self.most[half] // 2)
             self.known_hosts = {}
             release(self.site.judge.device)
 
@@ -306,7 +311,7 @@ class _ClassTrials:
         rng = np.random.default_rng([*split.seed, half])
         rows, rest_rows = some(split.members[half], most, rng), some(split.rest[half], most, rng)
         members = Material.at(self.site, self.read(rows))
-        hosts, host_labels = self._hosts(split.candidate, half, most * (self.step.hosts_each if half else 1))
+        hosts, host_labels = self._hosts(split.candidate, half, most * self.hosts_each[half])
         return _Samples(rows, members, rest_rows, self._material(rest_rows, members), hosts, host_labels)
 
     def _trial(
