@@ -97,6 +97,24 @@ def test_virelay_serves_the_project(run: stores.Run, project: Path) -> None:
         assert client.get(f"/api/projects/0/{address}").status_code == 200, address
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_virelay_shows_every_map_in_all_its_colours(channels: int, tmp_path: Path) -> None:
+    model = importlib.import_module("virelay.model")
+    server = importlib.import_module("virelay.server")
+    made = stores.synthetic.make(tmp_path / "run.zarr", samples=30, size=16, channels=channels)
+    workspace = model.Workspace()
+    workspace.add_project(str(exchange.export_virelay(made, tmp_path / "project")))
+    serving = server.Server(workspace)
+    client = serving.app.test_client()
+    for colours in serving.color_maps:
+        for over in ("True", "False"):
+            address = f"/api/projects/0/attributions/3/heatmap?colorMap={colours}&superimpose={over}"
+            assert client.get(address).status_code == 200, address
+    again = exchange.import_virelay(tmp_path / "again", tmp_path / "project" / "attribution.h5", grid=8)
+    ours = made.table(stores.synthetic.RELEVANCE).read("input.full", [3]).sum(1)
+    assert np.array_equal(again.table("relevance/imported").read("input.full", [3]).sum(1), ours)
+
+
 def test_there_and_back(run: stores.Run, project: Path, tmp_path: Path) -> None:
     folder = project.parent
     again = exchange.import_virelay(

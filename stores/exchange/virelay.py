@@ -103,11 +103,13 @@ def _write_attributions(
     full = "input.full" in table.columns
     column = "input.full" if full else "input.place"
     height, width, _ = run.samples.columns["thumbnail"].shape
-    shape = table.columns[column].shape if full else (1, height, width)
+    channels, *places = table.columns[column].shape if full else (1, height, width)
+    # Half of ViRelAy's colour maps fail on maps of one channel; it sums channels: zeros beside it change nothing.
+    shape = (3 if channels == 1 else channels, *places)
     data = file.create_dataset("attribution", (len(rows), *shape), np.float32)
     done = 0
     for _, maps in table.iterate(column, rows):
-        data[done : done + len(maps)] = maps if full else _stretched(maps, height, width)[:, None]
+        data[done : done + len(maps), :channels] = maps if full else _stretched(maps, height, width)[:, None]
         done += len(maps)
         report(done, len(rows), "export maps")
     file["index"] = rows.astype(np.uint32)
