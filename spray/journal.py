@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 from spray.invocation import COMMAND
 from stores.errors import StoreError
 from stores.floor import Floor, LocalFloor
+from stores.places import Location, floor_at, refuse_place
 from stores.provenance import to_json
-from stores.run import Location, floor_at, refuse_place
 
 SUFFIX = ".log"
 SECONDS_BETWEEN_UPLOADS = 5.0

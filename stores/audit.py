@@ -15,7 +15,9 @@ from stores.errors import Damaged, StoreError
 from stores.groups import group_key, is_group
 from stores.ledger import COMMITS, Commit, Ledger, fingerprint
 from stores.names import is_key
-from stores.run import Location, Run, contradicts, opened
+from stores.places import Location
+from stores.roots import contradicts
+from stores.run import Run, opened
 from stores.tables import SAMPLES, Table
 from stores.verdicts import ROOT as VERDICTS
 from stores.verdicts import read_verdict, record, verdict_names, verdicts_given

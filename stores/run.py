@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 
 from stores.analyses import AnalysisHandle, create_analysis, list_analyses
 from stores.analysis import GroupAnalysis
@@ -21,19 +16,16 @@ from stores.floor import Floor, LocalFloor
 from stores.groups import ensure_group
 from stores.ledger import COMMITS, Ledger, create_once
 from stores.names import is_key
-from stores.provenance import Json, Provenance, canonical_json, to_json
-from stores.remote import remote_floor
-from stores.schema import VERSION, Column, content_of, element, parsed
+from stores.places import Location, floor_at, refuse_place, refuse_taken, what_is_there
+from stores.provenance import Json, Provenance, to_json
+from stores.roots import ROOT, content_in, is_lost_root, run_digest
+from stores.schema import VERSION, Column, element
 from stores.tables import Table, table_key
 from stores.verdicts import Verdict, VerdictList, add_verdict, read_verdicts
 from stores.versions import refuse_newer
 
-Location = str | Path
-_ROOT = "zarr.json"
 LATER = ("compression", "run")
 """What the documents of tables of early releases do not say."""
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
-"""Of a URL; a single letter is a drive."""
 
 
 class Run:
@@ -47,7 +39,7 @@ class Run:
         self.n = int(content["samples"])
         """Number of samples, the rows of every table."""
         self.provenance: dict[str, Any] = dict(content["provenance"])
-        self.digest = _digest(content)
+        self.digest = run_digest(content)
         """Of all three of them; what a table says of the run that it belongs to."""
         self.version = VERSION
         self.writable = writable
@@ -101,9 +93,9 @@ class Run:
         }
         if "/" in key:
             ensure_group(self.floor, key.partition("/")[0])
-        if self.floor.size(f"{key}/{_ROOT}") is None:
+        if self.floor.size(f"{key}/{ROOT}") is None:
             self._refuse_other_commits(Table(self.floor, key, content, self.n, self.writable))
-        create_once(self.floor, f"{key}/{_ROOT}", group_document(element("table", content)))
+        create_once(self.floor, f"{key}/{ROOT}", group_document(element("table", content)))
         stored = self._table_content(key)
         if stored is not None:
             for entry in LATER:  # a table goes on as it began
@@ -172,7 +164,7 @@ class Run:
     def says(self, key: str) -> bool:
         """Whether the document of a table can be read, be it that of a table of another run."""
         try:
-            return _content(self.floor.read(f"{key}/{_ROOT}") or b"", "table", key) is not None
+            return content_in(self.floor.read(f"{key}/{ROOT}") or b"", "table", key) is not None
         except Damaged:
             return False
 
@@ -180,11 +172,7 @@ class Run:
         """Keys where tables may lie."""
         return [
             "samples",
-            *(
-                f"relevance/{name}"
-                for name in self.floor.names("relevance")
-                if is_key(name) and name != _ROOT
-            ),
+            *(f"relevance/{name}" for name in self.floor.names("relevance") if is_key(name) and name != ROOT),
         ]
 
     def tables(self) -> list[str]:
@@ -251,10 +239,10 @@ class Run:
         return table_key(name)
 
     def _table_content(self, key: str) -> dict[str, Any] | None:
-        document, where = self.floor.read(f"{key}/{_ROOT}"), f"{self.floor.url}/{key}"
+        document, where = self.floor.read(f"{key}/{ROOT}"), f"{self.floor.url}/{key}"
         if document is None:
             return None
-        if (content := _content(document, "table", where)) is None:
+        if (content := content_in(document, "table", where)) is None:
             raise Damaged(f"{where}: its zarr.json does not say that it is a table.")
         self._refuse_other_run(content, key)
         return content
@@ -268,7 +256,7 @@ class Run:
         where = f"{self.floor.url}/samples"
         content = None
         with contextlib.suppress(StoreError):  # what is wrong with the samples is told to who reads them
-            content = _content(self.floor.read(f"samples/{_ROOT}") or b"", "table", where)
+            content = content_in(self.floor.read(f"samples/{ROOT}") or b"", "table", where)
         if content is not None:
             self._refuse_other_run(content, "samples")
 
@@ -288,7 +276,7 @@ class Run:
         if content.get("run", self.digest) != self.digest:
             raise Damaged(
                 f"{where}: the table is that of another run: of other classes, or of another model or data set. One of "
-                f"the two zarr.json, the table's or the root's ({self.floor.url}/{_ROOT}), is that of another store. "
+                f"the two zarr.json, the table's or the root's ({self.floor.url}/{ROOT}), is that of another store. "
                 "Put the right one in its place."
             )
 
@@ -317,10 +305,10 @@ def create(path: Location, *, classes: Sequence[str], samples: int, provenance: 
     }
     refuse_place(path)
     floor = floor_at(path)
-    if floor.read(_ROOT) is None:
-        if not _lost_root(floor, content):
-            _check_free(floor, path)
-        create_once(floor, _ROOT, group_document(element("run", content)))
+    if floor.read(ROOT) is None:
+        if not is_lost_root(floor, content):
+            refuse_taken(floor, path)
+        create_once(floor, ROOT, group_document(element("run", content)))
     run = open(path, mode="r+")
     stored = {"classes": list(run.classes), "samples": run.n, "provenance": run.provenance}
     if stored != json.loads(json.dumps(content)):
@@ -355,21 +343,21 @@ def open(path: Location, mode: Literal["r", "r+"] = "r") -> Run:
 def opened(path: Location, *, writable: bool) -> Run:
     """Open a store as it is, without removing what dead writers left; raises as ``open``."""
     floor = floor_at(path)
-    document = floor.read(_ROOT)
+    document = floor.read(ROOT)
     try:
-        content = None if document is None else _content(document, "run", str(path))
+        content = None if document is None else content_in(document, "run", str(path))
         if document is not None and content is None and floor.names(COMMITS):
             raise Damaged(f"{path}: its zarr.json does not say that it is a run.")
     except Damaged as error:
         raise Damaged(
-            f"{error} Nothing was changed. Remove this one file, {floor.url}/{_ROOT}, and run the command that made "
+            f"{error} Nothing was changed. Remove this one file, {floor.url}/{ROOT}, and run the command that made "
             "the store again: it writes the file anew and goes on from there."
         ) from error
     if content is None:
         raise NotAStore(
-            f"{path} is no run store: {_what_is_there(floor, path)} "
+            f"{path} is no run store: {what_is_there(floor)} "
             + (
-                f"It was one, and lost its {_ROOT}: run the command that made it again, which writes it anew and "
+                f"It was one, and lost its {ROOT}: run the command that made it again, which writes it anew and "
                 "goes on from there."
                 if document is None and floor.names(COMMITS)
                 else "Expected a folder made by `spray`."
@@ -377,135 +365,3 @@ def opened(path: Location, *, writable: bool) -> Run:
         )
     where = floor.root if isinstance(floor, LocalFloor) else str(path)
     return Run(floor, where, content, writable=writable)
-
-
-def floor_at(path: Location) -> Floor:
-    """The floor of a path, or of a URL such as "s3://bucket/run.zarr".
-
-    Raises:
-        StoreError: it is neither, or one that another place could be meant by.
-    """
-    if "\0" in str(path):
-        raise StoreError(f"{str(path)!r} is no path: it holds a character of code 0.")
-    if "://" not in str(path):
-        if Path(path).parts[:1] and _SCHEME.fullmatch(Path(path).parts[0]):
-            raise StoreError(
-                f"{path} is a URL that lost a slash, maybe when it became a Path; give it as text, 's3://…'."
-            )
-        return LocalFloor(Path(path))
-    parts = urlsplit(str(path))
-    shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # nothing that may be secret
-    local = parts.scheme == "file"
-    if (
-        "#" in str(path)
-        or (local and parts.query)
-        or {".", ".."}.intersection(unquote(parts.path).split("/"))
-    ):
-        raise StoreError(
-            f"{shown}: a store's URL has no part after # or ?, and no . or .. in its path: choose another name for it."
-        )
-    if local:
-        if parts.netloc not in ("", "localhost"):
-            raise StoreError(
-                f"{shown} names a machine ({parts.netloc}); a file's URL has three slashes: file:///…"
-            )
-        return LocalFloor(Path(unquote(parts.path)))
-    if unquote(parts.path) != parts.path:
-        raise StoreError(f"{shown}: a store's URL has nothing after a % sign that stands for another letter.")
-    return remote_floor(str(path).rstrip("/"))
-
-
-def refuse_place(path: Location) -> None:
-    """Refuse a path where no store can lie, whatever is done about it.
-
-    Raises:
-        NotAStore: it is a file or a device, or one of the folders above it is.
-        StoreError: it is no path.
-    """
-    floor = floor_at(path)
-    if not isinstance(floor, LocalFloor):
-        return
-    there = floor.root.absolute()
-    try:
-        there.lstat()
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise StoreError(
-                f"no store can lie at {str(path)[:80]}…: the file system takes no names that long. Give a shorter one."
-            ) from error
-    if there.exists() and not there.is_dir():
-        raise NotAStore(
-            f"{path} is no run store: it is a file. A new store needs a path that is free or empty."
-        )
-    above = next((folder for folder in there.parents if folder.exists()), there)
-    if not above.is_dir():
-        raise NotAStore(
-            f"{path} is no run store: {above} is a file, so nothing can lie below it. Name a path in a folder."
-        )
-
-
-def _content(document: bytes, kind: str, where: str) -> dict[str, Any] | None:
-    try:
-        attributes = parsed(document)["attributes"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{where}: the metadata (zarr.json) cannot be read ({error}).") from error
-    return content_of(attributes, kind, where)
-
-
-def _lost_root(floor: Floor, content: Mapping[str, Any]) -> bool:
-    """Whether this is a store of the same run whose root document is gone: its samples say what they were made from."""
-    document = floor.read(f"samples/{_ROOT}")
-    try:
-        samples = None if document is None else _content(document, "table", f"{floor.url}/samples")
-    except Damaged:
-        return False
-    if samples is None or samples["rows"] != content["samples"]:
-        return False
-    if "run" in samples:
-        return bool(samples["run"] == _digest(content))
-    made = _entries(content["provenance"])
-    same = any(made.items() <= step.items() for step in samples["provenance"]["steps"])
-    lengths = [column["shape"] for column in samples["columns"] if column["name"] == "logits"]
-    return bool(made) and same and lengths in ([], [[len(content["classes"])]])
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    """Of what the root says: the first digits of the SHA-256 of its canonical JSON."""
-    stated = {key: json.loads(json.dumps(content[key])) for key in ("classes", "samples", "provenance")}
-    return hashlib.sha256(canonical_json(stated).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def contradicts(run: Mapping[str, Any], samples: Provenance) -> bool:
-    """Whether samples are of another run: a step of theirs has all entries of its provenance, and other values."""
-    made = _entries(run)
-    found = [
-        {key: step[key] for key in made} for step in samples.steps if made and made.keys() <= step.keys()
-    ]
-    return bool(found) and json.loads(json.dumps(made)) not in json.loads(json.dumps(found))
-
-
-def _entries(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What the provenance of a run says, without names for its parts."""
-    nested = [value for value in provenance.values() if isinstance(value, Mapping)]
-    plain = {key: value for key, value in provenance.items() if not isinstance(value, Mapping)}
-    return {key: value for record in (plain, *nested) for key, value in record.items()}
-
-
-def _check_free(floor: Floor, path: Location) -> None:
-    # A creation crashed, or is at work.
-    begun = floor.names("") == ["ledger"] and {"tmp", "leases"}.issuperset(floor.names("ledger"))
-    if floor.names("") and not begun:
-        raise NotAStore(
-            f"{path} is no run store: {_what_is_there(floor, path)} A new store needs a path that is free "
-            "or empty."
-        )
-
-
-def _what_is_there(floor: Floor, path: Location) -> str:
-    if isinstance(floor, LocalFloor):
-        if not floor.root.exists():
-            return "there is nothing."
-        if not floor.root.is_dir():
-            return "it is a file."
-    names = floor.names("")
-    return f"it holds {', '.join(names[:5])}{', …' if len(names) > 5 else ''}." if names else "it is empty."

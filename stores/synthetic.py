@@ -18,8 +18,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from stores.analysis import Clustering, Finding, GroupAnalysis
+from stores.places import Location
 from stores.provenance import Json, Provenance
-from stores.run import Location, Run, create
+from stores.run import Run, create
 from stores.schema import relevance_columns, sample_columns
 
 RELEVANCE = "relevance/epsilon_plus_flat"

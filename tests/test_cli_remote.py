@@ -11,10 +11,11 @@ from store_tools import s3_server
 import reports
 import stores
 from reports.verdicts import store_identity
+from stores.places import floor_at
 
 
 def everything(url: str) -> dict[str, bytes]:
-    floor = stores.run.floor_at(url)
+    floor = floor_at(url)
     return {key: floor.read(key) or b"" for key in floor.sizes("")}
 
 
@@ -60,7 +61,7 @@ def test_every_command_works_on_a_remote_store(
         spray("export", url, tmp_path / "tables", "--to", "csv")
         assert (tmp_path / "tables" / "samples.csv").read_text().count("\n") == 33
         key = next(key for key in everything(url) if key.startswith("relevance/") and "/c/" in key)
-        floor, sound = stores.run.floor_at(url), everything(url)
+        floor, sound = floor_at(url), everything(url)
         floor.put(key, sound[key][:-1])
         assert "taken back and done again" in spray("check", url, "--repair", *options, *step)
         assert everything(url) == sound

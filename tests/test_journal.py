@@ -16,13 +16,14 @@ from spray.attribution import Attribution, attribute_dataset, attribute_share
 from spray.engine.errors import AttributionError
 from spray.invocation import COMMAND
 from spray.journal import journal, last_command, place_of
+from stores.places import floor_at
 
 STEP = Attribution("epsilon_plus", block=4, grid=5, thumbnails=8)
 
 
 def events(store: Path | str, stage: str = "") -> list[dict]:
     """Every line of a store's log."""
-    floor = stores.run.floor_at(place_of(store))
+    floor = floor_at(place_of(store))
     lines = [line for name in floor.names("") for line in floor.read(name).splitlines()]
     found = [json.loads(line) for line in lines]
     return [event for event in found if event["stage"].startswith(stage)]
@@ -146,7 +147,7 @@ def test_logs_of_remote_stores_are_remote_and_hold_nothing_secret(monkeypatch):
         run = attribute_dataset(tiny_model(), Images(), url, STEP)
         assert [it["event"] for it in events(url)] == ["start", "plan", *["shard"] * 5, "end"]
         assert not [key for key in run.floor.sizes("") if "jsonl" in key]
-        floor = stores.run.floor_at(place_of(url))
+        floor = floor_at(place_of(url))
         written = b"".join(floor.read(name) for name in floor.names(""))
         assert b"test-secret" not in written and b"test-key-id" not in written
         monkeypatch.setattr(module, "SECONDS_BETWEEN_UPLOADS", -1)

@@ -11,7 +11,8 @@ from jaxtyping import Int
 
 from stores.errors import StoreError
 from stores.exchange.maps import Report, check_maps, import_maps, load_array
-from stores.run import Location, Run
+from stores.places import Location
+from stores.run import Run
 
 LARGEST = 2**31 - 1
 """No class, sample or cluster has a higher number."""

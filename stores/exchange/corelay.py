@@ -15,8 +15,9 @@ from stores.exchange import hdf5
 from stores.exchange.arrays import LARGEST, MOST_NUMBERED
 from stores.exchange.maps import Report, import_maps
 from stores.exchange.virelay import UNKNOWN
+from stores.places import Location
 from stores.provenance import Provenance
-from stores.run import Location, Run
+from stores.run import Run
 from stores.schema import parsed
 
 

@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 
 from stores.errors import StoreError
 from stores.exchange.zarrs import NO_CHUNK, Source
+from stores.places import Location
 from stores.provenance import Provenance
-from stores.run import Location, Run, create
+from stores.run import Run, create
 from stores.schema import Column, sample_columns
 from stores.tables import Table
 
