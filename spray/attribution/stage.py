@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 
@@ -20,6 +16,7 @@ from torch import Tensor, nn
 
 import stores
 from spray.attribution import pixels, revisions
+from spray.attribution.circumstances import circumstances
 from spray.attribution.display import Display
 from spray.attribution.passes import Passes
 from spray.attribution.quarantine import without_known_poison
@@ -37,9 +34,6 @@ from stores import Column, Provenance, describe, made_from
 from stores.ledger import Claim
 from stores.provenance import Json
 
-LIBRARIES = ("spray-audit", "numpy", "numcodecs", "pillow", "torchvision")
-KERNELS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
-"""Variables of the environment by which libraries are told to do without some instructions."""
 SHARD_BYTES = 128 * 2**20
 SHARDS_AT_LEAST = 8
 """Small data sets are cut finer than their bytes ask for, so that an interruption loses little."""
@@ -346,12 +340,7 @@ class Stage:
 
     def _facts(self) -> dict[str, Json]:
         """What else may change a shard's last bits, for its commit."""
-        facts: dict[str, Json] = {"libraries": _libraries()}
-        if self.device.type == "cpu":
-            facts["threads"] = torch.get_num_threads()
-            facts["processor"] = _processor()
-        if self.device.type == "cuda":
-            facts["device"] = torch.cuda.get_device_name(self.device)
+        facts = circumstances(self.device)
         return facts | ({"batch": self.passes.batch} if self.passes.batch < self.step.block else {})
 
     def compute(self, block: Block, wanted: Iterable[Target] = ()) -> Result:
@@ -427,28 +416,6 @@ def prepared(
             raise
         stage = Stage(model, data, step, device, out, sharing)
         return stage, stage.tables()
-
-
-@functools.cache
-def _libraries() -> dict[str, str]:
-    """Versions of what decodes images, computes and compresses; torch's is in the provenance."""
-    found = {}
-    for name in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def _processor() -> dict[str, Json]:
-    """What decides which kernels compute on a CPU: other instructions sum in another order."""
-    limits = {name: os.environ[name] for name in KERNELS if name in os.environ}
-    return {
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "machine": platform.machine(),
-        "mkldnn": bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled),
-        "precision": torch.get_float32_matmul_precision(),
-        **limits,
-    }
 
 
 def _failed(results: Sequence[Result]) -> set[int]:
