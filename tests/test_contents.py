@@ -1,6 +1,7 @@
 """Members are told by what images show in the region: of plants nearly all, and nothing where it comes by degrees."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from spray.findings.contents import ContentRefinement, contents_of
 from spray.findings.regions import TopRegion, unit_maps
 from spray.findings.strategies import Strategy, distinct
+from spray.findings.verification.judge import SpaceError
 
 SAMPLES, TAGGED, SIDE = 800, 80, 14
 WORD = np.array([[1, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 1]], bool)
@@ -118,3 +120,18 @@ def test_strategies_of_nearly_the_same_members_are_one_with_the_members_of_the_c
     assert [one.clusters for one in found] == [(0, 2), (1,)]
     np.testing.assert_array_equal(found[0].members, second.members)
     assert distinct([first, second, third], 0.8) == [first, second, third]
+
+
+def test_fewer_images_are_read_at_a_time_where_memory_runs_out() -> None:
+    images = torch.rand(37, 2, 8, 8)
+
+    def read(rows: np.ndarray, most: int) -> Tensor:
+        if len(rows) > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 TB")
+        return images[torch.from_numpy(rows)]
+
+    rows = np.arange(37)
+    whole = contents_of(partial(read, most=37), rows, (4, 4), 64)
+    assert np.array_equal(contents_of(partial(read, most=5), rows, (4, 4), 64), whole)
+    with pytest.raises(SpaceError, match="one image"):
+        contents_of(partial(read, most=0), rows, (4, 4), 64)

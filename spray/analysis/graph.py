@@ -16,10 +16,12 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from spray.analysis.approximate import nn_descent, probed_recall
 from spray.analysis.cells import cells
 from spray.analysis.exact import exact_neighbours, likely_neighbours, nearest, positive
+from spray.analysis.features import alike
 from stores.provenance import TUNING, Json
 
 Graph: TypeAlias = "scipy.sparse.csr_array[np.float64, tuple[int, int]]"
@@ -34,6 +36,8 @@ PROPOSED = 2
 SPARE = 2
 """Neighbours kept for each of the graph's, in groups of up to ``SPARE_UP_TO`` samples: parts of those share them."""
 SPARE_UP_TO = 8192
+SAME = 1e-6
+"""Samples no farther apart than this part of their length differ by rounding only."""
 _MARGIN = 2
 """Neighbours that a list has to hold on average beyond k within a part, to be worth looking at."""
 Reduce = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -141,6 +145,22 @@ class Neighbourhood:
     def affinity(self) -> Graph:
         """The graph of all samples."""
         return affinity(self.indices[:, : self.k], self.distances[:, : self.k], self.step.weights)
+
+    def twins(self) -> Int[np.ndarray, " n"]:
+        """Which samples are one and the same, but for rounding: one number for each that is there.
+
+        Equal ones are known wherever they are; nearly equal ones as neighbours, or by others between them.
+        """
+        equal = alike(self.features)
+        size = np.linalg.norm(self.features, axis=1)
+        sample, place = np.nonzero(self.distances <= SAME * size[:, None])
+        first = np.unique(equal, return_index=True)[1][equal]
+        n = len(self.features)
+        rows = np.concatenate([sample, np.arange(n)])
+        columns = np.concatenate([self.indices[sample, place], first])
+        links = scipy.sparse.csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(n, n))
+        number: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
+        return number
 
     def facts(self) -> dict[str, Json]:
         """How the neighbours were found, how many of the exact ones they are (probed), and what they take in memory."""

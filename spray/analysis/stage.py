@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from spray.analysis import embedding
 from spray.analysis.clustering import HDBSCAN, Clusterer, KMeans, together
-from spray.analysis.features import PCA, Channels, Pooled, Representation, alike, transformed, usable
+from spray.analysis.features import PCA, Channels, Pooled, Representation, transformed, usable
 from spray.analysis.graph import Graph, NearestNeighbours, Neighbourhood
 from spray.analysis.groups import GroupBy, choose_groups, choose_table, gathered_features
 from spray.analysis.null import GaussianNull
@@ -117,7 +117,7 @@ class Analysis:
             graph = near.affinity()
             solved = self._solve(graph)
             strategies, gap = self._strategies(near, solved)
-            twins = alike(near.features)
+            twins = near.twins()
             clusterings = self._clusters(graph, solved, strategies, twins)
             labels = {name: clustering.labels for name, clustering in clusterings.items()}
             stability = self.stability.measure(

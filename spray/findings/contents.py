@@ -23,6 +23,8 @@ from spray.findings.refinement import reduced
 from spray.findings.regions import TopRegion, overlap
 from spray.findings.robust_mixture import held_out, t_mixture
 from spray.findings.strategies import Strategy, merge
+from spray.findings.verification.judge import SpaceError
+from spray.memory import ran_out
 from stores.provenance import TUNING
 
 ReadInputs = Callable[[Int[np.ndarray, " n"]], Float[Tensor, "n c h w"]]
@@ -58,7 +60,7 @@ class ContentRefinement:
     each: int = 50
     most: int = 20_000
     rounds: int = 30
-    batch: int = field(default=256, metadata=TUNING)
+    batch: int = field(default=64, metadata=TUNING)
 
     def strategies(
         self,
@@ -142,9 +144,25 @@ class ContentRefinement:
 def contents_of(
     read: ReadInputs, rows: Int[np.ndarray, " n"], grid: tuple[int, int], batch: int
 ) -> Float[np.ndarray, "n c y x"]:
-    """What images show in each cell of the maps' grid: the mean of every channel there."""
-    parts = [
-        torch.nn.functional.adaptive_avg_pool2d(read(some).float(), grid).numpy()
-        for some in np.array_split(rows, -(-len(rows) // batch))
-    ]
+    """What images show in each cell of the maps' grid: the mean of every channel there.
+
+    Fewer are read at a time where memory runs out.
+
+    Raises:
+        SpaceError: even one image does not fit.
+    """
+    parts: list[Float[np.ndarray, "n c y x"]] = []
+    start = 0
+    while start < len(rows):
+        try:
+            images = read(rows[start : start + batch]).float()
+            parts.append(torch.nn.functional.adaptive_avg_pool2d(images, grid).numpy())
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            if batch == 1:
+                raise SpaceError("Memory does not suffice for one image. Prepare smaller images.") from error
+            batch //= 2
+        else:
+            start += batch
     return np.concatenate(parts)
