@@ -156,3 +156,13 @@ def test_answers_are_compared_row_by_row_with_stored_ones():
     assert answers_apart(nn.Identity(), inputs, inputs.numpy()) == 0
     assert answers_apart(nn.Identity(), inputs, stored[:, :1]) == np.inf
     assert np.isnan(answers_apart(nn.Identity(), inputs * torch.nan, stored))
+
+
+def test_answers_are_asked_for_one_at_a_time():
+    class One(nn.Identity):
+        def forward(self, inputs):
+            assert len(inputs) == 1
+            return inputs
+
+    inputs = torch.rand(5, 3)
+    assert answers_apart(One(), inputs, inputs.numpy()) == 0
