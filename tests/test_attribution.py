@@ -543,6 +543,21 @@ def test_maps_that_are_one_number_everywhere_are_refused(tmp_path):
         assert np.ptp(run.table(f"relevance/{composite}").read("input.place"), axis=(1, 2)).min() > 0
 
 
+def test_one_blank_picture_does_not_refuse_the_others(tmp_path):
+    """Without padding and overlap a blank picture's map by the flat rule is one number at every place."""
+    torch.manual_seed(0)
+    patches = nn.Sequential(
+        nn.Conv2d(1, 4, 4, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).eval()
+    images = Images()
+    images.images[0] = 0.5
+    run = attribute(
+        tmp_path / "a.zarr", data=images, model=patches, step=Attribution(block=4, grid=4, thumbnails=8)
+    )
+    spread = np.ptp(run.table(TABLE).read("input.place"), axis=(1, 2))
+    assert spread[0] < 1e-6 < spread[1:].min()
+
+
 def test_samples_alone_are_computed_by_one_target(tmp_path, monkeypatch):
     step = replace(SMALL, target=("label", "prediction"))
     before = contents(attribute(tmp_path / "a.zarr", step=step).path)

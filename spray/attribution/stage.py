@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -77,23 +77,13 @@ def _taken_by_the_model(sample: Float[Tensor, ...]) -> Iterator[None]:
         ) from error
 
 
-def _refuse_placeless(relevance: Float[Tensor, "c ..."], step: Attribution, target: Target) -> None:
-    """Refuse maps that are one number at every place: an audit of them finds nothing, whatever there is.
-
-    Raises:
-        AttributionError: this map is one.
-    """
+def _is_placeless(relevance: Float[Tensor, "c ..."]) -> bool:
+    """Whether a map is one number at every place, and not zero."""
     places = relevance.sum(0) if relevance.ndim > 1 else relevance
     largest = float(places.abs().max())
     if places.numel() < 2 or not 0 < largest < float("inf"):
-        return
-    if float(places.max() - places.min()) <= SAME_EVERYWHERE * largest:
-        raise AttributionError(
-            f"{step.table_of(target)}: the relevance of the first sample is one number at every place, so that no map "
-            "would show where anything is. The flat rule, with which composites such as epsilon_plus_flat begin, "
-            "shares evenly among all that an output of the first layer reads, and a fully connected first layer reads "
-            "the whole input at once. For such a network take --composite epsilon_plus or gradient_x_input."
-        )
+        return False
+    return float(places.max() - places.min()) <= SAME_EVERYWHERE * largest
 
 
 @dataclass(frozen=True)
@@ -154,8 +144,7 @@ class Stage:
         # One probing block decides shapes, and any refusal comes before anything is written.
         with _taken_by_the_model(inputs[0]):
             self.filler, self.probe = self._probe(inputs)
-        for target, explanation in self.probe.items():
-            _refuse_placeless(explanation.relevance[0], step, target)
+        self._refuse_placeless(inputs)
         self.classes = next(iter(self.probe.values())).logits.shape[1]
         if data.classes and len(data.classes) != self.classes:
             raise AttributionError(
@@ -196,6 +185,28 @@ class Stage:
                 if not error.rows:
                     raise
         return last, self.passes.explain(repeated(last, self.step.block))
+
+    def _refuse_placeless(self, inputs: Float[Tensor, "n ..."]) -> None:
+        """Refuse maps that are one number at every place: an audit of them finds nothing, whatever there is.
+
+        One blank picture may have such a map; that all of several have is the composite's doing.
+
+        Raises:
+            AttributionError: so it is.
+        """
+        found = {target for target, made in self.probe.items() if _is_placeless(made.relevance[0])}
+        for other in inputs[: pixels.COMPARED_SAMPLES] if found else ():
+            with suppress(BadInput):
+                made = self.passes.explain(repeated(other, self.step.block))
+                found = {target for target in found if _is_placeless(made[target].relevance[0])}
+        for target in found:
+            raise AttributionError(
+                f"{self.step.table_of(target)}: the relevance of every one of the first samples is one number at every "
+                "place, so that no map would show where anything is. The flat rule, with which composites such as "
+                "epsilon_plus_flat begin, shares evenly among all that an output of the first layer reads, and a fully "
+                "connected first layer reads the whole input at once. For such a network take --composite "
+                "epsilon_plus or gradient_x_input."
+            )
 
     def tables(self) -> Tables:
         """The store and its tables, made or found again."""
