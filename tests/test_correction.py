@@ -409,7 +409,7 @@ def test_the_best_layer_is_taken_and_other_data_can_judge(case: tuple[Run, nn.Mo
     assert chosen.attacked is not None and chosen.clean is not None and chosen.cost is not None
     assert all(it.attacked - it.cost <= chosen.attacked - chosen.cost for it in done.layers)
     assert done.record["against"] == chosen.against in ("class", "pasted")
-    assert done.before.samples == done.before.attacks == 300
+    assert done.before.samples == done.before.others == 300
     assert done.before.class_clean is None
     assert done.after.attacked > done.after.hosts - 0.05 > done.before.attacked
     told = done._repr_html_()

@@ -178,6 +178,16 @@ def test_another_model_or_other_data_are_refused(
     fewer = as_audit_data(TensorDataset(images[1:], labels[1:]), classes=names)
     with pytest.raises(MismatchError, match="ids"):
         find(run, handle, step, model=model, dataset=fewer)
+
+    class Torn(TensorDataset):
+        def __getitem__(self, row: int) -> tuple[torch.Tensor, ...]:
+            if row == 3:
+                raise OSError("image file is truncated")
+            return super().__getitem__(row)
+
+    torn = as_audit_data(Torn(images, labels), classes=names)
+    with pytest.raises(MismatchError, match=r"'3' was read.*cannot be read now.*truncated.*Put it back"):
+        find(run, handle, step, model=model, dataset=torn)
     brighter = as_audit_data(TensorDataset(images + 0.01, labels), classes=names)
     with pytest.raises(MismatchError, match="other pixels"):
         find(run, handle, step, model=model, dataset=brighter)

@@ -23,7 +23,7 @@ class Outcome:
     Attributes:
         clean: accuracy on samples without the artifact.
         class_clean: the same, of the finding's class only.
-        hosts: the same, of other classes only, as they are.
+        hosts: the same, of other classes only, as they are: so many ``others``.
         attacked: accuracy on these hosts with the finding's content pasted on.
         flips: share of the attacked hosts that are taken for the finding's class.
         flips_before_attack: share of the hosts, as they are, that are taken for the finding's class.
@@ -38,7 +38,7 @@ class Outcome:
     flips_before_attack: float | None
     artifact: float | None
     samples: int
-    attacks: int
+    others: int
 
     def to_json(self) -> dict[str, Json]:
         """As a record."""
@@ -49,7 +49,7 @@ class Outcome:
         names = {
             "clean": f"accuracy, clean ({self.samples:,})",
             "class_clean": "  of the finding's class",
-            "hosts": f"  of other classes ({self.attacks:,})",
+            "hosts": f"  of other classes ({self.others:,})",
             "attacked": "accuracy of these, attacked",
             "flips": "attacked, taken for the class",
             "flips_before_attack": "as they are, taken for the class",
@@ -107,13 +107,13 @@ def judge(
     return Outcome(
         clean=float(correct.mean()) if len(correct) else float("nan"),
         class_clean=_mean(correct[own]),
-        hosts=_mean(correct[other]) if attack is not None else None,
+        hosts=_mean(correct[other]),
         attacked=_mean(hit[0]),
         flips=_mean(hit[1]),
         flips_before_attack=_mean((predicted == group)[other]) if attack is not None else None,
         artifact=_mean(np.concatenate(inside)) if inside else None,
         samples=len(correct),
-        attacks=hosts,
+        others=int(other.sum()),
     )
 
 

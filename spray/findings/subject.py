@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spray.blocks import channels_last
 from spray.data import AuditData, as_audit_data, input_digest
 from spray.engine.preflight import check_model
+from spray.memory import ran_out
 from spray.models import answers_apart, model_digest
 from spray.signals import OnSignals, as_pictures, holds_signals
 from stores import Run
@@ -95,9 +96,9 @@ class Subject:
         """Inputs by row number, each compared with the digest that was stored when it was attributed.
 
         Raises:
-            MismatchError: an input has changed.
+            MismatchError: an input has changed, or cannot be read any more.
         """
-        inputs = [self.data.sample(int(row)).input.float() for row in rows]
+        inputs = [self._input(int(row)) for row in rows]
         for row, pixels, digest in zip(rows, inputs, self._digests[rows], strict=True):
             if input_digest(pixels) != digest:
                 raise MismatchError(
@@ -105,3 +106,16 @@ class Subject:
                     "Give the same data with the same preprocessing (no random augmentation)."
                 )
         return as_pictures(torch.stack(inputs))
+
+    def _input(self, row: int) -> Float[Tensor, ...]:
+        """One of them, before its digest is compared."""
+        try:
+            sample = self.data.sample(row)
+        except Exception as error:  # whatever a stranger's loader raises
+            if ran_out(error):
+                raise
+            raise MismatchError(
+                f"Sample {self.data.ids[row]!r} was read when it was attributed and cannot be read now ({error}). Put "
+                "it back as it was, or attribute the data set as it is now, to a new store."
+            ) from error
+        return sample.input.float()
