@@ -172,7 +172,7 @@ class Pictures:
     @cached_property
     def digest(self) -> str:
         """Of all pixels and labels."""
-        found = hashlib.sha256(self.images.numpy().data)
+        found = hashlib.sha256(np.ascontiguousarray(self.images.numpy()).data)
         found.update(self.labels.numpy().data)
         return found.hexdigest()
 
