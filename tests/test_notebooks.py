@@ -24,7 +24,7 @@ CLAIMS: dict[str, list[tuple[str, float, float]]] = {
         (r"audit\.html: ([\d.]+) MiB", 1, 25),
     ],
     "03_investigate_a_cluster": [
-        (r"findings=\d+, flagged=(\d+)", 1, 1),
+        (r"findings=\d+, flagged=(\d+)", 1, 2),  # most coats, too, as the notebook says
         (r"(\d+) strategies among", 2, 9),
         (r"archive B: +(\d+)% of the members", 95, 100),
         (r"shirts, (\d+)% of them members", 80, 100),
