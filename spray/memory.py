@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
 
 LARGEST_BLOCK = {"cpu": 128}
 """Larger blocks gain nothing on CPUs; elsewhere up to ``LARGEST_ELSEWHERE``."""
@@ -36,6 +39,29 @@ def ran_out(error: BaseException) -> bool:
         return True
     said = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in said for words in _MESSAGES)
+
+
+def in_batches(
+    count: int, batch: int, work: Callable[[slice], T], device: torch.device = CPU
+) -> tuple[list[T], int]:
+    """``work`` over slices of 0…count, and the batch that fitted; one that does not is halved, and so are later ones.
+
+    Whatever says that memory ran out for one alone is raised as it is.
+    """
+    found: list[T] = []
+    start = 0
+    while start < count:
+        stop = min(start + batch, count)
+        try:
+            found.append(work(slice(start, stop)))
+        except (RuntimeError, MemoryError) as error:
+            if batch == 1 or not ran_out(error):
+                raise
+            batch = max(1, min(batch, stop - start) // 2)
+            release(device)
+        else:
+            start = stop
+    return found, batch
 
 
 def release(device: torch.device) -> None:

@@ -24,7 +24,7 @@ from spray.findings.regions import TopRegion, overlap
 from spray.findings.robust_mixture import held_out, t_mixture
 from spray.findings.strategies import Strategy, merge
 from spray.findings.verification.judge import SpaceError
-from spray.memory import ran_out
+from spray.memory import in_batches, ran_out
 from stores.provenance import TUNING
 
 ReadInputs = Callable[[Int[np.ndarray, " n"]], Float[Tensor, "n c h w"]]
@@ -151,18 +151,14 @@ def contents_of(
     Raises:
         SpaceError: even one image does not fit.
     """
-    parts: list[Float[np.ndarray, "n c y x"]] = []
-    start = 0
-    while start < len(rows):
-        try:
-            images = read(rows[start : start + batch]).float()
-            parts.append(torch.nn.functional.adaptive_avg_pool2d(images, grid).numpy())
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            if batch == 1:
-                raise SpaceError("Memory does not suffice for one image. Prepare smaller images.") from error
-            batch //= 2
-        else:
-            start += batch
-    return np.concatenate(parts)
+
+    def pooled(some: slice) -> Float[np.ndarray, "b c y x"]:
+        images = read(rows[some]).float()
+        return np.asarray(torch.nn.functional.adaptive_avg_pool2d(images, grid).numpy())
+
+    try:
+        return np.concatenate(in_batches(len(rows), batch, pooled)[0])
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        raise SpaceError("Memory does not suffice for one image. Prepare smaller images.") from error

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spray.blocks import channels_last
-from spray.memory import ran_out, release
+from spray.memory import in_batches, ran_out
 
 MEASURES = ("probability", "logit", "flip")
 """P(class); log P(class) − log P(any other), which does not saturate; whether the class is predicted (1 or 0)."""
@@ -65,24 +65,15 @@ class Judge:
         Raises:
             SpaceError: even one image does not fit.
         """
-        found: list[Tensor] = []
-        start = 0
-        while start < count:
-            stop = min(start + self.batch, count)
-            try:
-                found.append(forward(slice(start, stop)))
-            except (RuntimeError, MemoryError) as error:
-                if not ran_out(error):
-                    raise
-                if self.batch == 1:
-                    raise SpaceError(
-                        f"The memory of {self.device} does not suffice for one image to pass through the model. Take "
-                        "--device cpu, or prepare smaller images."
-                    ) from error
-                self.batch = max(1, min(self.batch, stop - start) // 2)
-                release(self.device)
-            else:
-                start = stop
+        try:
+            found, self.batch = in_batches(count, self.batch, forward, self.device)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            raise SpaceError(
+                f"The memory of {self.device} does not suffice for one image to pass through the model. Take "
+                "--device cpu, or prepare smaller images."
+            ) from error
         return found
 
 
