@@ -51,6 +51,8 @@ def test_suspicion_is_told_with_its_numbers() -> None:
     rank = Ranking()
     assert f"{rank.prior_weight} · √(separation · agreement)" in MANUAL
     assert f"a separability of {rank.separation}," in MANUAL and rank.flags_per_class == 3
+    assert "and `mode`, the share of the tested members" in MANUAL
+    assert rank.apart({"separation": 0.0, "mode": 0.7}) == 0.7
 
 
 def test_every_representation_and_clustering_is_explained() -> None:

@@ -43,3 +43,16 @@ def test_a_function_of_ones_own_has_a_name_and_gives_finite_numbers() -> None:
     for odd in (float("nan"), float("inf"), None, "much"):
         with pytest.raises(ValueError, match="expected a finite number"):
             OwnRank(lambda parts, odd=odd: odd).score(PARTS)
+
+
+def test_members_told_by_content_stand_apart_by_their_mode() -> None:
+    rank, by_degrees = (
+        Ranking(),
+        {**PARTS, "separation": 0.6},
+    )  # Fisher's ratio of 1.5, a sixth of that of 0.9
+    assert rank.apart(by_degrees) == pytest.approx(1.5 / 9)
+    assert rank.apart({**by_degrees, "mode": None}) == rank.apart({**by_degrees, "mode": 0.1})
+    assert rank.apart({**by_degrees, "mode": 0.8}) == 0.8
+    assert rank.score({**by_degrees, "mode": 0.8}) == pytest.approx(0.4 * 0.8)
+    assert rank.apart({**PARTS, "separation": 0.95, "mode": 0.8}) == 1  # one of both suffices
+    assert rank.apart({"separation": None, "mode": 0.8}) == 0  # nothing to stand apart from

@@ -108,6 +108,11 @@ def sufficiency(suspect: Suspect) -> float | None:
     return None if suspect.evidence is None else suspect.evidence.transplant.net
 
 
+def mode(suspect: Suspect) -> float | None:
+    """Share of the tested members that are a mode of their own, by relevance or by content; None if not tested."""
+    return None if suspect.evidence is None else suspect.evidence.mode
+
+
 def separation(suspect: Suspect) -> float | None:
     """Held-out Fisher separability of the members from the rest of the class, in [0, 1)."""
     return suspect.separability.of(suspect.members)
@@ -228,6 +233,7 @@ SCORES: dict[str, Callable[[Suspect], float | None]] = {
         causal,
         necessity,
         sufficiency,
+        mode,
         separation,
         agreement,
         concentration,

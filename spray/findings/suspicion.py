@@ -32,8 +32,9 @@ class Ranking:
     """The combined suspicion: what the interventions proved, plus a little for what only looks suspicious.
 
     score = causal · apart + prior_weight · √(separation · agreement), causal = √(net removal · net transplant),
-    apart = Fisher's ratio of the members against the rest of the class, as a share of that of ``separation`` and at
-    most 1: what is used by degrees is less of a suspicion than what is there or not.
+    apart = the larger of two shares: Fisher's ratio of the members against the rest of the class by that of
+    ``separation``, at most 1, and the share of the tested members that are a mode of their own (``Evidence.mode``).
+    What is used by degrees is less of a suspicion than what is there or not, which relevance or content may show.
 
     Without a model at hand the causal part is 0: a suspicion that nobody tested never outranks a proven
     use. Findings are flagged that are confirmed (``Requirements``), the most suspicious of each class.
@@ -50,7 +51,9 @@ class Ranking:
     def apart(self, parts: Parts) -> float:
         """How much of the causal part counts, in [0, 1]; none of it without a rest of the class to stand apart from."""
         known = parts.get("separation")
-        return 0.0 if known is None else min(1.0, _fisher_ratio(known) / _fisher_ratio(self.separation))
+        if known is None:
+            return 0.0
+        return max(min(1.0, _fisher_ratio(known) / _fisher_ratio(self.separation)), parts.get("mode") or 0.0)
 
     def prior(self, parts: Parts) -> float:
         """What can be said without the model, in [0, 1]."""
