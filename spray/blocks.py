@@ -5,8 +5,10 @@ from __future__ import annotations
 import operator
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -57,7 +59,7 @@ class BlockReader:
             _Blocks(self, blocks),
             batch_size=None,
             num_workers=self.workers,
-            worker_init_fn=_leave_interrupts_to_the_parent,
+            worker_init_fn=_serve_until_the_parent_ends,
         )
         for block in loader:
             yield replace(block, inputs=block.inputs.pin_memory()) if pin else block
@@ -106,10 +108,22 @@ class _Blocks(Dataset[Block]):
         return self.reader.block(self.blocks[index])
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
+def _serve_until_the_parent_ends(worker: int) -> None:
     """Ctrl-C reaches all processes of a terminal: only the parent answers it, and ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.excepthook = _unless_the_parent_went
+
+
+def _unless_the_parent_went(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Tell what went wrong, but not that an interrupted parent let go of a block that was being handed to it.
+
+    The thread of ``multiprocessing`` that hands blocks over reports so through ``sys.excepthook``.
+    """
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def repeated(filler: Float[Tensor, ...], count: int) -> Float[Tensor, "count ..."]:

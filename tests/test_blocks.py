@@ -1,5 +1,8 @@
 """Blocks of samples: always of one size, in order, with the reasons of those that cannot be used."""
 
+import socket
+from multiprocessing import resource_sharer
+
 import pytest
 import torch
 from audit_tools import Images
@@ -27,6 +30,24 @@ def test_blocks_come_in_order_padded_with_a_readable_input(workers):
         assert block.inputs.stride() == blocks[0].inputs.stride()
     assert blocks[1].failed == {5: "ValueError: torn"}
     assert [block.labels.tolist() for block in blocks] == [[0, 1, 2, 0], [1, -1, 0, 1], [2, 0]]
+
+
+class LetGo(Images):
+    """In a worker, a parent takes hold of a block that is handed over, and goes: what Ctrl-C at that moment does."""
+
+    def __getitem__(self, row: int) -> object:
+        if torch.utils.data.get_worker_info():
+            address, _ = resource_sharer.DupFd(0)._id
+            with socket.socket(socket.AF_UNIX) as parent:
+                parent.connect(address)
+            resource_sharer.stop(timeout=10)
+        return super().__getitem__(row)
+
+
+def test_workers_tell_nothing_of_a_parent_that_let_go(capfd):
+    (block,) = reader(LetGo(4), workers=1).read([[0, 1, 2, 3]])
+    assert not block.failed
+    assert capfd.readouterr().err == ""
 
 
 def test_one_channel_is_laid_out_with_channels_last_too():
