@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf
 from threadpoolctl import threadpool_limits
 
 from spray.analysis.features import normalised
@@ -30,6 +31,14 @@ def test_the_gaussian_has_the_mean_and_covariance_of_plenty_of_data():
     np.testing.assert_allclose(mean, features.mean(axis=0), rtol=1e-4)
     covariance = np.cov(features.T)
     np.testing.assert_allclose((axes * spread**2) @ axes.T, covariance, atol=0.06 * np.abs(covariance).max())
+
+
+@pytest.mark.parametrize(("n", "d"), [(400, 20), (10, 30), (30, 1), (2, 3)])
+def test_the_covariance_is_shrunk_as_scikit_learn_shrinks_it(n, d):
+    features = correlated(n, d)
+    _, spread, axes = gaussian(features)
+    expected = ledoit_wolf(features.astype(np.float64))[0]
+    np.testing.assert_allclose((axes * spread**2) @ axes.T, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_two_groups_are_more_than_chance_and_the_test_repeats():

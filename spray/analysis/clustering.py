@@ -275,16 +275,19 @@ class _LabelsAlone(HDBSCAN):
 def join_noise(labels: Int[np.ndarray, " m"], affinity: Graph, rounds: int = 10) -> Int[np.ndarray, " m"]:
     """Noise samples join the cluster that holds more than half of their edge weight, until none does."""
     labels = labels.copy()
-    degree = degrees(affinity)
+    noise = np.flatnonzero(labels < 0)
     clusters = int(labels.max(initial=-1)) + 1
-    for _ in range(rounds if clusters else 0):
-        member = np.flatnonzero(labels >= 0)
-        belongs = scipy.sparse.csr_array(
-            (np.ones(len(member)), (member, labels[member])), shape=(len(labels), clusters)
-        )
-        noise = np.flatnonzero(labels < 0)
-        votes = (affinity[noise] @ belongs).toarray()
-        joins = votes.max(axis=1, initial=0.0) > degree[noise] / 2
+    if not clusters or not len(noise):
+        return labels
+    edges = affinity[noise]
+    majority = degrees(edges) / 2
+    sample = np.repeat(np.arange(len(noise)), np.diff(edges.indptr))
+    for _ in range(rounds):
+        asked = labels[edges.indices]
+        votes = np.bincount(
+            (sample * clusters + asked)[asked >= 0], edges.data[asked >= 0], minlength=len(noise) * clusters
+        ).reshape(len(noise), clusters)
+        joins = (votes.max(axis=1) > majority) & (labels[noise] < 0)
         if not joins.any():
             break
         labels[noise[joins]] = votes[joins].argmax(axis=1)

@@ -18,10 +18,14 @@ Own = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Where rows meet themselves in a block, by row and column."""
 Ask = Callable[[NDArray[np.float32], Own, int], NDArray[np.int64]]
 """The columns of the smallest products of some rows, ascending, but for their own."""
+_FEW = 1 << 13
+"""Pairs of rows up to which all are compared by their differences."""
 _PIECE = 1 << 17
 """Rows that are asked at once."""
 _BLOCK = 64 << 20
 """Bytes of a block of products."""
+_CACHED = 256 << 10
+"""Bytes of differences that are taken at once."""
 
 
 def exact_neighbours(
@@ -38,6 +42,10 @@ def exact_neighbours(
     the differences that decide are taken here.
     """
     rows = np.arange(len(features)) if queries is None else np.asarray(queries)
+    if len(rows) * len(features) <= _FEW:
+        # All others, without the product and what it takes to prepare it.
+        others = np.arange(len(features) - 1)
+        return nearest(features, rows, others + (others >= rows[:, None]), k)
     candidates = min(k + _SPARE, len(features) - 1)
     return nearest(features, rows, _proposed(features, rows, candidates, block_bytes, device), k)
 
@@ -164,11 +172,13 @@ def nearest(
     features: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " b"], proposed: Int[np.ndarray, "b c"], k: int
 ) -> tuple[Int[np.ndarray, "b k"], Float[np.ndarray, "b k"]]:
     """The k nearest of the proposed rows by their differences; of equals, the one proposed first."""
-    step = max(1, (4 << 20) // (8 * proposed.shape[1] * max(features.shape[1], 1)))
+    # Differences of few rows at a time, which stay in the cache between the three passes over them.
+    step = max(1, _CACHED // (4 * proposed.shape[1] * max(features.shape[1], 1)))
     exact = np.empty(proposed.shape)
     for at in range(0, len(rows), step):
         here = slice(at, at + step)
-        apart = features[proposed[here]] - features[rows[here], None]
+        apart = features.take(proposed[here], axis=0)
+        apart -= features[rows[here], None]
         exact[here] = np.sqrt(np.einsum("bcd,bcd->bc", apart, apart))
     order = np.argsort(exact, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(proposed, order, axis=1), np.take_along_axis(exact, order, axis=1)

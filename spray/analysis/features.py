@@ -54,16 +54,18 @@ def normalised(features: Float[np.ndarray, "n d"], norm: Norm) -> Float[np.ndarr
     if norm not in ("l2", "l1", "none"):
         raise ValueError(f"unknown norm {norm!r}: choose one of 'l2', 'l1', 'none'.")
     rows = np.array(features, dtype=np.float64)
-    rows[~np.isfinite(rows).all(axis=1)] = np.nan
+    largest = np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0))
+    bad = ~np.isfinite(largest)
+    rows[bad], largest[bad] = np.nan, 1.0
     if norm != "none":
         # By the largest entry first, so that neither tiny nor huge relevance is lost in the squares.
-        _divide(rows, np.abs(rows).max(axis=1, keepdims=True, initial=0.0))
-        _divide(rows, np.linalg.norm(rows, ord=2 if norm == "l2" else 1, axis=1, keepdims=True))
+        _divide(rows, largest)
+        _divide(rows, np.linalg.norm(rows, ord=2 if norm == "l2" else 1, axis=1))
     return rows.astype(np.float32)
 
 
 def _divide(rows: NDArray[np.float64], size: NDArray[np.float64]) -> None:
-    np.divide(rows, size, out=rows, where=size > 0)
+    rows /= np.where(size > 0, size, 1.0)[:, None]
 
 
 def usable(

@@ -146,14 +146,16 @@ class Neighbourhood:
         """The graph of all samples."""
         return affinity(self.indices[:, : self.k], self.distances[:, : self.k], self.step.weights)
 
-    def twins(self) -> Int[np.ndarray, " n"]:
-        """Which samples are one and the same, but for rounding: one number for each that is there.
+    def twins(self) -> Int[np.ndarray, " n"] | None:
+        """Which samples are one and the same, but for rounding: one number for each that is there; None without such.
 
         Equal ones are known wherever they are; nearly equal ones as neighbours, or by others between them.
         """
-        equal = alike(self.features)
         size = np.linalg.norm(self.features, axis=1)
         sample, place = np.nonzero(self.distances <= SAME * size[:, None])
+        if not len(sample) and self.step.is_exact(len(self.features)):
+            return None  # whoever has a twin has one for its nearest
+        equal = alike(self.features)
         first = np.unique(equal, return_index=True)[1][equal]
         n = len(self.features)
         rows = np.concatenate([sample, np.arange(n)])
@@ -179,10 +181,9 @@ class Neighbourhood:
         Their neighbours are those of their lists that are chosen, too. Rows of which too few are get theirs anew;
         where that would be most of them, all do.
         """
-        features = self.features[chosen]
         k, wide = self.step.count(len(chosen)), self.indices.shape[1]
         if wide * len(chosen) < (k + _MARGIN) * len(self.features):
-            return self.step.affinity(features, self.seed)
+            return self.step.affinity(self.features[chosen], self.seed)
         place = np.full(len(self.features), -1)
         place[chosen] = np.arange(len(chosen))
         near = place[self.indices[chosen]]
@@ -192,7 +193,7 @@ class Neighbourhood:
         distances = np.take_along_axis(self.distances[chosen], order, axis=1)
         short = np.flatnonzero(indices[:, -1] < 0)
         if len(short):
-            indices[short], distances[short] = exact_neighbours(features, k, queries=short)
+            indices[short], distances[short] = exact_neighbours(self.features[chosen], k, queries=short)
         return affinity(indices, distances, self.step.weights)
 
 
@@ -202,17 +203,19 @@ def affinity(
     """A = (C + Cᵀ) / 2 of weighted connectivity C."""
     n, k = indices.shape
     if weights == "binary":
-        values = np.ones(n * k)
+        values = np.full(n * k, 0.5)
     elif weights == "gaussian":
-        values = np.exp(-(distances**2) / (2 * positive(np.median(distances[:, -1])) ** 2)).ravel()
+        values = np.exp(-(distances**2) / (2 * positive(np.median(distances[:, -1])) ** 2)).ravel() / 2
     elif weights == "self_tuning":
         scale = positive(distances[:, -1])
-        values = np.exp(-(distances**2) / (scale[:, None] * scale[indices])).ravel()
+        values = np.exp(-(distances**2) / (scale[:, None] * scale[indices])).ravel() / 2
     else:
         raise ValueError(f"unknown weights {weights!r}: choose 'binary', 'gaussian' or 'self_tuning'.")
-    starts = np.arange(0, n * k + 1, k)
-    one_way = scipy.sparse.csr_array((values, indices.ravel(), starts), shape=(n, n))
-    both: Graph = ((one_way + one_way.T) / 2).tocsr()
+    # Short indices where they do: every product with the graph reads them.
+    short = np.int32 if n * k < 2**30 else np.int64
+    starts = np.arange(0, n * k + 1, k, dtype=short)
+    one_way = scipy.sparse.csr_array((values, indices.ravel().astype(short), starts), shape=(n, n))
+    both: Graph = one_way + one_way.T.tocsr()
     return both
 
 

@@ -66,6 +66,7 @@ def spectrum(
     seed: int = 0,
     tolerance: float = 0.0,
     device: str = "cpu",
+    checked: bool = False,
 ) -> Spectrum:
     """The ``k`` smallest eigenvalues and vectors of L_sym (fewer where the graph has fewer vertices).
 
@@ -78,11 +79,12 @@ def spectrum(
         tolerance: relative accuracy of the eigenvalues; 0 is machine precision.
         device: a CUDA device is asked for large components (`spray.analysis.lobpcg`); where its residuals are too
             large, and everywhere else, Lanczos answers.
+        checked: the graph is known to be as told, as `spray.analysis.graph.affinity` makes them.
 
     Raises:
         ValueError: the matrix is not square, not symmetric, or has negative or non-finite weights; k < 1.
     """
-    graph = _checked(affinity, k)
+    graph = affinity if checked else _checked(affinity, k)
     n = graph.shape[0]
     components, label = connected(graph)
     if above_zero:
@@ -164,7 +166,10 @@ def _checked(affinity: Graph, k: int) -> Graph:
 
 def connected(graph: Graph) -> tuple[int, Int[np.ndarray, " n"]]:
     """How many connected components there are, and that of each vertex: by falling size, then by first vertex."""
-    count, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    # Edges go both ways, so that strong components are the components, and no transpose is taken.
+    count, label = scipy.sparse.csgraph.connected_components(graph, connection="strong")
+    if count == 1:
+        return 1, np.zeros(len(label), dtype=np.int64)
     size = np.bincount(label, minlength=count)
     first = np.full(count, len(label))
     np.minimum.at(first, label, np.arange(len(label)))
@@ -205,9 +210,13 @@ def _solve(
         if found is not None:
             return np.clip(1 - found[0], _ABOVE_ZERO, 2), found[1]
 
+    twice = 2 * root
+
     def shifted(vector: NDArray[np.float64]) -> NDArray[np.float64]:
         vector = vector.ravel()
-        image: NDArray[np.float64] = vector + adjacency @ vector - 2 * (root @ vector) * root
+        image: NDArray[np.float64] = np.asarray(adjacency @ vector)
+        image += vector
+        image -= (twice @ vector) * root
         return image
 
     operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=shifted, dtype=np.float64)

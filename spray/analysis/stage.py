@@ -121,7 +121,11 @@ class Analysis:
             clusterings = self._clusters(graph, solved, strategies, twins)
             labels = {name: clustering.labels for name, clustering in clusterings.items()}
             stability = self.stability.measure(
-                labels, lambda rows: self._labels_again(near.among(rows), strategies, twins[rows]), self.seed
+                labels,
+                lambda rows: self._labels_again(
+                    near.among(rows), strategies, None if twins is None else twins[rows]
+                ),
+                self.seed,
             )
             pictures = self._pictures(solved.vectors)
         return GroupAnalysis(
@@ -169,31 +173,37 @@ class Analysis:
             seed=self.seed,
             tolerance=self.tolerance,
             device=self.neighbours.device,
+            checked=True,
         )
 
     def _clusters(
-        self, graph: Graph, solved: Spectrum, strategies: int, twins: Int[np.ndarray, " m"]
+        self, graph: Graph, solved: Spectrum, strategies: int, twins: Int[np.ndarray, " m"] | None
     ) -> dict[str, Clustering]:
         if solved.all_zero:
             return {step.name: Clustering(solved.component) for step in self.clusterings}
         found = {
             step.name: step.cluster(solved.vectors, graph, strategies, self.seed) for step in self.clusterings
         }
-        return {name: together(clustering, twins) for name, clustering in found.items()}
+        return found if twins is None else {name: together(found[name], twins) for name in found}
 
     def _labels_again(
-        self, graph: Graph, strategies: int, twins: Int[np.ndarray, " r"]
+        self, graph: Graph, strategies: int, twins: Int[np.ndarray, " r"] | None
     ) -> dict[str, Int[np.ndarray, " r"]]:
         """The clusterings of a resample, for as many strategies as were found in all."""
         wanted = min(
             max((step.eigenvectors(strategies) for step in self.clusterings), default=1), self.eigenvectors
         )
-        solved = spectrum(graph, wanted, above_zero=wanted - 1, seed=self.seed, tolerance=RESAMPLED)
+        solved = spectrum(
+            graph, wanted, above_zero=wanted - 1, seed=self.seed, tolerance=RESAMPLED, checked=True
+        )
         found = {
             step.name: step.lighter().cluster(solved.vectors, graph, strategies, self.seed)
             for step in self.clusterings
         }
-        return {name: together(clustering, twins).labels for name, clustering in found.items()}
+        return {
+            name: (clustering if twins is None else together(clustering, twins)).labels
+            for name, clustering in found.items()
+        }
 
     def _pictures(self, vectors: Float[np.ndarray, "m k"]) -> dict[str, Float[np.ndarray, "m 2"]]:
         name = embedding.choose(self.picture, len(vectors))
