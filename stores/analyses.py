@@ -55,6 +55,11 @@ class AnalysisHandle:
         return self.provenance.id[:12]
 
     @property
+    def path(self) -> str:
+        """The store that it lies in."""
+        return self._floor.url
+
+    @property
     def groups(self) -> list[int]:
         """Committed groups, ascending; ``ALL_CLASSES`` (−1) is the joint one."""
         units = self._ledger.units(f"{ROOT}/{self.id}")

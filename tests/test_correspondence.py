@@ -53,6 +53,37 @@ def test_only_common_samples_count():
     assert [match.common for match in found.matches] == [2, 1]
 
 
+def test_of_two_stores_ids_tell_what_is_the_same():
+    left, right = group([0, 0, 1, 1]), group([1, 1, 0, 0])
+    found = corresponding(left, right, ids=(["a", "b", "c", "d"], ["d", "x", "a", "b"]))
+    assert found.samples == 3
+    assert [match[:3] for match in found.matches] == [(0, 0, 2), (1, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        (["a", "b"], "2 ids were given, and row 3 was analysed"),
+        (["a", "b", "a", "c"], "2 .* have the id 'a'"),
+    ],
+)
+def test_ids_that_do_not_fit_are_refused(ids, words):
+    with pytest.raises(ValueError, match=words):
+        corresponding(group([0] * 4), group([0] * 4), ids=(["a", "b", "c", "d"], ids))
+
+
+def test_analyses_of_two_versions_of_the_data_compare_by_ids(tmp_path):
+    one = Analysis(null=GaussianNull(draws=0), stability=Stability(draws=0), picture="none")
+    runs = [stores.synthetic.make(tmp_path / f"{n}.zarr", samples=n, classes=2) for n in (240, 160)]
+    left, right = (analyze(run, one) for run in runs)
+    with pytest.raises(ValueError, match="two stores"):
+        compare(left, right)
+    ids = tuple(run.samples.read("id") for run in runs)
+    found = compare(left, right, "kmeans", ids)
+    common = set(ids[0]) & set(ids[1])
+    assert sum(each.samples for each in found.values()) == len(common) > 0
+
+
 def test_nothing_in_common():
     found = corresponding(group([0, 0], rows=[0, 1]), group([0, 0], rows=[2, 3]))
     assert (found.matches, found.samples) == ((), 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,15 +39,29 @@ class Correspondence:
     """Number of samples analysed on both sides."""
 
 
-def corresponding(left: GroupAnalysis, right: GroupAnalysis, clustering: str = "hdbscan") -> Correspondence:
+Ids = tuple[Sequence[str], Sequence[str]]
+"""The ids of all samples of either store, by row."""
+
+
+def corresponding(
+    left: GroupAnalysis, right: GroupAnalysis, clustering: str = "hdbscan", ids: Ids | None = None
+) -> Correspondence:
     """Match the clusters of two analyses of one group, on the samples that both analysed.
 
     The assignment maximises the sum of Jaccard indices. Noise is matched to nothing.
 
+    Args:
+        left: an analysis.
+        right: another.
+        clustering: the name of a clustering that both have.
+        ids: what tells the same sample in two stores; in one store its row does.
+
     Raises:
         KeyError: one of the analyses has no clustering of this name.
+        ValueError: ids that are not those of the analysed rows, or that several rows have.
     """
-    common, at_left, at_right = np.intersect1d(left.rows, right.rows, return_indices=True)
+    known = (left.rows, right.rows) if ids is None else (_ids(left, ids[0]), _ids(right, ids[1]))
+    common, at_left, at_right = np.intersect1d(*known, return_indices=True)
     one = _labels(left, clustering)[at_left]
     other = _labels(right, clustering)[at_right]
     table = contingency(one, other)
@@ -67,14 +83,26 @@ def corresponding(left: GroupAnalysis, right: GroupAnalysis, clustering: str = "
 
 
 def compare(
-    left: AnalysisHandle, right: AnalysisHandle, clustering: str = "hdbscan"
+    left: AnalysisHandle, right: AnalysisHandle, clustering: str = "hdbscan", ids: Ids | None = None
 ) -> dict[int, Correspondence]:
     """The correspondence of every group that both stored analyses have; a joint analysis has the samples of each.
 
+    Args:
+        left: an analysis.
+        right: another, of the same store or of one with the same classes.
+        clustering: the name of a clustering that both have.
+        ids: the ids of all samples of either store (``run.samples.read("id")``), where they are two: another
+            version of the data has other rows.
+
     Raises:
-        ValueError: they have no group in common.
+        ValueError: they have no group in common, or lie in two stores whose ids are not given, or do not fit.
         KeyError: one of the analyses has no clustering of this name.
     """
+    if ids is None and left.path != right.path:
+        raise ValueError(
+            f"These analyses are of two stores, {left.path} and {right.path}, where one row need not be one sample. "
+            'Give the ids of both: ids=(left_run.samples.read("id"), right_run.samples.read("id")).'
+        )
     sides = (left, right)
     shared = [
         group
@@ -91,7 +119,7 @@ def compare(
     def of(side: AnalysisHandle, group: int) -> GroupAnalysis:
         return side.read(group if group in side.groups else ALL_CLASSES)
 
-    return {group: corresponding(of(left, group), of(right, group), clustering) for group in shared}
+    return {group: corresponding(of(left, group), of(right, group), clustering, ids) for group in shared}
 
 
 def contingency(left: Int[np.ndarray, " m"], right: Int[np.ndarray, " m"]) -> Int[np.ndarray, "a b"]:
@@ -120,6 +148,19 @@ def adjusted_rand(table: NDArray[np.int64]) -> float:
     expected = left * right / max(samples * (samples - 1) / 2, 1)
     largest = (left + right) / 2
     return 1.0 if largest == expected else (both - expected) / (largest - expected)
+
+
+def _ids(group: GroupAnalysis, ids: Sequence[str]) -> NDArray[np.object_]:
+    """The ids of the analysed rows; of any length, so as objects."""
+    if len(group.rows) and group.rows.max() >= len(ids):
+        raise ValueError(
+            f"{len(ids)} ids were given, and row {group.rows.max()} was analysed: give those of all samples."
+        )
+    found = np.array([str(ids[row]) for row in group.rows], dtype=object)
+    name, count = Counter(found).most_common(1)[0] if len(found) else ("", 0)
+    if count > 1:
+        raise ValueError(f"{count} of the analysed samples have the id {name!r}: each needs its own.")
+    return found
 
 
 def _labels(group: GroupAnalysis, clustering: str) -> Int[np.ndarray, " m"]:
