@@ -18,6 +18,7 @@ import stores
 from stores import exchange
 from stores.exchange.evidence import evidence_columns
 from stores.exchange.maps import pooled
+from stores.exchange.sheets import write_sheet
 from stores.files import whole, whole_folder
 from stores.owners import Owner
 
@@ -405,6 +406,24 @@ def test_evidence_that_only_some_findings_have(run: stores.Run) -> None:
     assert np.isnan(columns["removal.mean"]).tolist() == [True, False, True]
     assert columns["removal.way"][0] == "" and columns["evidence"][2] == ""
     assert {len(values) for values in columns.values()} == {3}
+
+
+def test_counts_are_integers_also_where_only_some_findings_have_them(tmp_path: Path, run: stores.Run) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    effect = {"images": 100, "mean": 0.5, "control_p_values": {}}
+    tested = replace(run.analysis().findings()[0], evidence={"pasted_on": 300, "removal": effect})
+    columns = evidence_columns([tested, replace(tested, evidence={})])
+    assert columns["pasted_on"] == [300, None] and columns["removal.images"] == [100, None]
+    assert isinstance(columns["removal.mean"][0], float) and np.isnan(columns["removal.mean"][1])
+    for form in ("csv", "parquet", "json", "npz"):
+        write_sheet(tmp_path / f"it.{form}", columns, form)
+    types = {field.name: str(field.type) for field in parquet.read_schema(tmp_path / "it.parquet")}
+    assert types["pasted_on"] == types["removal.images"] == "int64" and types["removal.mean"] == "double"
+    with (tmp_path / "it.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["pasted_on"] for row in csv.DictReader(file)] == ["300", ""]
+    assert json.loads((tmp_path / "it.json").read_text())[1]["pasted_on"] is None
+    with np.load(tmp_path / "it.npz", allow_pickle=False) as archive:
+        assert archive["pasted_on"][0] == 300 and np.isnan(archive["pasted_on"][1])
 
 
 def test_parquet_and_npz(run: stores.Run, tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ TOLD_OF_EFFECTS = (
 def evidence_columns(findings: Sequence[Finding | None]) -> dict[str, list[Any]]:
     """Columns for some findings, one row each; ``evidence`` is the whole record, as JSON.
 
-    What a finding lacks is NaN in a column of numbers, empty in one of text and false in ``tested`` and ``confirmed``.
+    Counts are integers. What a finding lacks is None in a column of counts, NaN in one of other numbers, empty in one
+    of text and false in ``tested`` and ``confirmed``.
     """
     records = [{} if finding is None else finding.evidence for finding in findings]
     rows = [_figures(record) for record in records]
@@ -37,15 +38,14 @@ def evidence_columns(findings: Sequence[Finding | None]) -> dict[str, list[Any]]
     }
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]
-        is_text = any(isinstance(value, str) for value in values)
-        columns[name] = [_filled(value, is_text) for value in values]
+        columns[name] = _filled(values)
     columns["evidence"] = [json.dumps(record, default=dict) if record else "" for record in records]
     return columns
 
 
-def _figures(record: Mapping[str, Any]) -> dict[str, float | str]:
+def _figures(record: Mapping[str, Any]) -> dict[str, int | float | str]:
     """Figures of one record by dotted name."""
-    figures: dict[str, float | str] = {}
+    figures: dict[str, int | float | str] = {}
     for name in TOLD:
         _put(figures, name, record.get(name))
     for effect in ("removal", "transplant"):
@@ -55,7 +55,7 @@ def _figures(record: Mapping[str, Any]) -> dict[str, float | str]:
     return figures
 
 
-def _put(figures: dict[str, float | str], name: str, value: Any) -> None:
+def _put(figures: dict[str, int | float | str], name: str, value: Any) -> None:
     if isinstance(value, Mapping):
         for key, entry in value.items():
             _put(figures, f"{name}.{key}", entry)
@@ -64,13 +64,20 @@ def _put(figures: dict[str, float | str], name: str, value: Any) -> None:
         _put(figures, f"{name}.high", value[1])
     elif isinstance(value, list):
         figures[name] = "; ".join(map(str, value))
-    elif isinstance(value, str):
+    elif isinstance(value, str) or _is_count(value):
         figures[name] = value
     elif value is not None:
         figures[name] = float(value)
 
 
-def _filled(value: float | str | None, is_text: bool) -> float | str:
-    if value is None:
-        return "" if is_text else float("nan")
-    return str(value) if is_text else value
+def _filled(values: Sequence[int | float | str | None]) -> list[int | float | str | None]:
+    known = [value for value in values if value is not None]
+    if any(isinstance(value, str) for value in known):
+        return ["" if value is None else str(value) for value in values]
+    if all(map(_is_count, known)):
+        return list(values)
+    return [float("nan") if value is None else float(value) for value in values]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -191,11 +191,14 @@ def _write_parquet(path: Path, columns: Columns) -> None:
 
 
 def _write_npz(path: Path, columns: Columns) -> None:
-    """Text is an array of strings, or JSON in bytes as ``<name>.json`` where such an array would lose or waste."""
+    """Text is an array of strings, or JSON in bytes as ``<name>.json`` where such an array would lose or waste.
+
+    A count that is not known makes its column one of floats, where it is NaN.
+    """
     arrays: dict[str, np.ndarray] = {}
     for name, values in columns.items():
         if not _is_text(values):
-            arrays[name] = np.array(values)
+            arrays[name] = np.array([float("nan") if value is None else value for value in values])
         elif _fits_an_array(values):
             arrays[name] = np.array(values, dtype=str)
         else:
