@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -35,6 +35,14 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         _limited.reset(token)
+
+
+def unvalidated() -> AbstractContextManager[None]:
+    """Parameters and points are ours inside, and scikit-learn need not look at them, of which there are many."""
+    from sklearn import config_context
+
+    context: AbstractContextManager[None] = config_context(assume_finite=True, skip_parameter_validation=True)
+    return context
 
 
 @lru_cache(maxsize=1)

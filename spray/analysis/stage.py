@@ -21,7 +21,7 @@ from spray.analysis.features import PCA, Channels, Pooled, Representation, trans
 from spray.analysis.graph import Graph, NearestNeighbours, Neighbourhood
 from spray.analysis.groups import GroupBy, choose_groups, choose_table, gathered_features
 from spray.analysis.null import GaussianNull
-from spray.analysis.parallel import in_processes, one_thread, worthwhile_workers
+from spray.analysis.parallel import in_processes, one_thread, unvalidated, worthwhile_workers
 from spray.analysis.spectral import Spectrum, eigengap, spectrum
 from spray.analysis.stability import Stability
 from spray.journal import journal
@@ -113,7 +113,7 @@ class Analysis:
     def _spectral(self, sorted_out: _SortedOut, features: Float[np.ndarray, "m d"]) -> GroupAnalysis:
         # Neighbours are the same on any number of threads: float64 differences decide.
         near = self.neighbours.neighbourhood(features, self.seed, self.reduction.transform)
-        with one_thread():
+        with one_thread(), unvalidated():
             graph = near.affinity()
             solved = self._solve(graph)
             strategies, gap = self._strategies(near, solved)
