@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -22,6 +25,16 @@ class Report(Protocol):
 
 def silent(done: int, total: int, what: str, failed: int = 0) -> None:
     """Report to nobody."""
+
+
+class Display(Console):
+    """A console for progress: where its reader goes away (``| head``, a dropped log), the work goes on unseen."""
+
+    def on_broken_pipe(self) -> None:
+        """Drop what is still told, here and by others through the same file, in place of ending the process."""
+        self.quiet = True
+        with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), self.file.fileno())
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """Progress: bars in a terminal, few plain lines elsewhere, and never a stranger's markup."""
 
 import io
+import os
 
 import pytest
 from rich.console import Console
 
 from spray import progress as module
-from spray.progress import progress, silent
+from spray.progress import Display, progress, silent
 
 
 @pytest.fixture
@@ -50,6 +51,19 @@ def test_failures_are_told(clock):
             report(10, 10, "attribute", 3)
         assert "3 failed" in text.getvalue()
         assert "0 failed" not in text.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_reader_that_goes_away_stops_the_display_and_nothing_else(clock, terminal):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as text:
+        with progress(Display(file=text, force_terminal=terminal, width=80)) as report:
+            for done in range(11):
+                report(done, 10, "attribute")
+                clock[0] += 10
+        print("a warning of another part goes nowhere, too", file=text)
+    assert done == 10
 
 
 def test_bars_in_a_terminal():

@@ -27,7 +27,7 @@ from spray.cli.groups import (
     runners_up_in_words,
 )
 from spray.percent import share
-from spray.progress import Report, progress, silent
+from spray.progress import Display, Report, progress, silent
 
 if TYPE_CHECKING:
     from spray.workflow import Audit
@@ -58,7 +58,7 @@ def reporting(quiet: bool) -> Iterator[Report]:
     if quiet:
         yield silent
         return
-    with progress(Console(stderr=True)) as report:
+    with progress(Display(stderr=True)) as report:
         yield report
 
 
