@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from spray.data import Sample
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST = 2**26
@@ -72,6 +75,7 @@ class ImageFolder:
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
+        OSError: a folder in it cannot be listed.
         ValueError: a folder is no class or several, or a link leads out of the root.
     """
 
@@ -81,10 +85,13 @@ class ImageFolder:
     """Names in the order of the model's outputs; empty: the folder names, sorted."""
     ids: Sequence[str] = field(init=False)
     labels: Sequence[int] = field(init=False)
+    passed_over: Counter[str] = field(init=False)
+    """Files in class folders that are taken for no image, counted by ending; hidden ones are not counted."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
-        files = _images(self.root)
+        files, passed_over = _images(self.root)
+        object.__setattr__(self, "passed_over", passed_over)
         folders = sorted({file.parts[0] for file in files})
         names = tuple(self.classes) or tuple(folders)
         if repeated := [folder for folder in folders if names.count(folder) > 1]:
@@ -148,8 +155,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image.convert("RGBA") if image.mode == "P" else image
 
 
-def _images(root: Path) -> list[Path]:
-    """Image files one class folder or more below root, relative to it, sorted.
+def _images(root: Path) -> tuple[list[Path], Counter[str]]:
+    """Image files one class folder or more below root, relative to it, sorted; and the endings of all other files.
 
     Links to files may lead to other places in the folder; links that lead out of it, or to folders, are refused.
     """
@@ -157,7 +164,15 @@ def _images(root: Path) -> list[Path]:
         raise FileNotFoundError(f"There is no folder {root.resolve()}. Expected {root}/CLASS/NAME.jpg.")
     inside = root.resolve()
     files = []
-    for folder, folders, names in os.walk(root):
+    passed_over: Counter[str] = Counter()
+
+    def refuse(error: OSError) -> None:
+        raise OSError(
+            f"{error.filename} cannot be listed ({error.strerror}), so the images in it would be missing without a "
+            "word. Make it readable, or move it away."
+        ) from error
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
         for name in folders:
             if Path(folder, name).is_symlink():
                 raise ValueError(
@@ -165,7 +180,10 @@ def _images(root: Path) -> list[Path]:
                 )
         for name in names:
             path = Path(folder, name)
-            if path.suffix.lower() not in EXTENSIONS or path.parent == root:
+            if path.parent == root or name.startswith("."):
+                continue
+            if path.suffix.lower() not in EXTENSIONS:
+                passed_over[path.suffix.lower()] += 1
                 continue
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise ValueError(f"{path} is a link that leads out of {root}; copy the file or leave it out.")
@@ -175,4 +193,4 @@ def _images(root: Path) -> list[Path]:
             f"{root} holds no image in a class folder. Expected {root}/CLASS/NAME with one of: "
             f"{', '.join(sorted(EXTENSIONS))}."
         )
-    return sorted(files)
+    return sorted(files), passed_over

@@ -6,6 +6,7 @@ The top floor: with ``spray.cli`` the only place that knows compute, stores and 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -237,12 +238,26 @@ def load_data(config: DataConfig) -> AuditData:
     classes = _class_names(config.classes)
     if Path(config.spec).is_dir() or ":" not in config.spec:
         preprocessing = Preprocessing(config.resize, config.crop, config.mean, config.std)
-        return ImageFolder(Path(config.spec), preprocessing, classes)
+        return _told(ImageFolder(Path(config.spec), preprocessing, classes))
     dataset = call(config.spec)
     try:
         return as_audit_data(dataset, classes=classes or None)
     except (TypeError, ValueError) as error:
         raise SpecError(f"What '{config.spec}' returned cannot be audited: {error}") from error
+
+
+def _told(folder: ImageFolder) -> ImageFolder:
+    """The folder; files in it that are taken for no image are told of, for their number may be a mistake."""
+    if folder.passed_over:
+        endings = ", ".join(
+            f"{count} {ending or 'without ending'}" for ending, count in folder.passed_over.most_common(5)
+        )
+        warnings.warn(
+            f"{folder.root}: {folder.passed_over.total()} files are left out, for their endings are of no image "
+            f"format that is read ({endings}). Convert them to PNG or JPEG if they are images.",
+            stacklevel=2,
+        )
+    return folder
 
 
 def _class_names(path: str) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """Folders of images: listed in order, decoded as they are, nothing about names or files trusted."""
 
+import errno
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from PIL import Image
 
 from spray.attribution import Attribution, attribute_dataset
 from spray.blocks import readable
+from spray.config import DataConfig
 from spray.data import AuditData
 from spray.image_folder import ImageFolder, Preprocessing
+from spray.workflow import load_data
 
 PLAIN = Preprocessing(8, 8, (0.0,), (1.0,))
 COLOUR = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)
@@ -80,6 +84,36 @@ def test_links_may_not_lead_out_of_the_folder(tmp_path):
     (tmp_path / "root" / "b").symlink_to(outside.parent)
     with pytest.raises(ValueError, match="b is a link to a folder"):
         ImageFolder(tmp_path / "root", PLAIN)
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_and_not_left_out(tmp_path, monkeypatch):
+    for name in "abc":
+        save(tmp_path / name / "1.png")
+    listed = os.scandir
+
+    def scandir(folder):
+        if Path(folder).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(OSError, match=r"b cannot be listed \(Permission denied\)"):
+        ImageFolder(tmp_path, PLAIN)
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    save(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "._1.png").write_bytes(b"what a Mac leaves beside a file")
+    assert ImageFolder(tmp_path, PLAIN).ids == ["a/1.png"]
+
+
+def test_what_is_passed_over_is_counted_by_ending(tmp_path):
+    save(tmp_path / "a" / "1.png")
+    for name in ("2.heic", "3.HEIC", "readme"):
+        (tmp_path / "a" / name).write_bytes(b"")
+    assert ImageFolder(tmp_path, PLAIN).passed_over == {".heic": 2, "": 1}
+    with pytest.warns(UserWarning, match=r"3 files are left out.*2 \.heic, 1 without ending"):
+        load_data(DataConfig(str(tmp_path), resize=8, crop=8))
 
 
 def test_nothing_to_read_is_refused(tmp_path):
