@@ -28,7 +28,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty folder beside ``folder`` to write into: it takes that place, and that of what is there, at the end.
 
     Where the block does not end well ``folder`` stays as it is. Whether it may be replaced is for the caller to know.
+
+    Raises:
+        ValueError: it is the folder that this process is in, which would be gone from under it.
     """
+    if folder.resolve() == Path.cwd():
+        raise ValueError(
+            f"{str(folder)!r} is the folder you are in, and would be replaced whole: name another."
+        )
     partial = _partial(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -43,6 +50,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def _partial(path: Path) -> Path:
     """Where this process writes what will be ``path``; what processes that died left there is removed."""
+    path = path if path.name not in ("", "..") else path.resolve()
     name = re.compile(rf"\.{re.escape(path.name)}\.(?P<mark>[0-9a-z]+-[0-9]+-[0-9]+)\.partial")
     with contextlib.suppress(OSError):
         for left in path.parent.iterdir():

@@ -15,7 +15,8 @@ import zarr
 from store_tools import contents
 
 import stores
-from stores import exchange
+from stores import StoreError, exchange
+from stores.exchange.axes import channels_last
 from stores.exchange.evidence import evidence_columns
 from stores.exchange.maps import pooled
 from stores.exchange.sheets import write_sheet
@@ -177,6 +178,65 @@ def test_grouped_and_multi_label_files(tmp_path: Path) -> None:
     assert group.rows.tolist() == [0, 2, 3] and group.eigenvalues.tolist() == [0.1, 0.5]
     assert group.vectors.tolist() == [[3.0, 2.0], [5.0, 4.0], [1.0, 0.0]]
     assert group.clusterings["k-means"].labels.tolist() == [0, -1, 1] and list(group.pictures) == ["t-sne"]
+
+
+def test_samples_with_a_data_set_each_keep_their_names(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    maps = np.random.default_rng(0).normal(size=(12, 8, 8)).astype(np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for row in range(12):
+            file[f"attribution/img_{row}"] = maps[row]
+            file[f"label/img_{row}"] = np.int64(row)
+    run = exchange.import_virelay(tmp_path / "run", tmp_path / "a.h5")
+    ids, labels = run.samples.read("id").tolist(), run.samples.read("label").tolist()
+    assert {name: f"img_{label}" for name, label in zip(ids, labels, strict=True)} == {i: i for i in ids}
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        for row in range(12):
+            file[f"data/photo_{row}"] = np.zeros((3, 8, 8), np.uint8)
+    named = exchange.import_virelay(tmp_path / "named", tmp_path / "a.h5", inputs=tmp_path / "in.h5")
+    assert named.samples.read("id").tolist() == sorted(f"photo_{row}" for row in range(12))
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file.move("label/img_3", "label/other")
+    with pytest.raises(StoreError, match=r"attribution and label are of different samples .*img_3, other"):
+        exchange.import_virelay(tmp_path / "apart", tmp_path / "a.h5")
+
+
+def test_channels_may_come_last(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(4, 12, 10, 3)).astype(np.float32)
+    pictures = rng.integers(0, 256, (4, 12, 10, 3), np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["attribution"], file["label"] = maps, np.zeros(4, int)
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["data"] = pictures
+    np.save(tmp_path / "maps.npy", maps)
+    runs = [
+        exchange.import_virelay(tmp_path / "one", tmp_path / "a.h5", inputs=tmp_path / "in.h5", grid=5),
+        exchange.import_arrays(tmp_path / "two", tmp_path / "maps.npy"),
+    ]
+    for run in runs:
+        table = run.table("relevance/imported")
+        assert np.allclose(table.read("input.full"), maps.transpose(0, 3, 1, 2), atol=2e-3)
+        assert dict(table.provenance.steps[0])["axes"] == "n, y, x, channel"
+    assert runs[0].table("relevance/imported").columns["input.place"].shape == (5, 5)
+    assert np.array_equal(runs[0].samples.read("thumbnail"), pictures)
+
+
+@pytest.mark.parametrize(
+    ("shape", "last"),
+    [
+        ((9, 32, 32, 3), True),
+        ((9, 28, 28, 1), True),
+        ((9, 3, 32, 32), False),
+        ((9, 3, 28, 3), False),
+        ((9, 512, 7, 7), False),
+        ((9, 512, 1, 1), False),
+        ((9, 32, 32), False),
+    ],
+)
+def test_what_can_only_be_channels_last_is(shape: tuple[int, ...], last: bool) -> None:
+    assert channels_last(shape) is last
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "zarr"])
@@ -469,6 +529,19 @@ def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> Non
     with whole(tmp_path / "outer") as partial:
         partial.touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.notes.partial", "out", "outer"]
+
+
+def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/mine").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in (".", "../here"):
+        with pytest.raises(ValueError, match="the folder you are in"), whole_folder(Path(name)):
+            pass
+    assert (tmp_path / "here/mine").exists()
+    with whole_folder(Path("../there")) as partial:
+        (partial / "file").touch()
+    assert (tmp_path / "there/file").exists()
 
 
 def test_text_that_an_array_of_strings_would_lose_is_kept_as_json(tmp_path: Path) -> None:

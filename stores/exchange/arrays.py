@@ -10,14 +10,13 @@ import numpy as np
 from jaxtyping import Int
 
 from stores.errors import StoreError
+from stores.exchange.axes import CHANNELS
 from stores.exchange.maps import Report, check_maps, import_maps, load_array
 from stores.places import Location
 from stores.run import Run
 
 LARGEST = 2**31 - 1
 """No class, sample or cluster has a higher number."""
-CHANNELS = (1, 3, 4)
-"""Grey, colour, and colour with opacity."""
 MOST_NUMBERED = 100_000
 """So many classes at most have numbers for names; a label far beyond is a mistake, or an identity."""
 
@@ -39,7 +38,7 @@ def import_arrays(
 
     Args:
         out: path or URL of the run.
-        maps: array (n, y, x) or (n, channel, y, x).
+        maps: array (n, y, x), (n, channel, y, x), or (n, y, x, channel) where only the last axis can be colours.
         key: which array of a ``.npz`` or Zarr group the maps are.
         ids: names of the samples; their numbers if left out.
         labels: an array or a list of class indices, or a list of class names; unknown if left out.

@@ -13,6 +13,7 @@ from stores.analysis import ALL_CLASSES, Clustering, GroupAnalysis
 from stores.errors import StoreError
 from stores.exchange import hdf5
 from stores.exchange.arrays import LARGEST, MOST_NUMBERED
+from stores.exchange.axes import channels_last
 from stores.exchange.maps import Report, import_maps
 from stores.exchange.virelay import UNKNOWN
 from stores.places import Location
@@ -40,7 +41,8 @@ def import_virelay(
     Args:
         out: path or URL of the run.
         attribution: file with ``attribution``, ``label``, ``prediction`` and maybe ``index``.
-        inputs: file with ``data``, for thumbnails.
+        inputs: file with ``data``, for thumbnails. Samples that have a data set each keep its name as their id (that
+            of the input, or of the map where the file has no ``index``), and all others their number.
         analyses: files with ``<category>/index``, ``embedding`` and ``cluster``; each becomes an analysis.
         label_map: JSON list of {index, word_net_id, name}.
         method: the table is called "relevance/<method>".
@@ -78,11 +80,14 @@ def _import(
         raise StoreError(f"{where}prediction: expected a number for each class, got none.")
     found = _optional(file, "index", hdf5.INDEX, attribution, count)
     index = np.arange(count) if found is None else found.astype(np.int64)
+    keys = _keys(file, attribution)
+    sample_names = keys if keys and found is None else [str(number) for number in index]
     thumbnails = None
     if inputs is not None:
         with hdf5.opened(inputs) as pictures:
-            data = hdf5.array(hdf5.member(pictures, "data", inputs), hdf5.PICTURES, f"{inputs}: data")
-            thumbnails = _pictures(data)
+            data = hdf5.member(pictures, "data", inputs)
+            thumbnails = _pictures(hdf5.array(data, hdf5.PICTURES, f"{inputs}: data"))
+            sample_names = hdf5.names(data) or [str(number) for number in range(len(thumbnails))]
     n = len(index) if thumbnails is None else len(thumbnails)
     place = index if thumbnails is not None else np.arange(n)
     if place.max(initial=-1) >= n:
@@ -120,7 +125,7 @@ def _import(
     run = import_maps(
         out,
         _Placed(maps, place, n, where + "attribution"),
-        ids=[str(number) for number in (index if thumbnails is None else range(n))],
+        ids=sample_names,
         labels=_spread(labels, place, n, -1),
         classes=classes,
         logits=None if logits is None else _spread(logits, place, n),
@@ -135,6 +140,25 @@ def _import(
     for path in analyses:
         _import_analysis(run, path, method, grid, word_nets, rows)
     return run
+
+
+def _keys(file: Any, source: str | Path) -> list[str] | None:
+    """What the samples are called where each has a data set of its own; None where they are rows of one.
+
+    Raises:
+        StoreError: the maps and what else is given by sample are not of the same samples.
+    """
+    found = hdf5.names(hdf5.member(file, "attribution", source))
+    for name in ("label", "prediction", "index"):
+        if found is not None and name in file:
+            others = hdf5.names(hdf5.member(file, name, source))
+            if others is not None and others != found:
+                apart = sorted(set(found) ^ set(others))
+                raise StoreError(
+                    f"{source}: attribution and {name} are of different samples ({', '.join(apart[:3])}, …): "
+                    "give one entry of the same name in both."
+                )
+    return found
 
 
 def _maps(file: Any, source: str | Path) -> Any:
@@ -313,7 +337,7 @@ def _labels(labels: np.ndarray, where: str) -> tuple[np.ndarray, list[list[int]]
 
 def _pictures(data: np.ndarray) -> np.ndarray:
     """Thumbnails (n, y, x, channel) of 8 bits; floating-point images are in [0, 1], [−1, 1] or [0, 255]."""
-    images = data.transpose(0, 2, 3, 1)
+    images = data if channels_last(data.shape) else data.transpose(0, 2, 3, 1)
     if images.dtype == np.uint8:
         return images
     low, high = float(images.min(initial=0)), float(images.max(initial=0))

@@ -32,13 +32,13 @@ class Expected:
     """Least value; the largest of these is 2³¹ − 1. None: any."""
 
 
-MAPS = Expected("numbers (n, channel, y, x) or (n, y, x)", "fiu", (3, 4))
+MAPS = Expected("numbers (n, channel, y, x), (n, y, x, channel) or (n, y, x)", "fiu", (3, 4))
 LABELS = Expected(
     "one class index per sample (-1 where unknown), or a table of booleans (n, class)", "biu", (1, 2), -1
 )
 LOGITS = Expected("numbers (n, class)", "fiu", (2,))
 INDEX = Expected("one number of a sample, from 0 on, per row", "iu", (1,), 0)
-PICTURES = Expected("numbers (n, channel, y, x)", "fiu", (4,))
+PICTURES = Expected("numbers (n, channel, y, x) or (n, y, x, channel)", "fiu", (4,))
 CLUSTERS = Expected("one cluster number (-1 for none) per sample of the index", "iu", (1,), -1)
 EMBEDDING = Expected("numbers (sample of the index, dimension)", "fiu", (2,))
 
@@ -114,6 +114,11 @@ def array(found: Any, expected: Expected, where: str, count: int | None = None) 
         if low < expected.least or high > LARGEST:
             raise StoreError(f"{where}: expected {expected.words}, got numbers from {low} to {high}.")
     return values
+
+
+def names(found: Any) -> list[str] | None:
+    """What a group of one data set per sample calls the samples, in their order; None of a data set."""
+    return None if hasattr(found, "dtype") else list(found)
 
 
 def check(data: Any, expected: Expected, where: str, count: int | None = None) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stores.errors import StoreError
+from stores.exchange.axes import channels_last
 from stores.exchange.zarrs import NO_CHUNK, Source
 from stores.places import Location
 from stores.provenance import Provenance
@@ -44,8 +45,9 @@ def import_maps(
 
     Args:
         out: path or URL of the run; one that is there and was made from the same is completed.
-        maps: (n, channel, y, x) or (n, y, x), anything that slices like an array; a row with a NaN is a
-            failed row. One of which a Zarr ``Source`` lacks a chunk is one too: it may be zero, or lost.
+        maps: (n, channel, y, x), (n, y, x), or (n, y, x, channel) where only the last axis can be colours; anything
+            that slices like an array. A row with a NaN is a failed row. One of which a Zarr ``Source`` lacks a
+            chunk is one too: it may be zero, or lost.
         ids: names of the samples.
         labels: class indices, −1 where unknown.
         classes: names of the classes.
@@ -72,7 +74,10 @@ def import_maps(
         out, classes=classes, samples=n, provenance={"imported": dict(source or {}), "method": method}
     )
     cells = (min(grid, shape[1]), min(grid, shape[2]))
-    provenance = Provenance(({"name": "import", "method": method, "grid": list(cells), **(source or {})},))
+    step = {"name": "import", "method": method, "grid": list(cells), **(source or {})}
+    if channels_last(maps.shape):
+        step["axes"] = "n, y, x, channel"
+    provenance = Provenance((step,))
     rows = max(1, _SHARD_BYTES // (4 * int(np.prod(shape))))
 
     columns = sample_columns(
@@ -217,6 +222,8 @@ def check_maps(maps: Any) -> tuple[int, tuple[int, int, int]]:
         raise StoreError(
             f"maps: expected numbers of shape (n, channel, y, x) or (n, y, x), got {dtype} of shape {shape}."
         )
+    if channels_last(shape):
+        shape = (*shape[:1], shape[3], *shape[1:3])
     if not shape[0]:
         raise StoreError(f"maps: there are none, the array is of shape {shape}. Give one for each sample.")
     return shape[0], _three(shape[1:] if len(shape) == 4 else (1, *shape[1:]))
@@ -232,6 +239,8 @@ def _block(
 ) -> tuple[Float[np.ndarray, "n c y x"], Int[np.ndarray, " hole"]]:
     """Maps, and which of them lack a part in the source."""
     values, absent = maps.read(slice(low, high)) if isinstance(maps, Source) else (maps[low:high], None)
+    if channels_last(maps.shape):
+        values = np.moveaxis(np.asarray(values), 3, 1)
     with np.errstate(over="ignore"):  # what is too large for single precision is infinite, and a failed row
         block = np.asarray(values, np.float32).reshape(-1, *shape)
     holes = () if absent is None else np.flatnonzero(absent.reshape(len(absent), -1).any(axis=1))
