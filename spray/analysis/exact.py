@@ -18,6 +18,8 @@ Own = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Where rows meet themselves in a block, by row and column."""
 Ask = Callable[[NDArray[np.float32], Own, int], NDArray[np.int64]]
 """The columns of the smallest products of some rows, ascending, but for their own."""
+_SHORT, _MANY = 8192, 4
+"""Columns up to which the smallest are found by a bar, and how many times as many as are asked for may be below it."""
 _FEW = 1 << 13
 """Pairs of rows up to which all are compared by their differences."""
 _PIECE = 1 << 17
@@ -151,21 +153,43 @@ def smallest(values: Float[np.ndarray, "b n"], count: int) -> Int[np.ndarray, "b
     """Columns of each row's ``count`` smallest values, ascending.
 
     Columns are folded into groups by their number modulo n / ``FOLD``. The smallest values lie in the
-    groups with the smallest minima, so only those are looked at one by one: one pass over the block in
+    groups with the smallest minima, and are no larger than the largest of these minima. In short rows those that
+    are not are few and soon found; in long ones only those groups are looked at: one pass over the block in
     place of a partition.
     """
     rows, width = values.shape
     groups = width // FOLD
+    columns: NDArray[np.int64] | None = None
     if groups <= 4 * count:
         columns = np.argpartition(values, count - 1, axis=1)[:, :count]
     else:
         least = values.reshape(rows, FOLD, groups).min(axis=1)
-        best = np.argpartition(least, count - 1, axis=1)[:, :count]
-        within = (best[:, None] + groups * np.arange(FOLD)[:, None]).reshape(rows, count * FOLD)
-        chosen = np.argpartition(np.take_along_axis(values, within, axis=1), count - 1, axis=1)[:, :count]
-        columns = np.take_along_axis(within, chosen, axis=1)
+        if width <= _SHORT:
+            columns = _no_larger(values, np.partition(least, count - 1, axis=1)[:, count - 1], count)
+        if columns is None:
+            best = np.argpartition(least, count - 1, axis=1)[:, :count]
+            within = (best[:, None] + groups * np.arange(FOLD)[:, None]).reshape(rows, count * FOLD)
+            chosen = np.argpartition(np.take_along_axis(values, within, axis=1), count - 1, axis=1)
+            columns = np.take_along_axis(within, chosen[:, :count], axis=1)
     columns.sort(axis=1)
     return columns
+
+
+def _no_larger(
+    values: Float[np.ndarray, "b n"], bar: Float[np.ndarray, " b"], count: int
+) -> Int[np.ndarray, "b c"] | None:
+    """Columns of each row's ``count`` smallest of the values up to its bar; None where equal ones make them many."""
+    flat = np.flatnonzero(values <= bar[:, None])
+    if len(flat) > _MANY * count * len(values):
+        return None
+    row, column = np.divmod(flat, values.shape[1])
+    start = np.searchsorted(row, np.arange(len(values)))
+    place = np.arange(len(flat)) - start[row]
+    found = np.full((len(values), int(place.max(initial=0)) + 1), np.inf, dtype=values.dtype)
+    found[row, place] = values.ravel()[flat]
+    order = np.argsort(found, axis=1, kind="stable")[:, :count]
+    chosen: NDArray[np.int64] = column[start[:, None] + order]
+    return chosen
 
 
 def nearest(
