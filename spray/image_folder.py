@@ -148,7 +148,8 @@ class ImageFolder:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Images of 16 bits scaled (Pillow would clip them to white), palettes with transparency in their colours."""
-    if image.mode.startswith("I;16"):
+    # Of 16-bit PGM Pillow makes 32-bit integers, scaled to the range of 16.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode '{image.mode}' have no known range; save them with 8 or 16 bits")

@@ -169,6 +169,14 @@ def test_every_kind_of_picture_shows_what_it_shows(tmp_path):
         assert only(path).shape == (1, 8, 8)
 
 
+def test_16_bits_of_a_pgm_are_scaled_too(tmp_path):
+    grey = gradient(0, 65535, np.uint16)
+    path = tmp_path / "a" / "1.pgm"
+    path.parent.mkdir()
+    path.write_bytes(b"P5 8 8 65535\n" + grey.astype(">u2").tobytes())
+    assert np.abs(only(path)[0] - grey / 257).max() <= 1
+
+
 def test_pixels_without_a_known_range_are_refused(tmp_path):
     save(tmp_path / "a" / "1.tif", Image.fromarray(np.ones((8, 8), np.float32)))
     assert "mode 'F' have no known range" in readable(ImageFolder(tmp_path, PLAIN), 0)
