@@ -33,6 +33,10 @@ _MESSAGES = (
 )
 
 
+class SpaceError(MemoryError):
+    """Memory does not suffice for the least that a piece of work needs."""
+
+
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory ran out, in the words of any device's allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -62,6 +66,13 @@ def in_batches(
         else:
             start = stop
     return found, batch
+
+
+def way_out(device: torch.device, also: str = "") -> str:
+    """What to do where not even one sample fits: another device, where it is not the CPU that it fits on no more."""
+    ways = [*(["take --device cpu"] if device.type != "cpu" else []), *([also] if also else [])]
+    told = ", ".join([*ways, "or prepare smaller images" if ways else "prepare smaller images"])
+    return f"{told[0].upper()}{told[1:]}."
 
 
 def release(device: torch.device) -> None:

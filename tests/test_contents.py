@@ -11,7 +11,7 @@ from torch import Tensor
 from spray.findings.contents import ContentRefinement, contents_of
 from spray.findings.regions import TopRegion, unit_maps
 from spray.findings.strategies import Strategy, distinct
-from spray.findings.verification.judge import SpaceError
+from spray.memory import SpaceError
 
 SAMPLES, TAGGED, SIDE = 800, 80, 14
 WORD = np.array([[1, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 1]], bool)

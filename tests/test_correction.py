@@ -371,7 +371,7 @@ def test_where_memory_runs_out_fewer_samples_pass_at_once_and_the_outcome_is_the
     for one, other in zip(plenty.model.parameters(), little.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
     assert abs(plenty.after.clean - little.after.clean) < 0.01
-    with pytest.raises(CorrectionError, match="one sample at a time"):
+    with pytest.raises(CorrectionError, match=r"one sample at a time. Another method .* or prepare smaller"):
         spray.correct(run, "c3.f0", Cramped(model, 0), data, method=step, layer=layer)
 
 
@@ -384,7 +384,11 @@ def test_a_correction_that_does_no_good_says_so(case: tuple[Run, nn.Module, Tens
     dear = replace(good, after=replace(good.after, hosts=0.0))
     assert dear.doubt.startswith("The model is no better for it")
     rows = spray.correct(run, range(900, 1200, 8), model, data, layer="4")
-    assert "Nothing shows that the artifact is gone" in rows.doubt
+    assert "Nothing shows that the artifact is gone: it has no region that could be pasted" in rows.doubt
+    alone = replace(good.before, hosts=None, attacked=None, others=0)
+    of_one_class = replace(good, before=alone, after=replace(alone, class_clean=0.0))
+    assert "no samples of other classes" in of_one_class.doubt and "no region" not in of_one_class.doubt
+    assert "are lost in the class." in of_one_class.doubt
 
 
 def test_the_same_seed_gives_the_same_weights(case: tuple[Run, nn.Module, TensorDataset]) -> None:

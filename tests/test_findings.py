@@ -23,6 +23,7 @@ from spray.findings.strategies import Strategy
 from spray.findings.subject import Subject
 from spray.findings.suspicion import Ranking, Weighted
 from spray.findings.verification import Verification
+from spray.memory import SpaceError
 from spray.models import model_digest
 from stores import AnalysisHandle, Finding, Run
 
@@ -311,6 +312,29 @@ def test_a_model_of_the_same_weights_that_answers_otherwise_is_refused(
     other.load_state_dict(model.state_dict())
     with pytest.raises(MismatchError, match="other answers"):
         Subject.of(run, other, dataset, "cpu")
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_model_for_which_one_image_fits_is_asked_for_one_at_a_time(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], most: int
+) -> None:
+    run, _, model, data = audited
+    dataset = as_audit_data(data, classes=["dark <b>", "bright"])
+
+    def cramped(self: nn.Module, x: Tensor) -> Tensor:
+        if len(x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        logits: Tensor = self.linear(x.flatten(1))
+        return logits
+
+    Little = type("TagReader", (TagReader,), {"forward": cramped, "__module__": TagReader.__module__})
+    little = Little()
+    little.load_state_dict(model.state_dict())
+    if most:
+        assert Subject.of(run, little, dataset, "cpu").run is run
+    else:
+        with pytest.raises(SpaceError, match=r"memory of cpu .* one image .* Prepare smaller images"):
+            Subject.of(run, little, dataset, "cpu")
 
 
 def test_a_model_in_training_mode_is_refused_before_a_pass_could_change_it(

@@ -12,7 +12,7 @@ import stores
 from spray import memory
 from spray.attribution import Attribution, attribute_dataset
 from spray.engine.errors import AttributionError
-from spray.memory import block_size, peak_bytes, ran_out
+from spray.memory import block_size, peak_bytes, ran_out, way_out
 
 STEP = Attribution("epsilon_plus", block=8, grid=5, thumbnails=8, layers=("inner.3",))
 CPU = torch.device("cpu")
@@ -184,3 +184,12 @@ def test_blocks_of_other_sizes_agree(tmp_path, composite):
     for other in maps[1:]:
         error = np.linalg.norm(other - maps[0], axis=1) / np.linalg.norm(maps[0], axis=1)
         assert error.max() < 1e-4
+
+
+def test_the_way_out_is_another_device_only_where_there_is_one():
+    assert way_out(torch.device("cuda")) == "Take --device cpu, or prepare smaller images."
+    assert way_out(torch.device("mps"), "another method") == (
+        "Take --device cpu, another method, or prepare smaller images."
+    )
+    assert way_out(CPU) == "Prepare smaller images."
+    assert way_out(CPU, "another method") == "Another method, or prepare smaller images."

@@ -19,7 +19,8 @@ from spray.findings.verification import (
     verify,
 )
 from spray.findings.verification.effects import Effect
-from spray.findings.verification.judge import LOGIT, SpaceError
+from spray.findings.verification.judge import LOGIT
+from spray.memory import SpaceError
 
 SIDE = 12
 TAG = (slice(0, 3), slice(0, 3))

@@ -26,7 +26,7 @@ from spray.correction.vectors import CAVS
 from spray.data import AuditData, as_audit_data
 from spray.findings import MismatchError
 from spray.findings.subject import asked, refuse_other_answers
-from spray.memory import ran_out, release
+from spray.memory import ran_out, release, way_out
 from spray.models import model_digest
 from spray.percent import share
 from spray.progress import Report, silent
@@ -63,12 +63,14 @@ class Corrected:
         before, after = self.before, self.after
         cost = lost(before, after)
         if before.attacked is None or after.attacked is None:
-            price = (
-                f", and {share(cost)} of clean accuracy are lost in the class or in the others"
-                if cost
-                else ""
+            where = "the class or in the others" if before.others else "the class"
+            price = f", and {share(cost)} of clean accuracy are lost in {where}" if cost else ""
+            lacks = (
+                "it has no region that could be pasted on others"
+                if before.others
+                else "there are no samples of other classes that it could be pasted on"
             )
-            return f"Nothing shows that the artifact is gone: it has no region that could be pasted on others{price}."
+            return f"Nothing shows that the artifact is gone: {lacks}{price}."
         if after.attacked - cost <= before.attacked:
             return (
                 "The model is no better for it: what is gained under attack does not make up for what is lost on clean "
@@ -139,8 +141,8 @@ def correct(
                 raise
             if batch == 1:
                 raise CorrectionError(
-                    f"the memory of {place} does not suffice for one sample at a time. Take --device cpu, another "
-                    "method (p-clarc trains nothing), or prepare smaller images."
+                    f"the memory of {place} does not suffice for one sample at a time. "
+                    f"{way_out(place, 'another method (p-clarc trains nothing)')}"
                 ) from error
         batch //= 2
         release(place)

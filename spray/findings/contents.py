@@ -23,8 +23,7 @@ from spray.findings.refinement import reduced
 from spray.findings.regions import TopRegion, overlap
 from spray.findings.robust_mixture import held_out, t_mixture
 from spray.findings.strategies import Strategy, merge
-from spray.findings.verification.judge import SpaceError
-from spray.memory import in_batches, ran_out
+from spray.memory import SpaceError, in_batches, ran_out
 from stores.provenance import TUNING
 
 ReadInputs = Callable[[Int[np.ndarray, " n"]], Float[Tensor, "n c h w"]]

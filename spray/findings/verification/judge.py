@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spray.blocks import channels_last
-from spray.memory import in_batches, ran_out
+from spray.memory import SpaceError, in_batches, ran_out, way_out
 
 MEASURES = ("probability", "logit", "flip")
 """P(class); log P(class) − log P(any other), which does not saturate; whether the class is predicted (1 or 0)."""
@@ -18,10 +18,6 @@ PROBABILITY, LOGIT, FLIP = range(3)
 
 Readings = Float[np.ndarray, "n 3"]
 """One row per image, one column per measure."""
-
-
-class SpaceError(MemoryError):
-    """Memory does not suffice for the least that interventions need."""
 
 
 class AnswerError(Exception):
@@ -71,8 +67,8 @@ class Judge:
             if not ran_out(error):
                 raise
             raise SpaceError(
-                f"The memory of {self.device} does not suffice for one image to pass through the model. Take "
-                "--device cpu, or prepare smaller images."
+                f"The memory of {self.device} does not suffice for one image to pass through the model. "
+                f"{way_out(self.device)}"
             ) from error
         return found
 

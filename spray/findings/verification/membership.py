@@ -19,12 +19,12 @@ from torch import nn
 from spray.findings.discriminant import held_out_line
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
 from spray.findings.verification.fills import Fill, transplant
-from spray.findings.verification.judge import LOGIT, SpaceError
+from spray.findings.verification.judge import LOGIT
 from spray.findings.verification.pairs import some
 from spray.findings.verification.sites import Site
 from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
 from spray.findings.verification.trial import Material, Part
-from spray.memory import ran_out, release
+from spray.memory import SpaceError, ran_out, release, way_out
 
 HOSTS_OF_A_SAMPLE = 4
 """Hosts on which each sample's own content is pasted when its membership is decided."""
@@ -72,7 +72,7 @@ def completed(
         try:
             effects.append(of_some(rows))
         except (RuntimeError, MemoryError) as error:
-            _refuse_the_least(error, len(rows))
+            _refuse_the_least(error, len(rows), device)
             waiting[:0] = np.array_split(rows, 2)
             release(device)
     of_each = np.concatenate(effects)
@@ -95,18 +95,18 @@ def _as_many_as_fit(
         try:
             return make(rows)
         except (RuntimeError, MemoryError) as error:
-            _refuse_the_least(error, len(rows))
+            _refuse_the_least(error, len(rows), device)
         rows = rows[::2]
         release(device)
 
 
-def _refuse_the_least(error: Exception, count: int) -> None:
+def _refuse_the_least(error: Exception, count: int, device: torch.device) -> None:
     """Raise an error that fewer samples would not help."""
     if not ran_out(error) or isinstance(error, SpaceError):
         raise error
     if count < 2:
         raise SpaceError(
-            "Memory does not suffice for one image, changed and unchanged. Take --device cpu, or smaller images."
+            f"Memory does not suffice for one image, changed and unchanged. {way_out(device)}"
         ) from error
 
 
