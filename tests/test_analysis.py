@@ -8,7 +8,7 @@ import pytest
 from spray.analysis import Analysis
 from spray.analysis.clustering import CLUSTERINGS, HDBSCAN, ClusterQR, KMeans
 from spray.analysis.correspondence import adjusted_rand, contingency
-from spray.analysis.features import Channels, Pooled, Reduced
+from spray.analysis.features import PCA, Channels, Joint, Pooled, Reduced
 from spray.analysis.graph import NearestNeighbours
 from spray.analysis.null import GaussianNull
 from spray.analysis.stability import Stability
@@ -238,6 +238,19 @@ def test_principal_components_can_be_what_is_analysed():
     assert adjusted_rand(contingency(found.clusterings["kmeans"].labels, tagged.astype(int))) > 0.9
     tested = dataclasses.replace(reduced, null=GaussianNull()).group(maps)
     assert tested.eigengap["null"]["significant"]
+
+
+@pytest.mark.parametrize("step", [PCA(5), Reduced(5)])
+def test_principal_components_are_no_representation_and_the_refusal_says_what_is_meant(step):
+    for wrong in (lambda: Analysis(representation=step), lambda: Joint((Pooled(), step))):
+        with pytest.raises(ValueError, match=r"one at a time.*Analysis\(reduction=Reduced\(5\)\)"):
+            wrong()
+
+
+@pytest.mark.parametrize("given", ["pooled", Pooled, None])
+def test_what_is_no_step_is_no_representation(given):
+    with pytest.raises(ValueError, match="a representation is a step, such as Pooled"):
+        Analysis(representation=given)
 
 
 def test_channels_reveal_what_places_do_not():

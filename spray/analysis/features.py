@@ -222,6 +222,10 @@ class Joint:
     norm: Norm = "l2"
     name: ClassVar[str] = "joint"
 
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            require_row_by_row(part)
+
     def transform(self, maps: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n d"]:
         """The parts' feature vectors, one after the other."""
         if not self.parts:
@@ -274,6 +278,19 @@ class Reduced(PCA):
 
     name: ClassVar[str] = "reduced"
     always: ClassVar[bool] = True
+
+
+def require_row_by_row(representation: Representation) -> None:
+    """Refuse what is no step that takes samples one by one, with the step that was meant, where that can be told."""
+    if isinstance(representation, PCA):
+        raise ValueError(
+            f"{representation} looks at all samples, and a representation takes one at a time. For principal "
+            f"components of it as what is analysed say Analysis(reduction=Reduced({representation.dimensions}))."
+        )
+    if isinstance(representation, type) or not callable(getattr(representation, "transform", None)):
+        raise ValueError(
+            f"a representation is a step, such as Pooled() or Joint((Pooled(), Radial())); got {representation!r}."
+        )
 
 
 REPRESENTATIONS: dict[str, type[Pooled | Channels | Magnitude | Radial]] = {

@@ -17,7 +17,15 @@ from jaxtyping import Float, Int
 
 from spray.analysis import embedding
 from spray.analysis.clustering import HDBSCAN, Clusterer, KMeans, together
-from spray.analysis.features import PCA, Channels, Pooled, Representation, transformed, usable
+from spray.analysis.features import (
+    PCA,
+    Channels,
+    Pooled,
+    Representation,
+    require_row_by_row,
+    transformed,
+    usable,
+)
 from spray.analysis.graph import Graph, NearestNeighbours, Neighbourhood
 from spray.analysis.groups import GroupBy, choose_groups, choose_table, gathered_features
 from spray.analysis.null import GaussianNull
@@ -63,6 +71,7 @@ class Analysis:
 
     def __post_init__(self) -> None:
         embedding.choose(self.picture, 0)
+        require_row_by_row(self.representation)
         if self.eigenvectors < 2:
             raise ValueError(f"an analysis needs at least 2 eigenvectors; got {self.eigenvectors}.")
         names = [clustering.name for clustering in self.clusterings]
