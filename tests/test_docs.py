@@ -9,7 +9,7 @@ from spray.analysis.features import REPRESENTATIONS
 from spray.analysis.graph import NearestNeighbours
 from spray.findings.scores import ASSOCIATION, SCORES
 from spray.findings.suspicion import Ranking
-from spray.findings.verification import Requirements
+from spray.findings.verification import Requirements, Verification
 from spray.findings.verification.evidence import (
     APART,
     COMPARED,
@@ -40,6 +40,9 @@ def test_requirements_are_told_with_their_defaults() -> None:
         SUFFICIENCY
     )
     assert f"at least {asked.score}, of a region that moves {asked.moving}" in row("size of the effect")
+    spread = Verification().spread
+    assert f"({spread.effect} standard deviations, half A)" in MANUAL
+    assert spread.share == 0.25 and "up to a quarter of the picture" in MANUAL
     assert row(SIGNIFICANCE).count(f"at most {asked.alpha}") == 2
     assert asked.fills == 2 and "two at least" in row("agreement of fills")
     assert COMPARED_AT_LEAST == 5 and "at least five others" in row(COMPARED)

@@ -91,9 +91,14 @@ class ClassFindings:
         step = self.step.contents
         if step is None or subject is None or self.maps.ndim != 3 or not 0 < len(self.rows) <= step.most:
             return self.strategies
-        contents = contents_of(subject.read, self.rows, self.maps.shape[1:], step.batch)
+        self.contents = contents_of(subject.read, self.rows, self.maps.shape[1:], step.batch)
         return step.strategies(
-            self.strategies, self.units, contents, self.step.region, self.step.merge_likeness, self.step.seed
+            self.strategies,
+            self.units,
+            self.contents,
+            self.step.region,
+            self.step.merge_likeness,
+            self.step.seed,
         )
 
     def _tested(self, subject: Subject) -> list[_Tested]:
@@ -185,6 +190,7 @@ class ClassFindings:
             self.outcomes.labels[hosts],
             self.layer,
             LOGIT if np.quantile(probability, 0.9) < HARDLY else PROBABILITY,
+            None if self.contents is None else self.contents[inside],
         )
 
     def _candidate(self, strategy: Strategy, maps: ClassMaps) -> Candidate:
@@ -246,6 +252,8 @@ class ClassFindings:
         return {name: self._display.pictures(images) for name, images in proof.pictures.items()}
 
     _display: LikeThumbnails | None = None
+    contents: Float[np.ndarray, "m c y x"] | None = None
+    """What the images of all samples show in each cell of the maps, where it was looked at."""
 
     @cached_property
     def _targets(self) -> Int[np.ndarray, " m"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spray.findings.regions import describe_place
-from spray.findings.verification.evidence import MOVING, NECESSITY, SIGNIFICANCE, SUFFICIENCY, TESTED
+from spray.findings.verification.evidence import MOVING, NECESSITY, SIGNIFICANCE, SPREAD, SUFFICIENCY, TESTED
 from stores import Finding
 from stores.provenance import Json
 
@@ -63,6 +63,11 @@ def _shared(finding: Finding) -> str:
     if region is None or not region.any() or concentration is None:
         return ""
     area = float(region.mean())
+    if finding.evidence.get("where") == SPREAD:
+        return (
+            "What they share has no small region: it lies all over the picture, and they are tested where their images "
+            f"differ from the rest of the class, in {_percent(area, 1)} of the area."
+        )
     if concentration < DENSER * area:
         return (
             f"Their relevance has no place in common: the region that tells them best, {_percent(area, 1)} of the "

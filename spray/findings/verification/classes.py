@@ -57,6 +57,7 @@ class ClassMaps:
         host_labels: their labels, −1 where unknown.
         layer: the module of the channels; empty for relevance by place.
         measure: the column of ``Readings`` that decides.
+        contents: what the images of the rows show in each cell of the maps; None where nobody looked.
     """
 
     target: int
@@ -66,6 +67,7 @@ class ClassMaps:
     host_labels: Int[np.ndarray, " h"]
     layer: str = ""
     measure: int = PROBABILITY
+    contents: Float[np.ndarray, "n c y x"] | None = None
 
     def of(self, rows: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m ..."]:
         """Unit maps of some rows of the class."""

@@ -14,8 +14,9 @@ from spray.findings.verification.hosts import HostIndependence
 from spray.findings.verification.judge import LOGIT
 from stores.provenance import Json
 
-FIXED, MOVING, CHANNELS = "fixed", "moving", "channels"
-"""Where a region is: at one place, in each sample at its own most relevant one, or among channels."""
+FIXED, SPREAD, MOVING, CHANNELS = "fixed", "spread", "moving", "channels"
+"""Where a region is: at one place, all over the picture, in each sample at its most relevant place, or among channels.
+"""
 
 TESTED, SIGNIFICANCE = "tested on the other half", "significance"
 NECESSITY, SUFFICIENCY = "necessity", "sufficiency"
@@ -32,7 +33,7 @@ class Evidence:
 
     Attributes:
         region: the shared places or channels; for a moving one the mean of where it was.
-        where: ``FIXED``, ``MOVING`` or ``CHANNELS``.
+        where: ``FIXED``, ``SPREAD``, ``MOVING`` or ``CHANNELS``.
         candidate: whether half A made it a candidate, so that it was tested on half B. The effects of others are those
             on half A, with fewer controls: an upper bound that did not suffice.
         flip_rates: share of hosts that become the class, by "shared" and by control.
@@ -115,7 +116,7 @@ class Requirements:
         score: least √(necessity · sufficiency). Measured in audits of Fashion-MNIST: plants at 5 % and more 0.09 to
             0.31, weak ones at 1 % 0.07 and 0.10; on 14 clean models one of a fixed region 0.098, the next 0.059.
         moving: the same where the region moves: every sample's own best region carries some of its class, and clusters
-            gather the samples in which it carries more.
+            gather the samples in which it carries more. And where it is all over the picture: large regions carry more.
         alpha: level of the tests; of q-values where many candidates are tested.
         fills: so many ways of removing have to agree (all that were tried do).
         mode: least share of the members that are a mode of their own (``Evidence.mode``). What was added to some images
@@ -144,7 +145,8 @@ class Requirements:
             TESTED: evidence.candidate,
             NECESSITY: self._reaches(removal, self.necessity, removal.beyond),
             SUFFICIENCY: self._reaches(pasted, self.sufficiency, pasted.net),
-            "size of the effect": evidence.score >= (self.moving if evidence.where == MOVING else self.score),
+            "size of the effect": evidence.score
+            >= (self.moving if evidence.where in {SPREAD, MOVING} else self.score),
             SIGNIFICANCE: evidence.candidate and evidence.p_value <= self.alpha,
             "agreement of fills": len(evidence.removal.ways) >= self.fills,
             COMPARED: evidence.compared >= COMPARED_AT_LEAST,

@@ -16,6 +16,7 @@ from spray.findings.verification.classes import ClassMaps, Locator
 from spray.findings.verification.fills import Fill, HarmonicFill, NeighbourFill
 from spray.findings.verification.judge import Judge
 from spray.findings.verification.sites import LayerSite, PixelSite, Site
+from spray.findings.verification.spread import ContentRegion
 from stores.provenance import TUNING
 
 MEMBERS_AT_LEAST = 10
@@ -37,7 +38,9 @@ class Verification:
         fills: ways of removing pixels; all have to agree, since each alone can make an artefact of its own.
         regions: how regions are taken from relevance by place: half A chooses among them, the small ones first. What is
             small is rarely both necessary and sufficient in honest strategies; a frame or a text needs more, cut close.
-        channels: the same for relevance by channel.
+        spread: the region of members that were told by content, where none of the relevant ones is of any use: a
+            pattern all over the picture needs more cells.
+        channels: as ``regions``, for relevance by channel.
         screen: a finding becomes a candidate where neither effect on half A falls short of the matched control's, in
             log-odds, by more than chance, and √(removal · transplant) reaches this before controls.
         jitter: how far beside its place the content is also pasted, as a share of the shorter side.
@@ -50,6 +53,7 @@ class Verification:
     budget: int = 0
     fills: tuple[Fill, ...] = (NeighbourFill(), HarmonicFill())
     regions: tuple[TopRegion, ...] = (TopRegion(share=0.03), TopRegion(share=0.05, smooth=1))
+    spread: ContentRegion = field(default_factory=ContentRegion)
     channels: tuple[TopChannels, ...] = (
         TopChannels(share=0.03),
         TopChannels(share=0.1),

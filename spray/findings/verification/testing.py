@@ -20,12 +20,11 @@ from torch import nn
 
 from spray.findings.discriminant import held_out_line, upper_mode
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
-from spray.findings.verification.evidence import CHANNELS, FIXED, MOVING, Evidence
-from spray.findings.verification.judge import SpaceError
+from spray.findings.verification.evidence import CHANNELS, FIXED, MOVING, SPREAD, Evidence
 from spray.findings.verification.pairs import first_half, some
 from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
 from spray.findings.verification.trial import SAME_PLACE, Material, Part, Trial
-from spray.memory import ran_out, release
+from spray.memory import SpaceError, ran_out, release
 
 T = TypeVar("T")
 
@@ -223,9 +222,10 @@ class _ClassTrials:
         return found
 
     def _screen(self, split: _Split) -> _Screened:
-        """On half A, against the matched control only: the most promising region, or one that moves if none is.
+        """On half A, against the matched control only: the most promising region, or if none is one that is larger.
 
-        One that moves, too, where it does clearly more to all the members than the other to the few that have it.
+        That is where members told by content differ from the others, or one that moves; and one that moves, too, where
+        it does clearly more to all the members than the other to the few that have it.
         """
         samples = self._samples(split, 0, self.most[0])
         where = CHANNELS if self.maps.layer else FIXED
@@ -239,12 +239,26 @@ class _ClassTrials:
         if where == CHANNELS or (promising and split.carried >= MOST):
             return best
         whole = replace(split, members=split.whole)
+        if not promising and (region := self._spread(split)).any():
+            trial = self._trial(self._samples(whole, 0, self.most[0]), whole, _shared(region), [])
+            trial = replace(trial, spread=True)
+            spread = _Screened(0, self._screened(trial, region, SPREAD, whole))
+            if spread.evidence.promising >= self.step.screen:
+                return spread
         trial = self._trial(self._samples(whole, 0, self.most[0]), whole, self.step.own_regions, [])
         moving = _Screened(0, self._screened(trial, split.regions[0], MOVING, whole))
         # What a fixed place does to those who have it there, it does to none of the other members. In their own
         # regions these have honest features, so a few with a tag and many without are no reason either.
         least = TWICE * split.carried * best.evidence.promising if promising else 0.0
         return moving if moving.evidence.promising >= max(self.step.screen, least) else best
+
+    def _spread(self, split: _Split) -> Bool[np.ndarray, "y x"]:
+        """Where members told by content differ from the rest of the class, on half A; nowhere for others."""
+        maps = self.maps
+        if maps.contents is None or not split.candidate.mode:
+            return np.zeros(maps.maps.shape[1:], bool)
+        half = (maps.contents[np.searchsorted(maps.rows, rows)] for rows in (split.whole[0], split.rest[0]))
+        return self.step.spread.shared(*half)
 
     def _screened(self, trial: Trial, region: Bool[np.ndarray, ...], where: str, split: _Split) -> Evidence:
         removal = trial.removal(self.step.fills_of(self.site), SCREENING)
@@ -265,12 +279,12 @@ class _ClassTrials:
         split = self.splits[index]
         assert split is not None
         chosen = screened.evidence
-        if chosen.where == MOVING:
+        if chosen.where in {SPREAD, MOVING}:
             split = replace(split, members=split.whole)
         regions = self.step.own_regions if chosen.where == MOVING else _shared(chosen.region)
         rivals = self._rivals(index, screened, passed)
         samples = self._samples(self._honest(split, passed), 1, self.most[1])
-        trial = self._trial(samples, split, regions, rivals)
+        trial = replace(self._trial(samples, split, regions, rivals), spread=chosen.where == SPREAD)
         removal = trial.removal(self.step.fills_of(self.site), TESTING)
         pasted = trial.transplants(TESTING)
         return Evidence(

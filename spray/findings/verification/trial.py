@@ -19,7 +19,8 @@ from spray.findings.verification.sites import Site
 
 IN_PLACE = "in place"
 SAME_PLACE = "same place"
-"""The control of removal that fills the members' region in others of the class, where that is one region for all."""
+"""The control of removal that fills the members' region in others of the class, where that is one region for all; and
+of the transplant of a large region, that pastes what those others have there."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Trial:
         rivals: members of other findings with their regions; and those regions on the members of this one.
         hosts: samples that are not of the class.
         host_labels: their labels, −1 where unknown.
+        spread: whether the region is large, so that one moved elsewhere lies on the class's own parts.
     """
 
     site: Site
@@ -79,6 +81,7 @@ class Trial:
     measure: int
     seed: int
     permutations: int
+    spread: bool = False
 
     def removal(self, fills: Sequence[Fill], controls: Sequence[str]) -> Effect:
         """Falls of the class when the region is filled, in each way; controls by name (``TESTING`` of `testing`)."""
@@ -146,6 +149,9 @@ class Transplants:
         """Units that had to share a content of others, by control."""
         if "matched" in controls and len(trial.rest.material):
             self.measured["matched"], self.groups["matched"] = self._of_others(trial.rest)
+        if SAME_PLACE in controls and trial.spread and len(trial.rest.material):
+            there = Part(trial.rest.material, trial.shared.masks[:1])
+            self.measured[SAME_PLACE], self.groups[SAME_PLACE] = self._of_others(there)
         if "random" in controls:
             self.measured["random"] = self._rise(trial.elsewhere, self.pairs.donor)
         if "other findings" in controls:
@@ -205,9 +211,11 @@ class Transplants:
         """Of the kind of host: does it work at all on each, beyond what any content of the members does?
 
         That it does more than matched content is tested over all hosts; the class's own parts do most, in log-odds,
-        where an image is least like the class, and nothing exceeds them there.
+        where an image is least like the class, and nothing exceeds them there. A large region moved elsewhere lies on
+        such parts: it is the same place of others that it is compared with.
         """
-        controls = {name: self._by_host(values) for name, values in self.measured.items() if name == "random"}
+        beside = SAME_PLACE if SAME_PLACE in self.measured else "random"
+        controls = {name: self._by_host(values) for name, values in self.measured.items() if name == beside}
         return host_independence(self.trial.host_labels, self._by_host(self.rises), controls)
 
     def _of_others(self, part: Part) -> tuple[Readings, Int[np.ndarray, " u"]]:
