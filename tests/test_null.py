@@ -69,12 +69,15 @@ def test_gaussian_data_is_rarely_taken_for_several_groups_and_soon_given_up():
     assert np.median([test.draws for test in tests]) < 9
 
 
-def test_two_draws_do_where_no_spread_of_a_null_explains_the_gap():
+@pytest.mark.parametrize(("apart", "draws", "deviations"), [(8, 1, 12), (3.5, 2, 8)])
+def test_one_or_two_draws_do_where_no_spread_of_a_null_explains_the_gap(apart, draws, deviations):
     rng = np.random.default_rng(0)
-    features = (8 * np.eye(20)[rng.integers(5, size=600)] + rng.standard_normal((600, 20))).astype(np.float32)
+    groups = apart * np.eye(20)[rng.integers(5, size=600)]
+    features = (groups + rng.standard_normal((600, 20))).astype(np.float32)
     test = GaussianNull().test(near(features), 8, norm="none")
-    assert (test.significant, test.draws) == (True, 2)
-    assert test.deviations >= 8
+    assert (test.significant, test.draws) == (True, draws)
+    assert test.deviations >= deviations
+    assert test.p_value == 1 / (draws + 1)
     # The same groups, too few to know the spread of their null beforehand.
     assert GaussianNull(rows=300).test(near(features), 8, norm="none").draws > 2
 

@@ -160,17 +160,17 @@ def smallest(values: Float[np.ndarray, "b n"], count: int) -> Int[np.ndarray, "b
     rows, width = values.shape
     groups = width // FOLD
     columns: NDArray[np.int64] | None = None
-    if groups <= 4 * count:
-        columns = np.argpartition(values, count - 1, axis=1)[:, :count]
-    else:
+    if groups > count:
         least = values.reshape(rows, FOLD, groups).min(axis=1)
         if width <= _SHORT:
             columns = _no_larger(values, np.partition(least, count - 1, axis=1)[:, count - 1], count)
-        if columns is None:
+        elif groups > 4 * count:
             best = np.argpartition(least, count - 1, axis=1)[:, :count]
             within = (best[:, None] + groups * np.arange(FOLD)[:, None]).reshape(rows, count * FOLD)
             chosen = np.argpartition(np.take_along_axis(values, within, axis=1), count - 1, axis=1)
             columns = np.take_along_axis(within, chosen[:, :count], axis=1)
+    if columns is None:
+        columns = np.argpartition(values, count - 1, axis=1)[:, :count]
     columns.sort(axis=1)
     return columns
 

@@ -29,9 +29,10 @@ _FULL_GAP = 1e-6
 """1 − gap below which a gap is as good as full: the groups have no edge between them."""
 _AT_LEAST = 3
 """Draws before a stop for clarity by their own spread."""
-_WIDEST, _FAR, _ROWS = 0.12, 8.0, 500
+_WIDEST, _FAR, _ROWS = 0.12, {1: 12.0, 2: 8.0}, 500
 """Largest standard deviation of a null's gaps in groups of so many rows or more (on the scale −log(1 − gap); 0.04 to
-0.12 in twenty classes of real relevance), and how many of them end the test after two draws."""
+0.12 in twenty classes of real relevance), and how many of them end the test after so many draws. As unlikely after
+one draw as 8 after two are 8 · √(2 / 1.5) = 9.2; 12 leave some room."""
 _TOLERANCE = 1e-2
 """Of the solver's residuals under test: the largest gap lies among the first eigenvalues, exact long before."""
 
@@ -64,7 +65,7 @@ class GaussianNull:
     these gaps end at 1). The second condition makes up for a null that is fitted to the data it tests.
     Drawing stops at the first null gap that is no smaller (Besag and Clifford 1991): soon, where there is no
     structure; from the third draw on where fewer say as much as all would, by Student's distribution; and after
-    two where the gap is farther from theirs than any spread of a null explains. ``rows``: larger groups are
+    one or two where the gap is farther from theirs than any spread of a null explains. ``rows``: larger groups are
     tested on a subsample of this size, data and null alike.
     """
 
@@ -121,8 +122,10 @@ class GaussianNull:
                 )
             distance, spread = _apart(null, observed)
             deviations = distance / spread
-            if len(null) == 2 and len(features) >= _ROWS and distance >= _FAR * _WIDEST:
-                return NullTest(True, 1 / 3, distance / _WIDEST, 2, 1.0, max(null), observed, len(features))
+            drawn = len(null)
+            if len(features) >= _ROWS and distance >= _FAR.get(drawn, np.inf) * _WIDEST:
+                p_value, deviations = 1 / (drawn + 1), distance / _WIDEST
+                return NullTest(True, p_value, deviations, drawn, 1.0, max(null), observed, len(features))
             if len(null) >= _AT_LEAST and deviations >= self.limit(len(null)):
                 break
         real = deviations >= self.limit(len(null))

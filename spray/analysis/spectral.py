@@ -10,7 +10,7 @@ zeros.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -210,24 +210,32 @@ def _solve(
         if found is not None:
             return np.clip(1 - found[0], _ABOVE_ZERO, 2), found[1]
 
-    twice = 2 * root
-
-    def shifted(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        vector = vector.ravel()
-        image: NDArray[np.float64] = np.asarray(adjacency @ vector)
-        image += vector
-        image -= (twice @ vector) * root
-        return image
-
-    operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=shifted, dtype=np.float64)
     start = np.random.default_rng(seed).uniform(-1, 1, n)
     start -= (root @ start) * root
     with one_thread():
         values, vectors = scipy.sparse.linalg.eigsh(
-            operator, k, which="LA", v0=start, tol=tolerance, ncv=min(n - 1, max(3 * k, 32))
+            _Deflated(adjacency, root), k, which="LA", v0=start, tol=tolerance, ncv=min(n - 1, max(3 * k, 32))
         )
     order = np.argsort(-values, kind="stable")
     return np.clip(2 - values[order], _ABOVE_ZERO, 2), vectors[:, order]
+
+
+class _Deflated(scipy.sparse.linalg.LinearOperator):
+    """I + D^−½ A D^−½ with its eigenvector of eigenvalue 2 moved to 0."""
+
+    def __init__(self, adjacency: Graph, root: NDArray[np.float64]) -> None:
+        super().__init__(np.float64, adjacency.shape)  # type: ignore[call-arg]  # the stubs know __new__ alone
+        self.adjacency, self.root, self.twice = adjacency, root, 2 * root
+
+    def matvec(self, x: Any) -> Any:
+        """Of a vector as Lanczos gives it: without the checks, which take as long as the product of a small graph."""
+        image: NDArray[np.float64] = np.asarray(self.adjacency @ x)
+        image += x
+        image -= (self.twice @ x) * self.root
+        return image
+
+    def _matvec(self, x: Any) -> Any:
+        return self.matvec(x.ravel())
 
 
 def _signed(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
