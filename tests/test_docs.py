@@ -42,6 +42,7 @@ def test_requirements_are_told_with_their_defaults() -> None:
     assert f"at least {asked.score}, of a region that moves {asked.moving}" in row("size of the effect")
     spread = Verification().spread
     assert f"({spread.effect} standard deviations, half A)" in MANUAL
+    assert f"({max(it.share for it in Verification().regions):.0%})".replace("%", " %") in MANUAL
     assert spread.share == 0.25 and "up to a quarter of the picture" in MANUAL
     assert row(SIGNIFICANCE).count(f"at most {asked.alpha}") == 2
     assert asked.fills == 2 and "two at least" in row("agreement of fills")

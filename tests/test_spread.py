@@ -15,33 +15,38 @@ SIDE, STRIPED, PLAIN, HOSTS = 16, 60, 140, 160
 CPU = torch.device("cpu")
 STEP = Verification(members=40, screened=30, permutations=999)
 STRIPES = np.arange(SIDE) % 4 == 1
+EVERYWHERE = np.tile(STRIPES, (SIDE, 1))
+MARK = np.zeros((SIDE, SIDE), bool)
+MARK[2:5, 3:7] = True
 
 
-class Stripes(nn.Module):
-    """Class 1 by how much brighter every fourth column is than its neighbours, over the whole picture."""
+class Pattern(nn.Module):
+    """Class 1 by how much brighter the cells of a pattern are than all others."""
+
+    def __init__(self, cells: np.ndarray = EVERYWHERE) -> None:
+        super().__init__()
+        self.on = torch.from_numpy(cells)
 
     def forward(self, x: Tensor) -> Tensor:
-        columns = x[:, 0].mean(1)
-        on = torch.from_numpy(STRIPES)
-        apart = columns[:, on].mean(1) - columns[:, ~on].mean(1)
+        apart = x[:, 0, self.on].mean(1) - x[:, 0, ~self.on].mean(1)
         return torch.stack([0 * apart, 40 * (apart - 0.15)], dim=1)
 
 
-def pictures() -> Tensor:
+def pictures(cells: np.ndarray = EVERYWHERE) -> Tensor:
     x = torch.rand(STRIPED + PLAIN + HOSTS, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 0.3
-    x[:STRIPED, :, :, torch.from_numpy(STRIPES)] += 0.3
+    x[:STRIPED] += 0.3 * torch.from_numpy(cells)
     return x
 
 
-def prove(mode: float, step: Verification = STEP) -> Evidence:
+def prove(mode: float, step: Verification = STEP, cells: np.ndarray = EVERYWHERE) -> Evidence:
     """Striped members of class 1 beside plain ones; relevance says nothing but noise. ``mode``: told by content."""
-    data = pictures()
+    data = pictures(cells)
     rows = np.arange(STRIPED + PLAIN)
     maps = np.random.default_rng(0).gamma(2, 0.2, (len(rows), SIDE, SIDE))
     hosts = np.arange(len(rows), len(data))
     known = ClassMaps(1, rows, maps, hosts, hosts % 5 + 2, contents=data[: len(rows)].numpy())
     read = lambda some: data[torch.from_numpy(some)]  # noqa: E731
-    (found,) = verify(step, Stripes(), read, known, [Candidate(rows[:STRIPED], mode=mode)], CPU)
+    (found,) = verify(step, Pattern(cells), read, known, [Candidate(rows[:STRIPED], mode=mode)], CPU)
     assert found is not None
     return found
 
@@ -49,6 +54,7 @@ def prove(mode: float, step: Verification = STEP) -> Evidence:
 def test_a_pattern_all_over_the_picture_is_proven_where_content_tells_its_members() -> None:
     found = prove(mode=0.9)
     assert found.where == "spread" and Requirements().unmet(found) == ()
+    assert found.by_content and found.to_json(Requirements())["region_by"] == "content"
     assert found.region.sum() == SIDE**2 // 4 and found.region[:, STRIPES].all()
     assert found.rows.tolist() == list(range(STRIPED))
     # Beside what everything else is compared with, as large: nothing is asked less for a larger region.
@@ -69,8 +75,20 @@ def test_a_large_region_has_to_do_as_much_as_one_that_moves() -> None:
     assert weaker.unmet(replace(found, where="fixed")) == ()
 
 
+def test_one_that_is_no_larger_than_others_is_tested_as_these() -> None:
+    found = prove(mode=0.9, cells=MARK)
+    assert found.where == "fixed" and found.by_content and Requirements().unmet(found) == ()
+    np.testing.assert_array_equal(found.region, MARK)
+    assert "same place" not in found.transplant.controls
+    large = np.zeros((20, 20), bool)
+    large[:1] = True
+    assert not STEP.is_large(large)
+    large[1, 0] = True
+    assert STEP.is_large(large)
+
+
 def test_what_differs_and_is_not_used_is_no_candidate() -> None:
-    class Blind(Stripes):
+    class Blind(Pattern):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * 0 + x.mean((1, 2, 3))[:, None] * torch.tensor([0.0, 1.0])
 

@@ -8,7 +8,17 @@ from typing import Any
 
 from stores.analysis import Finding
 
-TOLD = ("where", "candidate", "p_value", "q_value", "unmet", "pasted_on", "flip_rates", "channels")
+TOLD = (
+    "where",
+    "region_by",
+    "candidate",
+    "p_value",
+    "q_value",
+    "unmet",
+    "pasted_on",
+    "flip_rates",
+    "channels",
+)
 """Of the record of a finding."""
 TOLD_OF_EFFECTS = (
     "measure",

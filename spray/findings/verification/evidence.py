@@ -44,6 +44,7 @@ class Evidence:
         mode: the share of them that are a mode of their own by their relevance in the region or, if that is more, by
             what their images show there, held out; None where that was not looked at, 0 where there is no rest of the
             class to stand apart from.
+        by_content: whether the region is where the members' content differs, not where they have relevance.
     """
 
     region: Bool[np.ndarray, ...]
@@ -58,6 +59,7 @@ class Evidence:
     pictures: Mapping[str, Float[Tensor, "n c h w"]] = field(default_factory=dict)
     rows: Int[np.ndarray, " m"] = field(default_factory=lambda: np.zeros(0, np.int64))
     mode: float | None = None
+    by_content: bool = False
 
     @property
     def compared(self) -> int:
@@ -87,6 +89,7 @@ class Evidence:
         content: dict[str, Json] = {
             "score": self.score,
             "where": self.where,
+            "region_by": "content" if self.by_content else "relevance",
             "candidate": self.candidate,
             "p_value": self.p_value if self.candidate else None,
             "unmet": list(requirements.unmet(self)),

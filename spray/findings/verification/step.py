@@ -38,8 +38,8 @@ class Verification:
         fills: ways of removing pixels; all have to agree, since each alone can make an artefact of its own.
         regions: how regions are taken from relevance by place: half A chooses among them, the small ones first. What is
             small is rarely both necessary and sufficient in honest strategies; a frame or a text needs more, cut close.
-        spread: the region of members that were told by content, where none of the relevant ones is of any use: a
-            pattern all over the picture needs more cells.
+        spread: the region of members that were told by content, where none of the relevant ones is of any use: it may
+            lie beside what is relevant, and a pattern all over the picture needs more cells.
         channels: as ``regions``, for relevance by channel.
         screen: a finding becomes a candidate where neither effect on half A falls short of the matched control's, in
             log-odds, by more than chance, and √(removal · transplant) reaches this before controls.
@@ -96,6 +96,10 @@ class Verification:
     def locators(self, maps: ClassMaps) -> Sequence[Locator]:
         """How regions are taken from these maps."""
         return self.channels if maps.layer else self.regions
+
+    def is_large(self, region: Bool[np.ndarray, "y x"]) -> bool:
+        """Whether a region is larger than relevance by place may make it."""
+        return float(region.mean()) > max(locate.share for locate in self.regions)
 
     def own_regions(
         self, maps: ClassMaps, rows: Int[np.ndarray, " m"], cells: int | None = None

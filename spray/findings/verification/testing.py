@@ -241,10 +241,10 @@ class _ClassTrials:
         whole = replace(split, members=split.whole)
         if not promising and (region := self._spread(split)).any():
             trial = self._trial(self._samples(whole, 0, self.most[0]), whole, _shared(region), [])
-            trial = replace(trial, spread=True)
-            spread = _Screened(0, self._screened(trial, region, SPREAD, whole))
-            if spread.evidence.promising >= self.step.screen:
-                return spread
+            where = SPREAD if self.step.is_large(region) else FIXED
+            found = self._screened(replace(trial, spread=where == SPREAD), region, where, whole)
+            if found.promising >= self.step.screen:
+                return _Screened(0, replace(found, by_content=True))
         trial = self._trial(self._samples(whole, 0, self.most[0]), whole, self.step.own_regions, [])
         moving = _Screened(0, self._screened(trial, split.regions[0], MOVING, whole))
         # What a fixed place does to those who have it there, it does to none of the other members. In their own
@@ -279,7 +279,7 @@ class _ClassTrials:
         split = self.splits[index]
         assert split is not None
         chosen = screened.evidence
-        if chosen.where in {SPREAD, MOVING}:
+        if chosen.where == MOVING or chosen.by_content:
             split = replace(split, members=split.whole)
         regions = self.step.own_regions if chosen.where == MOVING else _shared(chosen.region)
         rivals = self._rivals(index, screened, passed)
@@ -300,6 +300,7 @@ class _ClassTrials:
             {} if self.maps.layer else pasted.shown(self.step.fills[-1], PICTURED),
             chosen.rows,
             max(self._mode(chosen), split.candidate.mode),
+            chosen.by_content,
         )
 
     def _mode(self, chosen: Evidence) -> float:
