@@ -8,9 +8,10 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 TEMPORARIES = "ledger/tmp"
 """Folder of the files that are being written, named after their writer."""
 
+FILES_AT_ONCE = 64
+"""So many are open at most while they are written together."""
 _TEMPORARY = re.compile(r"(?P<mark>[0-9a-z]+-[0-9]+-[0-9]+)-[0-9]+")
 _numbers = itertools.count()
 
@@ -48,6 +51,9 @@ class Floor(Protocol):
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace: a reader sees the old bytes, or the new ones, never a part."""
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        """The same of several, in any order; all have survived once the method returned."""
 
     def create(self, key: str, data: bytes, *, leased: bool = False) -> bool:
         """Write if absent; False, and nothing changed, where the key exists. One of several callers wins.
@@ -137,29 +143,43 @@ class LocalFloor:
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace a file durably."""
-        path = self._own(key)
-        temporary = self._written(path, data)
-        try:
-            with _told(path):
-                os.replace(temporary, path)  # noqa: PTH105 - the syscall is the point here
-        except BaseException:
-            _discard(temporary)
-            raise
-        _fsync_folder(_above(path))
+        self.put_all({key: data})
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        """Write or replace files durably.
+
+        All are written before the first is synced, and have their names before their folders are: for a journal that is
+        less to do than one after the other, and nothing of it counts before all is done.
+        """
+        keys = list(files)
+        for low in range(0, len(keys), FILES_AT_ONCE):
+            temporaries = self._written(
+                {self._own(key): files[key] for key in keys[low : low + FILES_AT_ONCE]}
+            )
+            try:
+                for path, temporary in temporaries.items():
+                    with _told(path):
+                        os.replace(temporary, path)  # noqa: PTH105 - the syscall is the point here
+            except BaseException:
+                _discard(*temporaries.values())
+                raise
+            for folder in dict.fromkeys(chain.from_iterable(map(_folders_of, temporaries))):
+                _fsync_folder(folder)
 
     def create(self, key: str, data: bytes, *, leased: bool = False) -> bool:
         """Write a file durably unless it exists: a hard link to a finished temporary, and one caller makes it."""
         path = self._own(key)
         if os.path.exists(path):  # noqa: PTH110
             return False
-        temporary = self._written(path, data)
+        temporary = self._written({path: data})[path]
         try:
             _link(temporary, path, leased)
         except FileExistsError:
             return False
         finally:
             _discard(temporary)
-        _fsync_folder(_above(path))
+        for folder in _folders_of(path):
+            _fsync_folder(folder)
         return True
 
     def delete(self, key: str) -> None:
@@ -242,27 +262,40 @@ class LocalFloor:
             raise Damaged(f"{path} is a device or a pipe where a file was expected.")
         return found.st_size
 
-    def _written(self, path: str, data: bytes) -> str:
-        """A whole, fsynced temporary on its way to ``path``, whose folder is there."""
-        temporary = self._own(f"{TEMPORARIES}/{Owner.me().mark}-{next(_numbers)}")
+    def _written(self, files: Mapping[str, bytes]) -> dict[str, str]:
+        """Whole, fsynced temporaries on their way to these paths, whose folders are there; by path."""
+        temporaries: dict[str, str] = {}
+        handles: list[tuple[str, int]] = []
         try:
-            with _told(path):
-                _make_folder(_above(path))
-                _make_folder(_above(temporary))
-                _write(temporary, data)
+            for path, data in files.items():
+                temporaries[path] = self._own(f"{TEMPORARIES}/{Owner.me().mark}-{next(_numbers)}")
+                with _told(path):
+                    _make_folder(_above(path))
+                    _make_folder(_above(temporaries[path]))
+                    handles.append(
+                        (path, os.open(temporaries[path], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+                    )
+                    _write(handles[-1][1], data)
+            for path, handle in reversed(handles):
+                with _told(path):
+                    os.fsync(handle)
         except BaseException:
-            _discard(temporary)
+            _discard(*temporaries.values())
             raise
-        return temporary
+        finally:
+            for _, handle in handles:
+                os.close(handle)
+        return temporaries
 
 
 def _above(path: str) -> str:
     return path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
 
 
-def _discard(temporary: str) -> None:
-    with contextlib.suppress(OSError):  # what went wrong before says more
-        os.unlink(temporary)  # noqa: PTH108
+def _discard(*temporaries: str) -> None:
+    for temporary in temporaries:
+        with contextlib.suppress(OSError):  # what went wrong before says more
+            os.unlink(temporary)  # noqa: PTH108
 
 
 def _refuse_dangling(path: Path) -> None:
@@ -314,15 +347,10 @@ def _told(path: str) -> Iterator[None]:
         ) from error
 
 
-def _write(path: str, data: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(handle, view) :]
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _write(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
 
 
 def _link(temporary: str, path: str, leased: bool) -> None:
@@ -347,14 +375,33 @@ def _link(temporary: str, path: str, leased: bool) -> None:
         os.replace(temporary, path)  # noqa: PTH105
 
 
-def _make_folder(folder: str) -> None:
-    """Make a folder and what is missing above it, each entry fsynced in its parent."""
+def _make_folder(folder: str, may_wait: bool = True) -> None:
+    """Make a folder and what is missing above it, each entry fsynced in its parent.
+
+    Those in which a single shard lies, called by numbers, are its writer's alone: theirs are fsynced with its files
+    (``_folders_of``). Any other may be used by others as soon as it is to be seen.
+    """
     if os.path.isdir(folder):  # noqa: PTH112
         return
-    _make_folder(_above(folder))
+    waits = may_wait and _is_of_shard(folder)
+    _make_folder(_above(folder), waits)
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder)  # noqa: PTH102
-    _fsync_folder(_above(folder))
+    if not waits:
+        _fsync_folder(_above(folder))
+
+
+def _is_of_shard(folder: str) -> bool:
+    return folder.rpartition("/")[2].isdecimal()
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    """What to fsync for a file to be found again: its folder, and those above as far as they are a shard's."""
+    folder = _above(path)
+    yield folder
+    while _is_of_shard(folder):
+        folder = _above(folder)
+        yield folder
 
 
 def _fsync_folder(folder: str) -> None:

@@ -127,9 +127,13 @@ class Ledger:
             self._refuse_if_lost(held)
             before = self.commit(unit)
             self._refuse_if_other(before, commit)
-            for key, data in files.items():
-                if before is None or not self._intact(key, records[key]):
-                    self.floor.put(key, data)
+            self.floor.put_all(
+                {
+                    key: data
+                    for key, data in files.items()
+                    if before is None or not self._intact(key, records[key])
+                }
+            )
             if before is None:
                 self._refuse_if_lost(held)
                 if not self.floor.create(self._key(unit), commit.to_bytes(), leased=True):

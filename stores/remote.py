@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,11 @@ class ObjectFloor:
 
         with self._told(key):
             obstore.put(self._store, key, data)
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        """Write or replace objects."""
+        for key, data in files.items():
+            self.put(key, data)
 
     def create(self, key: str, data: bytes, *, leased: bool = False) -> bool:
         """Write an object unless it exists.

@@ -74,7 +74,7 @@ def _array(column: Column, values: Any, rows: range, table: str) -> np.ndarray:
     kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[target.kind]
     if array.dtype.kind not in kinds:
         raise StoreError(f"{where}: holds {target}, got {array.dtype}; convert it first.")
-    if target.kind in "iu" and array.size:
+    if target.kind in "iu" and array.size and array.dtype != target:
         bounds = np.iinfo(target)
         if array.min() < bounds.min or array.max() > bounds.max:
             raise StoreError(f"{where}: holds {target}, got values from {array.min()} to {array.max()}.")
@@ -86,10 +86,14 @@ def _texts(values: Any, rows: range, where: str) -> np.ndarray:
     texts = list(values)
     if len(texts) != len(rows):
         raise StoreError(f"{where}: expected {len(rows)} texts, got {len(texts)}.")
-    for text in texts:
-        if not isinstance(text, str):
-            raise StoreError(f"{where}: holds text, got {text!r} of type {type(text).__name__}; use str(…).")
-    return np.array([*map(str, texts), None], dtype=object)[:-1]
+    if not set(map(type, texts)) <= {str}:
+        for text in texts:
+            if not isinstance(text, str):
+                raise StoreError(
+                    f"{where}: holds text, got {text!r} of type {type(text).__name__}; use str(…)."
+                )
+        texts = [*map(str, texts)]
+    return np.array([*texts, None], dtype=object)[:-1]
 
 
 def _unusable(column: Column, array: np.ndarray) -> Bool[np.ndarray, " n"]:

@@ -244,7 +244,7 @@ def test_altered_metadata_is_told_on_reading(path: Path) -> None:
     [
         ("samples/label", '"little"', '"big"'),
         ("samples/label", '"int64"', '"float64"'),
-        ("samples/thumbnail", '"level": 1', '"level": 2'),
+        ("samples/thumbnail", '"level": -5', '"level": 2'),
         ("relevance/epsilon_plus_flat/input.full", '"float16"', '"int16"'),
         ("relevance/epsilon_plus_flat/input.full=scale", '"float32"', '"int32"'),
         ("relevance/epsilon_plus_flat/sum", '"float64"', '"int64"'),
