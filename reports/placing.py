@@ -7,17 +7,25 @@ import shutil
 from pathlib import Path
 
 PAGE, BLOCKS = "index.html", "blocks"
+MARK = b'id="report"'
+"""What every report has in its page."""
 
 
 def check_file(out: Path) -> None:
-    """Whether a report may be written as this file.
+    """Whether a report may be written as this file: nothing is there, or a report that it replaces.
 
     Raises:
         IsADirectoryError: a folder has this name.
+        FileExistsError: another file has it. It is left as it is.
     """
     if out.is_dir():
         raise IsADirectoryError(
             f"{out} is a folder; expected the file to write. Name it, such as {out / 'report.html'}."
+        )
+    if out.is_file() and out.stat().st_size and MARK not in out.read_bytes():
+        raise FileExistsError(
+            f"{out} is there already and is no report: nothing was written. Choose another name, such as --out "
+            f"{out.with_name(f'{out.stem}-report.html')}."
         )
 
 
@@ -46,7 +54,7 @@ def is_report(folder: Path) -> bool:
     if inside != [blocks, page] or blocks.is_symlink() or not blocks.is_dir() or not page.is_file():
         return False
     plain = all(path.suffix == ".js" and path.is_file() for path in blocks.iterdir())
-    return plain and b'id="report"' in page.read_bytes()
+    return plain and MARK in page.read_bytes()
 
 
 def put_folder(made: Path, folder: Path) -> None:

@@ -354,6 +354,11 @@ def test_a_report_takes_the_place_of_a_report_and_of_nothing_else(tmp_path, run,
     with pytest.raises(IsADirectoryError, match=r"photos/report\.html"):
         reports.write(run.path, photos)
     monkeypatch.undo()
+    with pytest.raises(
+        FileExistsError, match=r"file is there already and is no report.*--out .*file-report\.html"
+    ):
+        reports.write(run.path, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
     assert reports.write(run.path, tmp_path / "photos.html").carrier == "file", (
         "a file beside a folder is fine"
     )

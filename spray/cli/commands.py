@@ -163,7 +163,9 @@ def demo(out: Path, seed: int, quiet: bool, as_json: bool) -> None:
 @verify_options
 @device_option
 @click.option("--out", help="The store.  [default: audit.zarr]")
-@click.option("--report", "report_path", help="The report.  [default: report.html]")
+@click.option(
+    "--report", "report_path", help="The report; an older one there is replaced.  [default: report.html]"
+)
 @quiet_option
 @json_option
 def audit(config: Path | None, quiet: bool, as_json: bool, **flags: Any) -> None:
@@ -316,7 +318,9 @@ def verify(
 @main.command()
 @click.argument("store", type=str)
 @click.option(
-    "--out", type=LocalPath(dir_okay=False, path_type=Path), help="The page; beside the store if left out."
+    "--out",
+    type=LocalPath(dir_okay=False, path_type=Path),
+    help="The page; beside the store if left out. An older report there is replaced.",
 )
 @click.option("--analysis", "analysis_id", help="Id of an analysis; the newest tested one if left out.")
 @click.option("--title", help="Title of the report.")
