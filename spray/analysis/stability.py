@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,8 +26,8 @@ class Stability:
 
     Repeated samples would be each other's neighbours at distance zero, so a bootstrap with repetition says
     more about the resampling than about the data. ``rows``: at most so many samples per resample; 0 draws:
-    none. Three will do where they say of every cluster of a clustering whether it is found again: on average stable,
-    or dissolved; and two, where they say so by far.
+    none. Three will do where they say of every cluster whether it is found again: on average stable, or dissolved;
+    and two, where they say so by far.
     """
 
     draws: int = 5
@@ -45,15 +45,14 @@ class Stability:
     def measure(
         self,
         found: Mapping[str, Labels],
-        analyse: Callable[[Int[np.ndarray, " r"], Collection[str]], Mapping[str, Labels]],
+        analyse: Callable[[Int[np.ndarray, " r"]], Mapping[str, Labels]],
         seed: int = 0,
     ) -> dict[str, Json]:
         """Stability of each clustering, by name.
 
         Args:
             found: labels of all samples.
-            analyse: labels of the samples of these numbers, by the same steps without the others; of the clusterings
-                of these names, of which not enough is known yet.
+            analyse: labels of the samples of these numbers, by the same steps without the others.
             seed: of the resamples.
 
         Returns:
@@ -66,16 +65,13 @@ class Stability:
         count = len(next(iter(found.values())))
         size = max(2, min(int(self.share * count), self.rows))
         drawn: dict[str, list[Float[np.ndarray, " f"]]] = {name: [] for name in found}
-        unsettled = list(found)
         for draw in range(1, self.draws + 1):
             chosen = np.sort(rng.choice(count, size, replace=False))
-            again = analyse(chosen, unsettled)
-            for name in unsettled:
-                drawn[name].append(_figures(found[name], found[name][chosen], again[name]))
+            again = analyse(chosen)
+            for name, labels in found.items():
+                drawn[name].append(_figures(labels, labels[chosen], again[name]))
             margin = 0.0 if draw >= _ENOUGH else _FAR
-            if draw > 1:
-                unsettled = [name for name in unsettled if not _settled(drawn[name], margin)]
-            if not unsettled:
+            if draw > 1 and all(_settled(figures, margin) for figures in drawn.values()):
                 break
         means = {name: np.mean(figures, axis=0) for name, figures in drawn.items()}
         return {

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -131,8 +131,8 @@ class Analysis:
             labels = {name: clustering.labels for name, clustering in clusterings.items()}
             stability = self.stability.measure(
                 labels,
-                lambda rows, names: self._labels_again(
-                    near.among(rows), strategies, None if twins is None else twins[rows], names
+                lambda rows: self._labels_again(
+                    near.among(rows), strategies, None if twins is None else twins[rows]
                 ),
                 self.seed,
             )
@@ -196,9 +196,9 @@ class Analysis:
         return found if twins is None else {name: together(found[name], twins) for name in found}
 
     def _labels_again(
-        self, graph: Graph, strategies: int, twins: Int[np.ndarray, " r"] | None, names: Collection[str]
+        self, graph: Graph, strategies: int, twins: Int[np.ndarray, " r"] | None
     ) -> dict[str, Int[np.ndarray, " r"]]:
-        """The clusterings of these names of a resample, for as many strategies as were found in all."""
+        """The clusterings of a resample, for as many strategies as were found in all."""
         wanted = min(
             max((step.eigenvectors(strategies) for step in self.clusterings), default=1), self.eigenvectors
         )
@@ -208,7 +208,6 @@ class Analysis:
         found = {
             step.name: step.lighter().cluster(solved.vectors, graph, strategies, self.seed)
             for step in self.clusterings
-            if step.name in names
         }
         return {
             name: (clustering if twins is None else together(clustering, twins)).labels
