@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse
+from sklearn.cluster import KMeans as Lloyd
 
 from spray.analysis.clustering import (
     CLUSTERINGS,
@@ -15,7 +16,7 @@ from spray.analysis.clustering import (
     together,
 )
 from spray.analysis.graph import NearestNeighbours
-from spray.analysis.spectral import spectrum
+from spray.analysis.spectral import row_normalised, spectrum
 from stores.analysis import Clustering
 
 
@@ -80,6 +81,15 @@ def test_duplicates(name):
 def test_one_suggested_strategy_is_one_cluster(step):
     found = step.cluster(*embedded(blobs()[0]), 1, 0)
     assert not found.labels.any()
+
+
+@pytest.mark.parametrize("data", ["groups", "noise"])
+def test_k_means_that_ends_sooner_finds_what_all_its_starts_find(data):
+    rng = np.random.default_rng(3)
+    vectors = embedded(blobs()[0], 3)[0] if data == "groups" else rng.standard_normal((200, 6))
+    found = KMeans().cluster(vectors, scipy.sparse.csr_array((len(vectors),) * 2), vectors.shape[1], 7)
+    every = Lloyd(vectors.shape[1], n_init=10, random_state=7).fit(row_normalised(vectors))
+    np.testing.assert_array_equal(found.labels, by_size(every.labels_))
 
 
 def test_a_given_number_outweighs_the_suggested_one():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spray.analysis.exact import Scale, asked_here, asked_there, exact_neighbours
+from spray.analysis.exact import Scale, asked_here, asked_there, exact_neighbours, smallest
 from spray.analysis.graph import NearestNeighbours, affinity
 
 
@@ -34,6 +34,16 @@ def test_queries_ask_for_some_rows_only():
     np.testing.assert_array_equal(some[1], every[1][rows])
 
 
+@pytest.mark.parametrize("width", [16, 160, 1600, 16000])
+@pytest.mark.parametrize("distinct", [3, 10**6])
+def test_the_smallest_values_are_those_of_a_sort(width, distinct):
+    values = np.random.default_rng(0).integers(distinct, size=(20, width)).astype(np.float32)
+    columns = smallest(values, 9)
+    assert (np.diff(columns, axis=1) > 0).all()
+    found = np.sort(np.take_along_axis(values, columns, axis=1), axis=1)
+    np.testing.assert_array_equal(found, np.sort(values, axis=1)[:, :9])
+
+
 @pytest.mark.parametrize("weights", ["binary", "self_tuning"])
 def test_the_draft_of_random_rows_is_their_graph(weights):
     step = NearestNeighbours(k=6, weights=weights)
@@ -56,6 +66,30 @@ def test_near_duplicates_far_from_the_origin_are_told_apart():
     features = 1000 + offset
     indices, _ = exact_neighbours(features, 1)
     assert (np.abs(indices[:, 0] - np.arange(40)) == 1).all()
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
+def test_neighbours_are_exact_in_groups_however_tight(spread):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(5, 64)) / 8
+    features = np.repeat(centres, 60, axis=0) + spread * rng.normal(size=(300, 64)) / 8
+    features = features.astype(np.float32)
+    found, apart = NearestNeighbours().neighbours(features)
+    exact = plain_distances(features)
+    np.fill_diagonal(exact, np.inf)
+    expected = np.sort(exact, axis=1)[:, :10]
+    assert np.allclose(np.take_along_axis(exact, found, axis=1), expected, rtol=1e-5)
+    assert np.allclose(apart, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [2.0**-110, 2.0**-80, 2.0**60, 2.0**110])
+def test_neighbours_do_not_depend_on_the_unit_of_relevance(scale):
+    features = np.random.default_rng(0).normal(size=(200, 20)).astype(np.float32)
+    expected, distances = NearestNeighbours().neighbours(features)
+    found, apart = NearestNeighbours().neighbours(features * np.float32(scale))
+    assert np.array_equal(found, expected)
+    assert np.allclose(apart, distances * scale, rtol=1e-6, atol=0)
+    assert NearestNeighbours().neighbourhood(features * np.float32(scale)).twins() is None
 
 
 @settings(max_examples=25, deadline=None)
