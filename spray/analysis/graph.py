@@ -1,8 +1,8 @@
 """The neighbourhood graph of SpRAy: who is near whom among the feature vectors.
 
 k-nearest-neighbour connectivity C (Euclidean), affinity A = (C + Cᵀ) / 2 (von Luxburg 2007, section 2.2;
-Lapuschkin et al. 2019). No vertex is its own neighbour, even among duplicates. Distances are exact: a float32
-matrix product proposes candidates, and their differences in float64 decide.
+Lapuschkin et al. 2019). No vertex is its own neighbour, even among duplicates. Distances are exact: a matrix
+product proposes candidates, and their differences decide.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Neighbourhood:
 
         Equal ones are known wherever they are; nearly equal ones as neighbours, or by others between them.
         """
-        size = np.linalg.norm(self.features, axis=1)
+        size = np.sqrt(np.einsum("nd,nd->n", self.features, self.features, dtype=np.float64))
         sample, place = np.nonzero(self.distances <= SAME * size[:, None])
         if not len(sample) and self.step.is_exact(len(self.features)):
             return None  # whoever has a twin has one for its nearest
