@@ -49,7 +49,7 @@ RANKS: dict[str, Callable[[dict], float]] = {
 CHOSEN_ON = (
     "border-20-c6-s0 border-5-c6-s0 border-5-c6-s1 border-20-c2-s1 text-20-c6-s0 text-20-c6-s1 text-20-c4-s1 "
     "text-5-c6-s0 tag-20-c6-s0 tag-5-c6-s0 tag-5-c6-s1 tag-5-c6-s2 tag-5-c2-s1 tag-2-c6-s0 tag-1-c6-s1 tag-1-c6-s2 "
-    "none-5-c6-s0 none-5-c2-s1 none-5-c0-s0 none-5-c3-s0 tag-5-c8-s0"
+    "none-5-c6-s0 none-5-c2-s1 none-5-c0-s0 none-5-c3-s0 tag-5-c8-s0 texture-20-c6-s0 texture-5-c6-s0"
 )
 """Cases in sight when regions, fills, refinement, membership or requirements were chosen: set A."""
 FRESH = (
