@@ -198,7 +198,8 @@ def embedded() -> Pictures:
     return Pictures("demo", data.images, data.labels, epochs=6)
 
 
-CIFAR_IMAGES = 12_000
+CIFAR_IMAGES = 50_000
+"""All that are for training."""
 
 
 def cifar(archive: Path, images: int = CIFAR_IMAGES) -> Pictures:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spray.findings.contents import ContentRefinement, contents_of
+from spray.findings.contents import ContentRefinement, coarser, contents_of, finest
 from spray.findings.regions import TopRegion, unit_maps
 from spray.findings.strategies import Strategy, distinct
 from spray.memory import SpaceError
@@ -89,6 +89,37 @@ def test_of_a_cluster_of_nearly_all_a_piece_is_found() -> None:
     assert few == [found[0]]
     best = max(distinct(found, 0.5), key=lambda one: one.mode)
     assert best.clusters == (3,) and truth[best.members].mean() >= 0.98 and best.members[truth].mean() >= 0.95
+
+
+def on_photos(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The word, half-transparent, on any grey: plain where it is dark, hardly there where it is bright."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(SAMPLES) < 2 * TAGGED
+    ground = rng.uniform(0, 0.8, (SAMPLES, 1, 1, 1)) + rng.normal(0, 0.01, (SAMPLES, 1, 2 * SIDE, 2 * SIDE))
+    place = ground[truth, 0, 18:21, 16:20]
+    ground[truth, 0, 18:21, 16:20] = np.where(WORD, 0.5 * place + 0.5, place)
+    maps = rng.gamma(2, 0.2, (SAMPLES, SIDE, SIDE))
+    maps[truth, 9:11, 8:10] += rng.uniform(0.5, 2, (2 * TAGGED, 1, 1))
+    return unit_maps(maps), ground.astype(np.float32), truth
+
+
+def test_a_word_on_photos_comes_by_degrees_and_is_told_by_the_valley_pixel_by_pixel() -> None:
+    units, images, truth = on_photos()
+    members = (np.arange(SAMPLES) < 1.5 * TAGGED) | (np.arange(SAMPLES) >= SAMPLES - 10)
+    strategy = cluster(units, members)
+    found = replace(STEP, mode=0.25).refined(strategy, units, images, REGION, seed=0)
+    assert found is not None and found.by_content and truth[found.members].mean() >= 0.98
+    assert found.members[truth].mean() >= 0.95 > strategy.members[truth].mean()
+
+
+def test_contents_are_pixels_where_cells_would_overlap() -> None:
+    assert finest((32, 32), (28, 28)) == (32, 32) and finest((28, 28), (28, 28)) == (28, 28)
+    assert finest((55, 224), (28, 28)) == (55, 28) and finest((56, 14), (28, 28)) == (28, 28)
+    contents = np.random.default_rng(0).random((3, 2, 8, 8), np.float32)
+    assert coarser(contents, (8, 8)) is contents
+    np.testing.assert_allclose(
+        coarser(contents, (4, 4)), contents.reshape(3, 2, 4, 2, 4, 2).mean((3, 5)), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("members", [0, 3, SAMPLES - 3, SAMPLES])

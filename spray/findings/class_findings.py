@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from spray.findings.associations import associations
 from spray.findings.channels import unit_vectors
-from spray.findings.contents import contents_of
+from spray.findings.contents import coarser, contents_of, finest
 from spray.findings.display import LikeThumbnails
 from spray.findings.outcomes import Outcomes
 from spray.findings.regions import overlap, unit_maps
@@ -91,11 +91,14 @@ class ClassFindings:
         step = self.step.contents
         if step is None or subject is None or self.maps.ndim != 3 or not 0 < len(self.rows) <= step.most:
             return self.strategies
-        self.contents = contents_of(subject.read, self.rows, self.maps.shape[1:], step.batch)
+        grid = self.maps.shape[1:]
+        size = tuple(subject.read(self.rows[:1]).shape[2:])
+        contents = contents_of(subject.read, self.rows, finest(size, grid), step.batch)
+        self.contents = coarser(contents, grid)
         return step.strategies(
             self.strategies,
             self.units,
-            self.contents,
+            contents,
             self.step.region,
             self.step.merge_likeness,
             self.step.seed,

@@ -3,8 +3,10 @@
 Relevance tells how much a place matters in an image, and that depends on all else in the image. What was added to some
 images looks the same in all of them: where the images are at hand, a group is told by its content far better. As by
 relevance (`refinement`) a mixture is started from the strategy, and taken only where those it finds are a mode of their
-own; what comes by degrees stays as it was. No model is asked and no effect is looked at: what is proved later is not
-fitted here. That the region is relevant to those who are found is asked for, too; that they use it, the proof shows.
+own. Where they are none, they may come by degrees, as a faint word on photos does: then those beyond the valley are
+asked for the same (`separation`), and where there is none, the strategy stays as it was. No model is asked and no
+effect is looked at: what is proved later is not fitted here. That the region is relevant to those who are found is
+asked for, too; that they use it, the proof shows.
 """
 
 from __future__ import annotations
@@ -14,25 +16,29 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from spray.findings.discriminant import upper_mode
 from spray.findings.refinement import reduced
-from spray.findings.regions import TopRegion, overlap
+from spray.findings.regions import TopRegion, overlap, pixel_mask
 from spray.findings.robust_mixture import held_out, t_mixture
+from spray.findings.separation import low_density_separation
 from spray.findings.strategies import Strategy, merge
 from spray.memory import SpaceError, in_batches, ran_out
 from stores.provenance import TUNING
 
 ReadInputs = Callable[[Int[np.ndarray, " n"]], Float[Tensor, "n c h w"]]
 """Inputs by row number."""
+Told = tuple[Bool[np.ndarray, " m"], float]
+"""Members, and how much of a mode they are."""
+Tell = Callable[[Float[np.ndarray, "m d"], Bool[np.ndarray, " m"], int], Told | None]
 
 
 @dataclass(frozen=True)
 class ContentRefinement:
-    """Members by a two-component mixture of the images' content in the region, taken where they are a mode.
+    """Members by the images' content in the region, taken where they are a mode: by a mixture of two, or a valley.
 
     Args:
         margin: cells by which the region is grown; beside what is shared lies what tells it from the like.
@@ -46,7 +52,7 @@ class ContentRefinement:
         pieces: a cluster of more than half of the class is also tried by so many pieces of it, by k-means on its maps.
         each: members of such a cluster for each piece, at least: few images have something in common by chance.
         most: larger groups are left as they are: all of their images are read and, at the maps' size, held.
-        rounds: of expectation and maximisation, at most.
+        rounds: of either way, at most.
     """
 
     margin: int = 3
@@ -65,7 +71,7 @@ class ContentRefinement:
         self,
         given: Sequence[Strategy],
         units: Float[np.ndarray, "m y x"],
-        contents: Float[np.ndarray, "m c y x"],
+        contents: Float[np.ndarray, "m c h w"],
         region: TopRegion,
         least_likeness: float,
         seed: int,
@@ -83,22 +89,24 @@ class ContentRefinement:
         self,
         strategy: Strategy,
         units: Float[np.ndarray, "m y x"],
-        contents: Float[np.ndarray, "m c y x"],
+        contents: Float[np.ndarray, "m c h w"],
         region: TopRegion,
         seed: int,
     ) -> Strategy | None:
         """With the members that its region's content shows, from the strategy and then from those; None if no mode."""
-        first = self._once(strategy, strategy, units, contents, region, seed)
-        if first is None:
-            return None
-        return self._once(first, strategy, units, contents, region, seed) or first
+        for tell in (self._by_mixture, self._by_valley):
+            first = self._once(tell, strategy, strategy, units, contents, region, seed)
+            if first is not None:
+                return self._once(tell, first, strategy, units, contents, region, seed) or first
+        return None
 
     def _once(
         self,
+        tell: Tell,
         start: Strategy,
         strategy: Strategy,
         units: Float[np.ndarray, "m y x"],
-        contents: Float[np.ndarray, "m c y x"],
+        contents: Float[np.ndarray, "m c h w"],
         region: TopRegion,
         seed: int,
     ) -> Strategy | None:
@@ -107,12 +115,12 @@ class ContentRefinement:
         if 2 * start.members.sum() > len(units):
             return None
         cells = binary_dilation(start.region, iterations=self.margin) if self.margin else start.region
+        cells = pixel_mask(cells, *contents.shape[2:])
         features = reduced(contents[:, :, cells].reshape(len(contents), -1), self.samples)
-        fitted = t_mixture(features, start.members, self.freedom, self.rounds)
-        log_odds = None if fitted is None else held_out(features, fitted, self.freedom, seed)
-        if log_odds is None:
+        told = tell(features, start.members, seed)
+        if told is None:
             return None
-        members, mode = log_odds > 0, upper_mode(log_odds)
+        members, mode = told
         kept = float(members[strategy.members].mean())
         if mode < self.mode or kept < self.kept or 2 * members.sum() > len(members):
             return None
@@ -120,6 +128,18 @@ class ContentRefinement:
         if overlap(shared, strategy.region) < self.overlap:
             return None
         return replace(strategy, members=members, region=shared, mode=mode, by_content=True)
+
+    def _by_mixture(
+        self, features: Float[np.ndarray, "m d"], members: Bool[np.ndarray, " m"], seed: int
+    ) -> Told | None:
+        fitted = t_mixture(features, members, self.freedom, self.rounds)
+        log_odds = None if fitted is None else held_out(features, fitted, self.freedom, seed)
+        return None if log_odds is None else (log_odds > 0, upper_mode(log_odds))
+
+    def _by_valley(
+        self, features: Float[np.ndarray, "m d"], members: Bool[np.ndarray, " m"], seed: int
+    ) -> Told | None:
+        return low_density_separation(features, members, self.rounds, seed)
 
     def _pieces(
         self,
@@ -138,6 +158,24 @@ class ContentRefinement:
             replace(piece, clusters=strategy.clusters)
             for piece in merge(labels, units, region, least_likeness)
         ]
+
+
+def finest(size: tuple[int, ...], grid: tuple[int, ...]) -> tuple[int, int]:
+    """The grid that contents are looked at in: the maps', or pixels where a cell is less than two of them wide.
+
+    Cells of a pixel and a part overlap their neighbours, and average away what is one pixel thin.
+    """
+    height, width = (
+        pixels if cells < pixels < 2 * cells else cells for pixels, cells in zip(size, grid, strict=True)
+    )
+    return height, width
+
+
+def coarser(contents: Float[np.ndarray, "n c h w"], grid: tuple[int, int]) -> Float[np.ndarray, "n c y x"]:
+    """The same by the cells of another grid."""
+    if contents.shape[2:] == grid:
+        return contents
+    return np.asarray(torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(contents), grid).numpy())
 
 
 def contents_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
@@ -59,18 +61,31 @@ def upper_mode(values: Float[np.ndarray, " m"]) -> float:
 
     Source: excess mass, Müller and Sawitzki 1991; bandwidth of Silverman 1986, eq. 3.31.
     """
+    return valley(values).mode
+
+
+class Valley(NamedTuple):
+    """The lowest density between the highest below 0 and above it, and how much of what lies beyond rises from it."""
+
+    at: float
+    mode: float
+
+
+def valley(values: Float[np.ndarray, " m"]) -> Valley:
+    """The valley before the values above 0, which may lie on either side of it; see ``upper_mode``."""
     above = values[values > 0]
     if not MODE_AT_LEAST <= len(above) < len(values) or not np.isfinite(values).all():
-        return 0.0
+        return Valley(0.0, 0.0)
     quartiles = np.quantile(above, [0.25, 0.75])
     spread = min(float(above.std()), float(quartiles[1] - quartiles[0]) / 1.349)
     step = 0.9 * spread * len(above) ** -0.2 / BINS_OF_A_WIDTH
     if step <= 0:  # one value
-        return 1.0
+        return Valley(0.0, 1.0)
     bins = np.clip(np.floor(values / step), -FARTHEST, FARTHEST).astype(np.int64) + FARTHEST
     counts = np.bincount(bins, minlength=2 * FARTHEST + 1).astype(np.float64)
     density = gaussian_filter1d(counts, BINS_OF_A_WIDTH, mode="constant")
     lower, upper = int(density[:FARTHEST].argmax()), FARTHEST + int(density[FARTHEST:].argmax())
-    valley = lower + int(density[lower : upper + 1].argmin())
-    higher = density[valley:]
-    return float(np.maximum(higher - density[valley], 0).sum() / higher.sum())
+    lowest = lower + int(density[lower : upper + 1].argmin())
+    higher = density[lowest:]
+    mode = float(np.maximum(higher - density[lowest], 0).sum() / higher.sum())
+    return Valley((lowest - FARTHEST + 0.5) * step, mode)

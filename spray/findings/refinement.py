@@ -109,7 +109,7 @@ def mixture(
 
     By expectation and maximisation. NaN where a component has less than ``AT_LEAST`` samples' worth.
     """
-    samples = _Samples(features)
+    samples = GroupsOfOneScatter(features)
     share = members.astype(np.float64)
     for _ in range(rounds):
         before = share
@@ -129,11 +129,11 @@ def held_out(
     order = np.random.default_rng(seed).permutation(len(features))
     found = np.empty(len(features))
     for fitted, told in ((order[::2], order[1::2]), (order[1::2], order[::2])):
-        found[told] = _Samples(features[fitted]).log_odds(share[fitted], features[told])
+        found[told] = GroupsOfOneScatter(features[fitted]).log_odds(share[fitted], features[told])
     return found
 
 
-class _Samples:
+class GroupsOfOneScatter:
     """Samples that a discriminant is fitted on, and what of it does not depend on the shares."""
 
     def __init__(self, features: Float[np.ndarray, "f d"]) -> None:
