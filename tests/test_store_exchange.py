@@ -201,6 +201,21 @@ def test_samples_with_a_data_set_each_keep_their_names(tmp_path: Path) -> None:
         exchange.import_virelay(tmp_path / "apart", tmp_path / "a.h5")
 
 
+def test_samples_without_a_map_have_no_prediction_and_keep_their_label(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["attribution"], file["label"] = np.ones((2, 3, 8, 8), np.float32), np.array([0, 1])
+        file["prediction"], file["index"] = np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([3, 1])
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["data"], file["label"] = np.zeros((4, 3, 8, 8), np.uint8), np.array([1, 1, 0, 0])
+    run = exchange.import_virelay(tmp_path / "run", tmp_path / "a.h5", inputs=tmp_path / "in.h5")
+    assert run.samples.read("label").tolist() == [1, 1, 0, 0]
+    assert run.samples.read("prediction").tolist() == [-1, 1, -1, 0]
+    assert np.isnan(run.samples.read("logits", [0, 2])).all()
+    assert run.samples.read("logits", [1, 3]).tolist() == [[1.0, 3.0], [2.0, 1.0]]
+    assert run.table("relevance/imported").ok.tolist() == [False, True, False, True]
+
+
 def test_channels_may_come_last(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     rng = np.random.default_rng(0)
@@ -529,6 +544,17 @@ def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> Non
     with whole(tmp_path / "outer") as partial:
         partial.touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.notes.partial", "out", "outer"]
+
+
+def test_json_has_no_words_for_what_is_not_finite(tmp_path: Path) -> None:
+    columns = {"a": [1.0, float("inf"), float("nan")], "b": ["x", None, "-Infinity"]}
+    write_sheet(tmp_path / "t.json", columns, "json")
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    found = json.loads((tmp_path / "t.json").read_text(), parse_constant=refuse)
+    assert found == [{"a": 1.0, "b": "x"}, {"a": None, "b": None}, {"a": None, "b": "-Infinity"}]
 
 
 def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ _BLOCK = 64 << 20
 _CACHED = 256 << 10
 """Bytes of differences that are taken at once."""
 _USUAL, _LARGEST = 40, 126
-"""Powers of two up to which, and down to which, squares of differences are far from the ends of float32; and its ends."""
+"""Powers of two, up and down, whose squares are far from the ends of float32; and its ends."""
 
 
 def exact_neighbours(

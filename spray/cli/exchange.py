@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from spray.cli.options import LocalPath, json_option, quiet_option
-from spray.cli.output import printable, reporting
+from spray.cli.output import printable, reporting, show_json
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ARRAY = click.Path(exists=True, path_type=Path)
@@ -69,7 +68,7 @@ def merge(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
         reports.write_file(out, merged)
     if as_json:
         conflicts = [str(conflict) for conflict in disagreements]
-        click.echo(json.dumps({"verdicts": len(merged.verdicts), "conflicts": conflicts}))
+        show_json({"verdicts": len(merged.verdicts), "conflicts": conflicts})
         return
     if out is None:
         click.echo(reports.file_text(merged), nl=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from spray.cli.options import (
     quiet_option,
     settings,
 )
-from spray.cli.output import printable, reporting
+from spray.cli.output import printable, reporting, show_json
 from spray.cli.shown import show_comparison, show_correction
 
 METHODS = ("p-clarc", "a-clarc", "removal", "rrr")
@@ -127,9 +126,7 @@ def correct(
     weights, record = save(done, out, force=force)
     if as_json:
         layers_told = [asdict(score) for score in done.layers]
-        click.echo(
-            json.dumps({"weights": str(weights), "layers": layers_told, "doubt": done.doubt, **done.record})
-        )
+        show_json({"weights": str(weights), "layers": layers_told, "doubt": done.doubt, **done.record})
         return
     show_correction(done)
     click.echo(printable(f"{weights}: load it with --weights. {record}: how it was made."))
@@ -189,7 +186,7 @@ def compare(
     if out is not None:
         reports.write_comparison(found, out, title=title)
     if as_json:
-        click.echo(json.dumps(found.to_json()))
+        show_json(found.to_json())
         return
     show_comparison(found)
     for place in (out, csv_out):
@@ -251,7 +248,7 @@ def feedback(
         force=force,
     )
     if as_json:
-        click.echo(json.dumps({**asdict(told), "folder": str(told.folder)}))
+        show_json({**asdict(told), "folder": str(told.folder)})
         return
     if told.by_machine:
         click.echo(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ def import_virelay(
     Args:
         out: path or URL of the run.
         attribution: file with ``attribution``, ``label``, ``prediction`` and maybe ``index``.
-        inputs: file with ``data``, for thumbnails. Samples that have a data set each keep its name as their id (that
-            of the input, or of the map where the file has no ``index``), and all others their number.
+        inputs: file with ``data``, for thumbnails, and maybe ``label``, for those without a map. Samples that have a data
+            set each keep its name as their id (that of the input, or of the map where the file has no ``index``),
+            and all others their number.
         analyses: files with ``<category>/index``, ``embedding`` and ``cluster``; each becomes an analysis.
         label_map: JSON list of {index, word_net_id, name}.
         method: the table is called "relevance/<method>".
@@ -82,14 +84,9 @@ def _import(
     index = np.arange(count) if found is None else found.astype(np.int64)
     keys = _keys(file, attribution)
     sample_names = keys if keys and found is None else [str(number) for number in index]
-    thumbnails = None
-    if inputs is not None:
-        with hdf5.opened(inputs) as pictures:
-            data = hdf5.member(pictures, "data", inputs)
-            thumbnails = _pictures(hdf5.array(data, hdf5.PICTURES, f"{inputs}: data"))
-            sample_names = hdf5.names(data) or [str(number) for number in range(len(thumbnails))]
-    n = len(index) if thumbnails is None else len(thumbnails)
-    place = index if thumbnails is not None else np.arange(n)
+    there = None if inputs is None else _Inputs.of(inputs)
+    n = len(index) if there is None else len(there.thumbnails)
+    place = np.arange(n) if there is None else index
     if place.max(initial=-1) >= n:
         raise StoreError(
             f"{attribution}: index names sample {place.max()}, and {inputs} holds {n}, from number 0 on."
@@ -100,6 +97,11 @@ def _import(
             f"{attribution}: sample {numbers[times > 1][0]} has {times.max()} maps; a run has one of each sample. "
             "Import each attribution of the same samples by itself."
         )
+    absent = sorted(set(range(n)) - set(place.tolist()))
+    labels, all_labels = _spread(labels, place, n, -1), _spread_lists(all_labels, place, n)
+    if there is not None and there.labels is not None:
+        for row in absent:
+            labels[row], all_labels[row] = there.labels[0][row], there.labels[1][row]
     classes_there = (
         max(1 + max(names, default=-1), 1 + int(labels.max(initial=-1)))
         if logits is None
@@ -117,7 +119,6 @@ def _import(
             f"{where}label: class {labels.max()} is not among the {classes_there} classes of 'prediction'."
         )
     classes = [names.get(number, f"{number:08d}") for number in range(classes_there)]
-    absent = sorted(set(range(n)) - set(place.tolist()))
     word_nets = _word_nets(label_map)
     rows = {int(number): int(row) for number, row in zip(index, place, strict=True)}
     for path in analyses:  # all of them are looked at before anything is written
@@ -125,21 +126,40 @@ def _import(
     run = import_maps(
         out,
         _Placed(maps, place, n, where + "attribution"),
-        ids=sample_names,
-        labels=_spread(labels, place, n, -1),
+        ids=sample_names if there is None else there.names,
+        labels=labels,
         classes=classes,
-        logits=None if logits is None else _spread(logits, place, n),
-        thumbnails=thumbnails,
+        logits=None if logits is None else _spread(logits.astype(np.float64), place, n, np.nan),
+        thumbnails=None if there is None else there.thumbnails,
         method=method,
         grid=grid,
         source={"format": "virelay", "attribution": Path(attribution).name},
         missing=dict.fromkeys(absent, "no attribution in the file"),
-        metadata={"labels": [", ".join(map(str, it)) for it in _spread_lists(all_labels, place, n)]},
+        metadata={"labels": [", ".join(map(str, it)) for it in all_labels]},
         report=report,
     )
     for path in analyses:
         _import_analysis(run, path, method, grid, word_nets, rows)
     return run
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the file of inputs tells of every sample, of those without a map, too."""
+
+    thumbnails: np.ndarray
+    names: list[str]
+    labels: tuple[np.ndarray, list[list[int]]] | None
+
+    @classmethod
+    def of(cls, path: str | Path) -> _Inputs:
+        """Read whole; raises StoreError where it is not as expected."""
+        with hdf5.opened(path) as file:
+            data = hdf5.member(file, "data", path)
+            thumbnails = _pictures(hdf5.array(data, hdf5.PICTURES, f"{path}: data"))
+            labels = _optional(file, "label", hdf5.LABELS, path, len(thumbnails))
+            names = hdf5.names(data) or [str(number) for number in range(len(thumbnails))]
+            return cls(thumbnails, names, None if labels is None else _labels(labels, f"{path}: label"))
 
 
 def _keys(file: Any, source: str | Path) -> list[str] | None:

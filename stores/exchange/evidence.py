@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stores.analysis import Finding
+from stores.plain_json import plain_json
 
 TOLD = (
     "where",
@@ -49,7 +49,7 @@ def evidence_columns(findings: Sequence[Finding | None]) -> dict[str, list[Any]]
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]
         columns[name] = _filled(values)
-    columns["evidence"] = [json.dumps(record, default=dict) if record else "" for record in records]
+    columns["evidence"] = [plain_json(record) if record else "" for record in records]
     return columns
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,6 +21,7 @@ from stores.files import whole_folder
 from stores.judged_rows import JudgedRows
 from stores.judgements import Judgement, balanced_weights, judgements
 from stores.names import safe_key
+from stores.plain_json import plain_json
 from stores.run import Run
 
 FORMATS = ("csv", "parquet", "json")
@@ -118,7 +118,7 @@ def export_feedback(
             "contested": told.contested,
             "unclear": told.unclear,
         }
-        (partial / "summary.json").write_text(json.dumps(summary, indent=1), encoding="ascii")
+        (partial / "summary.json").write_text(plain_json(summary, indent=1), encoding="ascii")
     return told
 
 

@@ -51,7 +51,7 @@ def import_maps(
         ids: names of the samples.
         labels: class indices, −1 where unknown.
         classes: names of the classes.
-        logits: (n, class), if known; the prediction is their largest.
+        logits: (n, class), if known; the prediction is their largest, and unknown (−1) where one is NaN.
         thumbnails: (n, y, x, channel) uint8, if there are any.
         method: the table is called "relevance/<method>".
         grid: pooled maps have at most this many cells a side.
@@ -85,7 +85,7 @@ def import_maps(
         thumbnail=None if thumbnails is None else _three(thumbnails.shape[1:]),
         metadata=dict.fromkeys(metadata or {}, "str"),
     )
-    if logits is None:
+    if logits is None or missing:
         unknown = Column("logits", "float32", (len(classes),), ("class",), missing=True)
         columns = [unknown if column.name == "logits" else column for column in columns]
     samples = run.create_table("samples", columns, rows_per_shard=rows, provenance=provenance)
@@ -97,7 +97,7 @@ def import_maps(
         values: dict[str, Any] = {
             "id": list(ids[low:high]),
             "label": labels[low:high],
-            "prediction": np.full(high - low, -1) if logits is None else scores.argmax(axis=1),
+            "prediction": np.where(np.isnan(scores).any(axis=1), -1, scores.argmax(axis=1)),
             "logits": scores,
         }
         if thumbnails is not None:

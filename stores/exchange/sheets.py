@@ -17,6 +17,7 @@ from stores.errors import StoreError, Uncommitted
 from stores.exchange.evidence import evidence_columns
 from stores.exchange.maps import Report
 from stores.files import whole
+from stores.plain_json import plain_json
 from stores.run import Run
 from stores.verdicts import Verdict
 
@@ -172,12 +173,9 @@ def _inert(value: Any) -> Any:
 
 
 def _write_json(path: Path, columns: Columns) -> None:
-    """A list of records; NaN becomes null, which JSON has."""
-    records = [
-        {name: None if value != value else value for name, value in zip(columns, row, strict=True)}
-        for row in zip(*columns.values(), strict=True)
-    ]
-    path.write_text(json.dumps(records, indent=1), encoding="ascii")
+    """A list of records."""
+    records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    path.write_text(plain_json(records, indent=1), encoding="ascii")
 
 
 def _write_parquet(path: Path, columns: Columns) -> None:
