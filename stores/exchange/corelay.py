@@ -42,9 +42,9 @@ def import_virelay(
     Args:
         out: path or URL of the run.
         attribution: file with ``attribution``, ``label``, ``prediction`` and maybe ``index``.
-        inputs: file with ``data``, for thumbnails, and maybe ``label``, for those without a map. Samples that have a data
-            set each keep its name as their id (that of the input, or of the map where the file has no ``index``),
-            and all others their number.
+        inputs: file with ``data``, for thumbnails, and maybe ``label``, for those without a map. Samples that have a
+            data set each keep its name as their id (that of the input, or of the map where the file has no
+            ``index``), and all others their number.
         analyses: files with ``<category>/index``, ``embedding`` and ``cluster``; each becomes an analysis.
         label_map: JSON list of {index, word_net_id, name}.
         method: the table is called "relevance/<method>".
