@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spray.findings.contents import ContentRefinement, coarser, contents_of, finest
+from spray.findings.contents import ContentRefinement, coarser, contents_of, enough_memory, finest
 from spray.findings.regions import TopRegion, unit_maps
 from spray.findings.strategies import Strategy, distinct
 from spray.memory import SpaceError
@@ -166,3 +166,13 @@ def test_fewer_images_are_read_at_a_time_where_memory_runs_out() -> None:
     assert np.array_equal(contents_of(partial(read, most=5), rows, (4, 4), 64), whole)
     with pytest.raises(SpaceError, match="one image"):
         contents_of(partial(read, most=0), rows, (4, 4), 64)
+
+
+def test_memory_that_ends_anywhere_is_told_in_words_and_other_errors_stay_as_they_are() -> None:
+    with (
+        pytest.raises(SpaceError, match=r"for what 7 images show\. Free"),
+        enough_memory("what 7 images show"),
+    ):
+        raise MemoryError
+    with pytest.raises(RuntimeError, match="shapes"), enough_memory("all"):
+        raise RuntimeError("shapes differ")

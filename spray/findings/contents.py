@@ -11,7 +11,8 @@ asked for, too; that they use it, the proof shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -186,7 +187,7 @@ def contents_of(
     Fewer are read at a time where memory runs out.
 
     Raises:
-        SpaceError: even one image does not fit.
+        SpaceError: even one image does not fit, or what all of them show does not.
     """
 
     def pooled(some: slice) -> Float[np.ndarray, "b c y x"]:
@@ -194,8 +195,28 @@ def contents_of(
         return np.asarray(torch.nn.functional.adaptive_avg_pool2d(images, grid).numpy())
 
     try:
-        return np.concatenate(in_batches(len(rows), batch, pooled)[0])
+        found = in_batches(len(rows), batch, pooled)[0]
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
         raise SpaceError("Memory does not suffice for one image. Prepare smaller images.") from error
+    with enough_memory(f"what {len(rows)} images show"):
+        return np.concatenate(found)
+
+
+@contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Say in words where memory runs out over the images of a whole class.
+
+    Raises:
+        SpaceError: it did.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error) or isinstance(error, SpaceError):
+            raise
+        raise SpaceError(
+            f"Memory does not suffice for {what}. Free some, or leave larger classes as their relevance shows them: "
+            "Findings(contents=ContentRefinement(most=…))."
+        ) from error
