@@ -89,7 +89,7 @@ class ImageFolder:
     """Files in class folders that are taken for no image, counted by ending; hidden ones are not counted."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root))
+        object.__setattr__(self, "root", Path(self.root).absolute())  # workers may be in other folders
         files, passed_over = _images(self.root)
         object.__setattr__(self, "passed_over", passed_over)
         folders = sorted({file.parts[0] for file in files})

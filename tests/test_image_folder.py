@@ -70,6 +70,15 @@ def test_facts_that_a_model_may_have_learned_are_metadata(tmp_path):
     assert set(sample.metadata) == set(ImageFolder(tmp_path, PLAIN).metadata)
 
 
+def test_a_folder_named_from_here_is_found_from_elsewhere(tmp_path, monkeypatch):
+    save(tmp_path / "images" / "a" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    folder = ImageFolder("images", PLAIN)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert folder.sample(0).label == 0
+
+
 def test_links_may_not_lead_out_of_the_folder(tmp_path):
     outside = save(tmp_path / "elsewhere" / "secret.png")
     inside = save(tmp_path / "root" / "a" / "1.png")
