@@ -173,16 +173,32 @@ def readable(data: AuditData, row: int) -> Sample | str:
     """Sample ``row``, or the reason why it cannot be had: a bad sample costs only itself."""
     try:
         sample = data.sample(row)
-        if not sample.input.is_floating_point():
-            kind = str(sample.input.dtype).removeprefix("torch.")
-            return (
-                f"input of dtype {kind}, expected floating point as the model takes it (ToTensor, Normalize)"
-            )
-        return replace(sample, metadata=_typed(sample.metadata, data.metadata))
+        return _unfit(sample.input) or replace(sample, metadata=_typed(sample.metadata, data.metadata))
     except (Exception, SystemExit) as error:
         # Whatever a stranger's loader raises is this row's reason, never the run's end.
         # Addresses in messages differ from run to run, and what is stored must not.
-        return re.sub(r"\b0x[0-9a-fA-F]+", "0x…", f"{type(error).__name__}: {error}")[:LONGEST_REASON]
+        return re.sub(r"\b0x[0-9a-fA-F]+", "0x…", _told(error))[:LONGEST_REASON]
+
+
+def _unfit(values: Tensor) -> str | None:
+    """Why a tensor is none that a model of pictures, signals or features takes."""
+    if values.is_nested or values.layout != torch.strided:
+        kind = "nested" if values.is_nested else str(values.layout).removeprefix("torch.")
+        return f"input of layout {kind}, expected a dense tensor"
+    if values.device.type == "meta":
+        return "input on the device meta, which has no values"
+    if not values.is_floating_point():
+        kind = str(values.dtype).removeprefix("torch.")
+        return f"input of dtype {kind}, expected floating point as the model takes it (ToTensor, Normalize)"
+    return None
+
+
+def _told(error: BaseException) -> str:
+    """An error in words; also one that fails to say what it is."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}, whose message cannot be read"
 
 
 def pixel_digests(data: AuditData, rows: Sequence[int]) -> dict[int, int]:

@@ -148,7 +148,13 @@ def _own_facts(dataset: object) -> dict[str, Any]:
     """What a data set says about itself; methods of these names, as arrays have, say nothing."""
     if isinstance(dataset, Subset):
         facts = _own_facts(dataset.dataset)
-        for name, default in (("ids", range(max(dataset.indices, default=-1) + 1)), ("targets", None)):
+        # As many as there are: an index may be negative, and so count from the end.
+        count = (
+            len(dataset.dataset)
+            if isinstance(dataset.dataset, Sized)
+            else 1 + max(dataset.indices, default=-1)
+        )
+        for name, default in (("ids", range(count)), ("targets", None)):
             if (values := facts.get(name, default)) is not None:
                 facts[name] = [values[row] for row in dataset.indices]
         return facts

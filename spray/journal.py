@@ -84,25 +84,34 @@ def journal(store: Location, stage: str, **facts: object) -> Iterator[Journal]:
 
 
 def last_command(store: Location, stages: tuple[str, ...]) -> str | None:
-    """The command line that one of these stages was last started with, as far as logs are there to tell."""
+    """The command line that one of these stages was last started with, as far as logs are there to tell.
+
+    None also of a store that was moved or copied with its log: the command would write the one that lies where it was.
+    """
     floor = floor_at(place_of(store))
     found = None
     with contextlib.suppress(StoreError, ValueError, OSError):
         for name in floor.names(""):
             stage = name.partition("-")[2].partition("-")[0]
             if name.endswith(".jsonl") and stage in stages:
-                found = _command(floor.read(name) or b"") or found
+                found = _command(floor.read(name) or b"", str(store)) or found
     return found
 
 
-def _command(log: bytes) -> str | None:
-    """Of the first line of a log; None where somebody else wrote it."""
+def _command(log: bytes, store: str) -> str | None:
+    """Of the first line of a log; None where somebody else wrote it, or for another store."""
     try:
         first = json.loads(log.partition(b"\n")[0])
     except ValueError:
         return None
-    command = first.get("command") if isinstance(first, dict) else None
+    if not isinstance(first, dict) or _place(str(first.get("store"))) != _place(store):
+        return None
+    command = first.get("command")
     return command if isinstance(command, str) else None
+
+
+def _place(store: str) -> str:
+    return store.rstrip("/") if "://" in store else str(Path(store).resolve())
 
 
 def _lines(place: str, name: str) -> _File | _Object:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 
 from stores import made_from
 from stores.analyses import ROOT as ANALYSES
 from stores.analyses import analysis_content
-from stores.errors import Damaged, StoreError
+from stores.errors import Damaged, StoreError, Unreadable
 from stores.groups import group_key, is_group
 from stores.ledger import COMMITS, Commit, Ledger, fingerprint
+from stores.machines import TOLD, mixture, numbers_in_words
 from stores.names import is_key
 from stores.places import Location
 from stores.roots import contradicts
@@ -23,8 +24,6 @@ from stores.verdicts import ROOT as VERDICTS
 from stores.verdicts import read_verdict, record, verdict_names, verdicts_given
 from stores.versions import refuse_newer
 
-TOLD = 8
-"""So many runs of missing shards are named."""
 UNIT = re.compile(r"[0-9]+|([0-9a-f]{12}-)?(all|c[0-9]+)")
 """Last segments of units: shards and lists of findings, groups, and what is kept while groups are tested."""
 UNCOMMITTED = (
@@ -42,8 +41,8 @@ class Problem:
 
     ``kind`` is "bytes" (a file is missing or altered), "commit" (a commit record is), "metadata" (a document
     of a table, analysis or array is), "verdict", "lease" (of an owner that died), "held" (by an owner on
-    another machine), "litter" (temporary files of a writer that died) or "incomplete" (nothing is wrong, but the stage
-    that writes it has not come so far, or its commit was lost).
+    another machine), "litter" (temporary files of a writer that died) "incomplete" (nothing is wrong, but the stage
+    that writes it has not come so far, or its commit was lost) or "note" (nothing is wrong, and it is worth knowing).
     """
 
     unit: str
@@ -77,15 +76,7 @@ def check(path: Location, repair: bool = False) -> list[Problem]:
     run = opened(path, writable=repair)
     refuse_newer(run.floor, everything=True)
     walk = _Check(run, repair)
-    return [*walk.damages(), *walk.gaps()]
-
-
-def _numbers(shards: list[int]) -> str:
-    """Ascending numbers in words: "0, 2 to 5, 9"."""
-    cuts = [at for at in range(1, len(shards)) if shards[at] != shards[at - 1] + 1]
-    runs = [(shards[low], shards[high - 1]) for low, high in pairwise([0, *cuts, len(shards)])]
-    told = [str(first) if first == last else f"{first} to {last}" for first, last in runs[:TOLD]]
-    return ", ".join([*told, *(["…"] if len(runs) > TOLD else [])])
+    return [*walk.damages(), *walk.gaps(), *walk.notes()]
 
 
 class _Check:
@@ -111,6 +102,15 @@ class _Check:
         """What is not committed."""
         yield from self._unwritten_shards()
         yield from self._uncommitted_groups()
+
+    def notes(self) -> Iterator[Problem]:
+        """What is as it was committed, and yet worth knowing."""
+        for table in self._sound_tables():
+            told = ""
+            with suppress(StoreError):  # what is wrong with a commit was told of it
+                told = mixture(table)
+            if told:
+                yield Problem(table.key, "note", told)
 
     def _done(self, problem: Problem, repair: Callable[[], object] = lambda: None) -> Problem:
         """The problem, repaired if that is asked for and can be done."""
@@ -147,6 +147,9 @@ class _Check:
             except Damaged as error:
                 yield self._table(key, error)
                 continue
+            except Unreadable as error:
+                yield Problem(key, "metadata", str(error))
+                continue
             if table is not None:
                 yield from self._array_documents(table)
                 yield from self._other_run(table)
@@ -175,6 +178,8 @@ class _Check:
         for name in self.floor.names(ANALYSES):
             try:
                 analysis_content(self.floor, name)
+            except Unreadable as error:
+                yield Problem(f"{ANALYSES}/{name}", "metadata", str(error))
             except Damaged as error:
                 problem = Problem(f"{ANALYSES}/{name}", "metadata", str(error), redo=True)
                 key = f"{ANALYSES}/{name}/zarr.json"
@@ -185,8 +190,9 @@ class _Check:
         yield from self._owners(units)
         for unit in units:
             problem = self._commit(unit)
-            if problem is not None:
-                yield self._done(problem, partial(self.ledger.retract, unit))
+            if problem is None:
+                continue
+            yield self._done(problem, partial(self.ledger.retract, unit)) if problem.redo else problem
         for table in self._sound_tables():
             yield from self._of_others(table)
         yield from self._of_other_inputs()
@@ -280,22 +286,31 @@ class _Check:
             commit = self.ledger.commit(unit)
         except Damaged as error:
             return Problem(unit, "commit", str(error), redo=True)
+        except Unreadable as error:
+            return Problem(unit, "commit", str(error))
         if commit is None:
             return None
         self.made[unit] = commit
         rows = tuple(commit.content["rows"]) if "rows" in commit.content else None
         if commit.unit != unit:
             return Problem(unit, "commit", f"its commit record is that of {commit.unit}", rows, redo=True)
-        bad = self._bad_files(commit)
-        return Problem(unit, "bytes", "; ".join(bad), rows, redo=True) if bad else None
+        bad, unread = self._bad_files(commit)
+        if bad or unread:
+            # What cannot be read only may be sound: a person has to see to it.
+            return Problem(unit, "bytes", "; ".join(bad + unread), rows, redo=bool(bad))
+        return None
 
-    def _bad_files(self, commit: Commit) -> list[str]:
-        bad = []
+    def _bad_files(self, commit: Commit) -> tuple[list[str], list[str]]:
+        """What is wrong with files of a unit, and which of them cannot be read at all."""
+        bad, unread = [], []
         for key, (size, digest) in commit.files.items():
             try:
                 data = self.floor.read(key)
             except Damaged as error:
                 bad.append(str(error).removesuffix("."))
+                continue
+            except Unreadable as error:
+                unread.append(str(error))
                 continue
             if data is None:
                 bad.append(f"{key} is missing")
@@ -303,7 +318,7 @@ class _Check:
                 bad.append(f"{key} has {len(data)} bytes where {size} were committed")
             elif fingerprint(data) != (size, digest):
                 bad.append(f"{key} has other bytes than were committed")
-        return bad
+        return bad, unread
 
     def _unwritten_shards(self) -> Iterator[Problem]:
         for table in self._sound_tables():
@@ -317,15 +332,15 @@ class _Check:
             missing = [shard for shard in missing if f"{table.key}/{shard}" not in self.told]
             for shard in missing:
                 if str(shard) in folders:
-                    rows = table.shards[shard]
-                    yield Problem(f"{table.key}/{shard}", "incomplete", UNCOMMITTED, (rows.start, rows.stop))
+                    rows, unit = table.shards[shard], f"{table.key}/{shard}"
+                    yield Problem(unit, "incomplete", self._why_unwritten(unit), (rows.start, rows.stop))
             absent = [shard for shard in missing if str(shard) not in folders]
             if absent:
                 first, last = table.shards[absent[0]], table.shards[absent[-1]]
                 yield Problem(
                     table.key,
                     "incomplete",
-                    f"{len(absent)} of {len(table.shards)} shards are not written yet ({_numbers(absent)})",
+                    f"{len(absent)} of {len(table.shards)} shards are not written yet ({numbers_in_words(absent)})",
                     (first.start, last.stop),
                 )
 
@@ -333,7 +348,7 @@ class _Check:
         for key in self.run.table_keys():
             try:
                 table = self.run.table_at(key)
-            except Damaged:
+            except (Damaged, Unreadable):
                 continue
             if table is not None:
                 yield table
@@ -351,13 +366,20 @@ class _Check:
                 units.append(f"{lists}/{newest}")
             for unit in units:
                 if unit not in self.told:
-                    yield Problem(unit, "incomplete", UNCOMMITTED)
+                    yield Problem(unit, "incomplete", self._why_unwritten(unit))
+
+    def _why_unwritten(self, unit: str) -> str:
+        """Of a unit whose files are there."""
+        for lease in self.ledger.leases():
+            if lease.unit == unit and lease.holder is not None:
+                return f"is being written by {lease.holder}"
+        return UNCOMMITTED
 
     def _planned_groups(self, name: str, there: set[str]) -> Iterator[Problem]:
         """Groups that an analysis was begun for and of which nothing is there."""
         try:
             planned = (analysis_content(self.floor, name) or {}).get("groups") or []
-        except Damaged:
+        except (Damaged, Unreadable):
             return  # which is told of the document
         keys = [group_key(group) for group in planned]
         absent = [key for key in keys if key not in there and f"{ANALYSES}/{name}/{key}" not in self.told]

@@ -30,3 +30,7 @@ class Uncommitted(StoreError):
 
 class NoHardLinks(StoreError):
     """The file system has none, as exFAT and some network shares: only who holds a lease can take a name."""
+
+
+class Unreadable(StoreError):
+    """A file is there, and this process may not read it, or cannot now: nothing is known of its bytes."""

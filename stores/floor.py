@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
-from stores.errors import Damaged, NoHardLinks, StoreError
+from stores.errors import Damaged, NoHardLinks, StoreError, Unreadable
 from stores.owners import Owner
 
 if TYPE_CHECKING:
@@ -308,12 +308,19 @@ def _refuse_dangling(path: Path) -> None:
         raise Damaged(f"{path} is a link that leads nowhere, where a file was expected. Remove it.")
 
 
-def _damage(path: Path, error: OSError) -> Exception:
-    """A folder, or a link that leads nowhere, in the place of a file; other errors are the disk's."""
+def _damage(path: Path | str, error: OSError) -> Exception:
+    """What stands in the place of a file, or what the disk cannot give back; other errors are the system's."""
     if isinstance(error, IsADirectoryError):
         return Damaged(f"{path} is a folder where a file was expected.")
     if error.errno == errno.ELOOP:
         return Damaged(f"{path} is a link to itself where a file was expected.")
+    if error.errno == errno.EIO:
+        return Damaged(f"{path} cannot be read back from the disk ({error.strerror}).")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.ESTALE):
+        return Unreadable(
+            f"{path} cannot be read ({error.strerror}). It may be as it was: give this user permission to read it, or "
+            "mount the disk again."
+        )
     return error
 
 
@@ -328,10 +335,13 @@ class _LocalParts:
     def read(self, offset: int, length: int) -> UInt8[np.ndarray, " n"]:
         if length > len(self.memory):
             self.memory = np.empty(length, np.uint8)
-        self.file.seek(offset)
         done = 0
-        while done < length and (count := self.file.readinto(self.memory[done:length].data)):
-            done += count
+        try:
+            self.file.seek(offset)
+            while done < length and (count := self.file.readinto(self.memory[done:length].data)):
+                done += count
+        except OSError as error:
+            raise _damage(str(self.file.name), error) from error
         return self.memory[:done]
 
 

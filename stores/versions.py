@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from stores.errors import Damaged
+from stores.errors import Damaged, Unreadable
 from stores.floor import Floor
 from stores.names import is_key
 from stores.schema import parsed, refuse_unknown
@@ -25,7 +25,7 @@ def refuse_newer(floor: Floor, *, everything: bool = False) -> None:
     for key in _everything(floor) if everything else _foremost(floor):
         try:
             attributes = _attributes(floor.read(key))
-        except Damaged:
+        except (Damaged, Unreadable):
             continue
         record = attributes.get("spray") if isinstance(attributes, Mapping) else None
         if isinstance(record, Mapping) and "type" in record:

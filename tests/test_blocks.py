@@ -101,3 +101,24 @@ def test_digests_are_of_the_readable_rows():
     digests = pixel_digests(data, [0, 1, 2])
     assert list(digests) == [0, 2]
     assert digests[0] != digests[2]
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def test_what_is_no_dense_tensor_and_an_error_without_words_cost_only_their_row():
+    picture = torch.rand(1, 8, 8)
+    nested = torch.nested.nested_tensor([torch.rand(2), torch.rand(3)], layout=torch.jagged)
+    odd = {1: (picture.to_sparse(), 0), 2: (picture.to("meta"), 0), 4: MuteError(), 5: (nested, 0)}
+    data = Images(8, items=odd)
+    blocks = list(reader(data).read([[0, 1, 2, 3], [4, 5, 6, 7]]))
+    assert blocks[0].failed == {
+        1: "input of layout sparse_coo, expected a dense tensor",
+        2: "input on the device meta, which has no values",
+    }
+    assert blocks[1].failed == {
+        4: "MuteError, whose message cannot be read",
+        5: "input of layout nested, expected a dense tensor",
+    }

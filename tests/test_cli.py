@@ -385,7 +385,7 @@ print(json.dumps([texts, heavy]))
 
 @pytest.mark.parametrize(
     ("number", "workers", "code"),
-    [(signal.SIGINT, 0, 130), (signal.SIGINT, 2, 130), (signal.SIGTERM, 0, 143)],
+    [(signal.SIGINT, 0, 130), (signal.SIGINT, 2, 130), (signal.SIGTERM, 0, 143), (signal.SIGHUP, 0, 129)],
 )
 def test_ctrl_c_leaves_a_store_that_the_same_command_completes(project, tmp_path, number, workers, code):
     (project / "interrupt").write_text(str(int(number)))
@@ -414,3 +414,42 @@ def test_ctrl_c_leaves_a_store_that_the_same_command_completes(project, tmp_path
     assert spray(*arguments, "--out", tmp_path / "a.zarr")[0] == 0
     assert spray(*arguments, "--out", tmp_path / "b.zarr")[0] == 0
     assert contents(tmp_path / "a.zarr") == contents(tmp_path / "b.zarr")
+
+
+def test_two_kinds_of_machines_and_groups_that_are_missing_are_told(tmp_path):
+    run = stores.create(tmp_path / "run.zarr", classes=["cat", "dog"], samples=8, provenance={})
+    made = stores.Provenance(({"name": "test"},))
+    table = run.create_table(
+        "relevance/x", [stores.Column("sum", "float64")], rows_per_shard=2, provenance=made
+    )
+    for shard, kind in enumerate(("AVX512", "AVX512", "DEFAULT", "AVX512")):
+        facts = {"threads": shard, "processor": {"instructions": kind}}
+        table.write(shard, {"sum": np.zeros(2)}, facts=facts)
+    (problem,) = stores.check(run.path, repair=True)
+    assert (problem.unit, problem.kind, problem.repaired) == ("relevance/x", "note", False)
+    told = "computed on 2 kinds of machines"
+    differs = 'shards 2 differ in processor.instructions (stored "AVX512", now "DEFAULT")'
+    assert told in problem.detail and differs in problem.detail
+    code, out, _ = spray("check", run.path)
+    assert code == 0 and told in out and "Sound" in out
+    _, out, _ = spray("info", run.path)
+    assert told in out and differs in out
+
+    handle = run.create_analysis(made, facts={"relevance": "relevance/x", "column": "sum"}, groups=[0, 1])
+    none = np.zeros(0, np.int64)
+    rows = np.arange(3)
+    handle.write(
+        stores.GroupAnalysis(0, "ok", rows, none, none, np.zeros(2), np.ones((3, 2)), 1, 1, {}, {}, {})
+    )
+    _, out, _ = spray("info", run.path)
+    assert "Not written yet: 1 groups (dog), of which nothing is said here" in out
+
+
+def test_a_report_of_an_analysis_that_lacks_groups_says_which(audited, tmp_path):
+    shutil.copytree(audited["store"], tmp_path / "run.zarr")
+    run = stores.open(tmp_path / "run.zarr")
+    key = f"analyses/{run.analysis().id}/c1"
+    (tmp_path / "run.zarr/ledger/commits" / f"{key}.json").unlink()
+    shutil.rmtree(tmp_path / "run.zarr" / key)
+    code, _, err = spray("report", tmp_path / "run.zarr")
+    assert code == 0 and "WARNING: Not written yet: 1 groups (" in err

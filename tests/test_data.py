@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from audit_tools import Images
-from torch.utils.data import IterableDataset, Subset
+from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 from spray.data import AuditData, Sample, as_audit_data, data_digest, input_digest, known_label
 
@@ -132,3 +132,8 @@ def test_a_sample_of_ones_own():
 
     mine = Mine()
     assert as_audit_data(mine) is mine
+
+
+def test_a_subset_may_count_from_the_end():
+    whole = TensorDataset(torch.rand(40, 1, 2, 2), torch.arange(40) % 3)
+    assert as_audit_data(Subset(whole, [-1, 0, 2])).ids == ["39", "0", "2"]

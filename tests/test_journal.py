@@ -1,6 +1,7 @@
 """The run log: every stage of every process tells what it did, beside the store and never in it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +201,14 @@ def test_logs_of_somebody_else_tell_no_command(tmp_path, line):
     for name in ("notes.jsonl", "x-attribute.jsonl", "zz-attribute-y.jsonl", "-.jsonl"):
         (folder / name).write_text(line)
     assert last_command(store, ("attribute",)) == "spray audit audit.toml"
+
+
+def test_the_command_of_another_store_is_not_given_for_a_copy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = COMMAND.set("spray attribute --out run.zarr")
+    with journal("run.zarr", "attribute"):
+        pass
+    COMMAND.reset(words)
+    shutil.copytree("run.zarr.log", "copy.zarr.log")
+    assert last_command(tmp_path / "run.zarr", ("attribute",)) == "spray attribute --out run.zarr"
+    assert last_command("copy.zarr", ("attribute",)) is None

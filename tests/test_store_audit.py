@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from store_tools import be_reborn, contents, new_run, new_table, values
+from store_tools import be_reborn, contents, fill, new_run, new_table, values
 
 import stores
 from stores.owners import Owner
@@ -556,3 +557,39 @@ def test_a_lost_verdict_is_told_wherever_it_stood(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "ledger/commits/verdicts")  # as in a store of an early release
     say("valid")
     assert told() == [] and len(run.verdicts()) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_file_that_cannot_be_read_is_named_and_the_check_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """What the disk has lost is taken back; what this user may not read is not touched."""
+    bad = path / "samples/label/c/0"
+    truncate(path / "relevance/epsilon_plus_flat/sum/c/0")
+    opening = Path.open
+
+    def fails(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self == bad:
+            raise OSError(number, os.strerror(number), str(self))
+        return opening(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fails)
+    with pytest.raises(stores.StoreError, match="samples/label/c/0 cannot be read"):
+        stores.open(path).samples.read("label")
+    lost = number == errno.EIO
+    for repair in (False, True):
+        found = {it.unit: it for it in stores.check(path, repair=repair) if it.kind == "bytes"}
+        assert found.keys() == {"samples/0", "relevance/epsilon_plus_flat/0"}
+        assert "samples/label/c/0 cannot be read" in found["samples/0"].detail
+        assert found["samples/0"].redo == lost and found["samples/0"].repaired == (lost and repair)
+        assert found["relevance/epsilon_plus_flat/0"].redo
+    assert (path / "ledger/commits/samples/0.json").exists() != lost
+
+
+def test_what_a_living_process_writes_is_told_so(tmp_path: Path) -> None:
+    table = new_table(new_run(tmp_path / "run.zarr"))
+    fill(table)
+    (tmp_path / "run.zarr/ledger/commits/relevance/test/1.json").unlink()
+    with stores.open(tmp_path / "run.zarr", "r+").table("relevance/test").claim(1):
+        told = [it.detail for it in stores.check(tmp_path / "run.zarr") if it.unit == "relevance/test/1"]
+    assert len(told) == 1 and told[0].startswith(f"is being written by process {os.getpid()} on ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,20 @@ Columns = dict[str, "np.ndarray | list[str]"]
 DTYPES = {str: "str", int: "int64", float: "float64"}
 ABSENT: dict[type, str | int | float] = {str: "", int: -1, float: float("nan")}
 """What stands for a metadata entry that a sample does not have."""
+
+
+def refuse_unknown_kinds(metadata: Mapping[str, type]) -> None:
+    """Refuse metadata that no column can hold.
+
+    Raises:
+        BadInput: an entry is declared to be of another type than text or number.
+    """
+    if others := [name for name, kind in metadata.items() if kind not in DTYPES]:
+        kind = metadata[others[0]]
+        raise BadInput(
+            f"metadata '{others[0]}' is declared as {getattr(kind, '__name__', kind)}; use str, int or float "
+            "(a truth value as int: 0 or 1)."
+        )
 
 
 @dataclass(frozen=True)
@@ -70,15 +84,7 @@ class SampleRecord:
         return columns
 
     def declaration(self, filler: Float[Tensor, ...], classes: int) -> list[Column]:
-        """The columns' types, for inputs like ``filler``.
-
-        Raises:
-            BadInput: a metadata column has a type that no column can have.
-        """
-        if others := [name for name, kind in self.data.metadata.items() if kind not in DTYPES]:
-            raise BadInput(
-                f"metadata '{others[0]}' is declared as {self.data.metadata[others[0]]!r}; use str, int or float."
-            )
+        """The columns' types, for inputs like ``filler``."""
         pictured = self.thumbnails > 0 and filler.ndim in (2, 3)
         thumbnail = self.display.pictures(filler[None], self.thumbnails).shape[1:] if pictured else None
         metadata = {name: DTYPES[kind] for name, kind in self.data.metadata.items()}

@@ -20,7 +20,13 @@ from spray.attribution.circumstances import circumstances
 from spray.attribution.display import Display
 from spray.attribution.passes import Passes
 from spray.attribution.quarantine import without_known_poison
-from spray.attribution.records import Columns, Layer, RelevanceRecord, SampleRecord
+from spray.attribution.records import (
+    Columns,
+    Layer,
+    RelevanceRecord,
+    SampleRecord,
+    refuse_unknown_kinds,
+)
 from spray.attribution.step import Attribution
 from spray.attribution.tables import Tables, stored_block, stored_display
 from spray.attribution.targets import Target
@@ -129,6 +135,7 @@ class Stage:
         out: str | Path,
         sharing: int = 1,
     ) -> None:
+        refuse_unknown_kinds(data.metadata)
         data = without_known_poison(data, out)
         self.model, self.data, self.device, self.out = model, data, device, out
         if any(weight.dtype == torch.float64 for weight in model.parameters()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import signal
 import sys
@@ -28,18 +27,20 @@ from spray.cli.options import (
     verify_options,
 )
 from spray.cli.output import (
+    missing_in_words,
     printable,
     reporting,
     show_analysis,
     show_audit,
     show_demo,
+    show_json,
     show_problems,
     show_run,
 )
 from spray.config import report_beside
 from spray.invocation import COMMAND
 
-FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
+FAILED, INTERRUPTED = 1, 130
 OURS = frozenset({"spray", "stores", "reports"})
 
 
@@ -66,7 +67,7 @@ class Group(click.Group):
                 f"  {printable(COMMAND.get())}",
                 err=True,
             )
-            sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+            sys.exit(stop.code if isinstance(stop, Terminated) else INTERRUPTED)
         except Exception as error:
             if not _for_the_user(error):
                 raise
@@ -77,8 +78,16 @@ class Group(click.Group):
             COMMAND.set(None)
 
 
+ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What batch systems send before they take the machine away, and a terminal that is lost."""
+
+
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end, as batch systems do before they take the machine away."""
+    """The process was asked to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
 
 
 @contextlib.contextmanager
@@ -86,16 +95,18 @@ def _stopped_in_good_order() -> Iterator[None]:
     """A request to end is answered like Ctrl-C, so that no claim is left behind for other machines to wonder at."""
 
     def end(number: int, frame: object) -> None:
-        raise Terminated
+        raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    asked = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup sets it
+    before = {number: signal.signal(number, end) for number in asked}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _for_the_user(error: Exception) -> bool:
@@ -149,7 +160,7 @@ def demo(out: Path, seed: int, quiet: bool, as_json: bool) -> None:
     with reporting(quiet) as report:
         summary = Demo(seed=seed).run(out, report)
     if as_json:
-        click.echo(json.dumps(summary))
+        show_json(summary)
         return
     show_demo(summary, out)
 
@@ -342,14 +353,17 @@ def report(
       spray report run.zarr --out report.html
     """
     import reports
+    import stores
 
     written = reports.write(
         store, out or report_beside(store), analysis=analysis_id, title=title, carrier=carrier
     )
+    run = stores.open(store)
+    handle = run.analysis(analysis_id)
+    if told := missing_in_words(run, handle.missing(handle.planned or [])):
+        click.echo(f"WARNING: {printable(told)}", err=True)
     if as_json:
-        click.echo(
-            json.dumps({"report": str(written.path), "bytes": written.bytes, "carrier": written.carrier})
-        )
+        show_json({"report": str(written.path), "bytes": written.bytes, "carrier": written.carrier})
     else:
         click.echo(f"{written.path} ({written.bytes / 2**20:.1f} MiB): {written.reason}")
 

@@ -5,7 +5,7 @@ Names come from strangers: they are never markup, and never control sequences of
 
 from __future__ import annotations
 
-import json
+import shlex
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +52,13 @@ def plain(text: object) -> Text:
     return Text(printable(text))
 
 
+def show_json(value: Any) -> None:
+    """A result for other programs."""
+    from stores.plain_json import plain_json
+
+    click.echo(plain_json(value))
+
+
 @contextmanager
 def reporting(quiet: bool) -> Iterator[Report]:
     """Progress on standard error, so that standard output holds results only."""
@@ -85,7 +92,7 @@ def show_analysis(audit: Audit, as_json: bool) -> None:
     """What was found in each class, then the ranked findings."""
     groups = groups_of(audit.run, audit.analysis)
     if as_json:
-        click.echo(json.dumps({**_audit_facts(audit), "groups": groups}))
+        show_json({**_audit_facts(audit), "groups": groups})
         return
     table = Grid(title=f"k strategies in each of {len(groups)} groups", title_justify="left")
     clusterings = list(dict.fromkeys(name for group in groups for name in group["clusterings"]))
@@ -131,7 +138,7 @@ def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
     """The ranked findings."""
     findings = audit.findings
     if as_json:
-        click.echo(json.dumps(_audit_facts(audit) | ({"report": str(page)} if page else {})))
+        show_json(_audit_facts(audit) | ({"report": str(page)} if page else {}))
         return
     table = Grid(title=f"{len(findings)} findings, {len(audit.flagged)} flagged", title_justify="left")
     for name in ("", "finding", "class", "samples", "suspicion", "necessity", "sufficiency"):
@@ -175,13 +182,13 @@ def show_problems(
 
     ``left`` could not be redone (None: nothing was tried).
     """
-    damages = [problem for problem in problems if problem.kind != "incomplete"]
+    damages = [problem for problem in problems if problem.kind not in ("incomplete", "note")]
     gaps = [problem.unit for problem in problems if problem.kind == "incomplete"]
     lost = list(dict.fromkeys(problem.unit for problem in damages if problem.redo))
     to_redo = lost if left is None else list(left)
     if as_json:
         told = [{**vars(it), "redone": repair and it.redo and it.unit not in to_redo} for it in problems]
-        click.echo(json.dumps(told))
+        show_json(told)
     else:
         for problem in problems:
             click.echo(printable(problem))
@@ -205,7 +212,7 @@ def _conclusion(
     if not damaged:
         yield "Sound: every committed byte is as it was written."
     elif not repair:
-        yield f"Nothing was changed. Take back what is damaged: spray check {store} --repair"
+        yield f"Nothing was changed. Take back what is damaged: spray check {shlex.quote(store)} --repair"
     elif lost and not to_redo:
         yield f"{len(lost)} units were taken back and done again."
     elif lost:
@@ -287,7 +294,7 @@ def show_run(run: Run, as_json: bool) -> None:
     """What a store holds."""
     facts = _facts(run)
     if as_json:
-        click.echo(json.dumps(facts))
+        show_json(facts)
         return
     console = Console(soft_wrap=True)  # a path is one word also where no terminal tells how wide it is
     console.print(plain(f"{facts['store']}: {facts['samples']} samples, {len(facts['classes'])} classes"))
@@ -311,6 +318,8 @@ def show_run(run: Run, as_json: bool) -> None:
                     f"batches of {', '.join(map(str, sorted(set(entry['halved'].values()))))}"
                 )
             )
+        if entry["mixture"]:
+            console.print(plain(f"  {entry['name']} {entry['mixture']}"))
     for entry in facts["analyses"]:
         console.print(
             plain(
@@ -318,10 +327,26 @@ def show_run(run: Run, as_json: bool) -> None:
                 f"{entry['groups']} groups, {entry['findings']} findings, {entry['flagged']} flagged"
             )
         )
+        if told := missing_in_words(run, entry["missing"]):
+            console.print(plain(f"  {told}"))
     console.print(f"{facts['verdicts']} verdicts")
 
 
+def missing_in_words(run: Run, groups: Sequence[int]) -> str:
+    """Groups that an analysis was begun for and that are not written; "" where there are none."""
+    if not groups:
+        return ""
+    few = ", ".join([_class_name(run, group) for group in groups[:SHOWN_GROUPS]])
+    more = f" and {len(groups) - SHOWN_GROUPS} more" if len(groups) > SHOWN_GROUPS else ""
+    return (
+        f"Not written yet: {len(groups)} groups ({few}{more}), of which nothing is said here. The command that made "
+        "the analysis goes on with them."
+    )
+
+
 def _facts(run: Run) -> dict[str, Any]:
+    from stores.machines import mixture
+
     tables = []
     for name in run.tables():
         table = run.table(name)
@@ -337,6 +362,7 @@ def _facts(run: Run) -> dict[str, Any]:
                 "provenance": table.provenance.id,
                 "checks": checks(run, table),
                 "halved": _halved(table),
+                "mixture": mixture(table),
             }
         )
     analyses = []
@@ -350,6 +376,7 @@ def _facts(run: Run) -> dict[str, Any]:
                 "column": handle.facts.get("column"),
                 "group_by": handle.facts.get("group_by"),
                 "groups": len(handle.groups),
+                "missing": handle.missing(handle.planned or []),
                 "findings": len(findings),
                 "flagged": sum(finding.flagged for finding in findings),
             }
