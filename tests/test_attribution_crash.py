@@ -52,8 +52,7 @@ def test_a_crash_at_every_call(
         passes: list[int] = []
         attribute(path, passes)
         assert contents(path) == contents(expected), f"after a crash at call {point}, {calls.log[point]}"
-        # Only what was not committed is computed again; logits that are there tell, one by one, whether the model is still
-        # the same.
+        # Only what was not committed is computed again; each logit that is there tells whether the model is the same.
         assert len(passes) == 1 + 2 - done + there
         assert stores.check(path) == []
         shutil.rmtree(path)

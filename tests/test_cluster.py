@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -84,11 +85,17 @@ def test_a_sample_that_kills_its_reader_is_told_with_what_sets_it_apart(tmp_path
     assert {problem.kind for problem in stores.check(tmp_path / "run.zarr")} == {"incomplete"}
 
 
-def test_data_that_cannot_travel_are_refused_in_words(client: Any, tmp_path: Path) -> None:
-    data = Images()
+def test_data_that_cannot_travel_are_refused_in_words_once(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, logged = Images(), []
     data.lock = threading.Lock()
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", logged.append)
+    monkeypatch.setattr(logging.getLogger("distributed.protocol.pickle"), "handlers", [handler])
     with pytest.raises(AttributionError, match=r"cannot pickle.*where a sample is read"):
         attribute_on(client, tiny_model(), data, tmp_path / "run.zarr", STEP)
+    assert not logged
     assert not (tmp_path / "run.zarr").exists()
 
 

@@ -9,6 +9,7 @@ become failed rows, by number, without being read again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import uuid
 from collections import deque
@@ -271,7 +272,8 @@ def _carried(client: Any, job: Job) -> Iterator[None]:
 
     for attempt in range(1, 2 * _PATIENCE + 1):
         try:
-            client.register_plugin(Carry(job))
+            with _told_once():
+                client.register_plugin(Carry(job))
             break
         except OSError as error:
             # A worker died before it could answer; the one in its place is told as it comes.
@@ -293,6 +295,17 @@ def _carried(client: Any, job: Job) -> Iterator[None]:
     finally:
         with contextlib.suppress(Exception):  # the scheduler may be gone, and its workers with it
             client.unregister_worker_plugin(Carry.name)
+
+
+@contextlib.contextmanager
+def _told_once() -> Iterator[None]:
+    """What cannot be pickled is told by the error; Dask also logs its way through three picklers."""
+    log = logging.getLogger("distributed.protocol.pickle")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _prepare(key: str, poison: frozenset[int]) -> _Plan:
