@@ -78,15 +78,35 @@ def test_analyses_of_two_versions_of_the_data_compare_by_ids(tmp_path):
     left, right = (analyze(run, one) for run in runs)
     with pytest.raises(ValueError, match="two stores"):
         compare(left, right)
-    ids = tuple(run.samples.read("id") for run in runs)
-    found = compare(left, right, "kmeans", ids)
-    common = set(ids[0]) & set(ids[1])
+    found = compare(left, right, "kmeans", tuple(runs))
+    common = set(runs[0].samples.read("id")) & set(runs[1].samples.read("id"))
     assert sum(each.samples for each in found.values()) == len(common) > 0
+
+
+def test_classes_of_two_stores_are_the_same_by_name(tmp_path):
+    one = Analysis(null=GaussianNull(draws=0), stability=Stability(draws=0), picture="none")
+    names = [["cat", "dog"], ["dog", "cat"], ["emu", "owl"], ["cat", "cat"]]
+    runs = [
+        stores.synthetic.make(tmp_path / f"{n}.zarr", samples=120, classes=2, names=each)
+        for n, each in enumerate(names)
+    ]
+    analyses = [analyze(run, one) for run in runs]
+    found = compare(analyses[0], analyses[1], "kmeans", (runs[0], runs[1]))
+    for group, each in found.items():
+        left, right = analyses[0].read(group), analyses[1].read(1 - group)
+        assert each == corresponding(
+            left, right, "kmeans", (runs[0].samples.read("id"), runs[1].samples.read("id"))
+        )
+    with pytest.raises(ValueError, match="no group in common"):
+        compare(analyses[0], analyses[2], "kmeans", (runs[0], runs[2]))
+    with pytest.raises(ValueError, match="2 classes named 'cat'"):
+        compare(analyses[0], analyses[3], "kmeans", (runs[0], runs[3]))
 
 
 def test_nothing_in_common():
     found = corresponding(group([0, 0], rows=[0, 1]), group([0, 0], rows=[2, 3]))
     assert (found.matches, found.samples) == ((), 0)
+    assert np.isnan(found.adjusted_rand)
 
 
 def test_the_adjusted_rand_index_is_scikit_learns():

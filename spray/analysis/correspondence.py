@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from stores import AnalysisHandle
+from stores import AnalysisHandle, Run
 from stores.analysis import ALL_CLASSES, GroupAnalysis
 
 
@@ -34,12 +35,13 @@ class Correspondence:
     unmatched_left: tuple[int, ...]
     unmatched_right: tuple[int, ...]
     adjusted_rand: float
-    """Over the common samples, each side's noise as a cluster of its own: 1 for equal, about 0 for unrelated."""
+    """Over the common samples, each side's noise as a cluster of its own: 1 for equal, about 0 for unrelated; NaN where
+    no sample is common."""
     samples: int
     """Number of samples analysed on both sides."""
 
 
-Ids = tuple[Sequence[str], Sequence[str]]
+Ids = tuple[Sequence[str] | NDArray[Any], Sequence[str] | NDArray[Any]]
 """The ids of all samples of either store, by row."""
 
 
@@ -77,49 +79,73 @@ def corresponding(
         tuple(matches),
         tuple(sorted(set(range(len(jaccard))) - {match.left for match in matches})),
         tuple(sorted(set(range(jaccard.shape[1])) - {match.right for match in matches})),
-        adjusted_rand(table),
+        adjusted_rand(table) if len(common) else math.nan,
         len(common),
     )
 
 
 def compare(
-    left: AnalysisHandle, right: AnalysisHandle, clustering: str = "hdbscan", ids: Ids | None = None
+    left: AnalysisHandle,
+    right: AnalysisHandle,
+    clustering: str = "hdbscan",
+    runs: tuple[Run, Run] | None = None,
 ) -> dict[int, Correspondence]:
     """The correspondence of every group that both stored analyses have; a joint analysis has the samples of each.
 
     Args:
         left: an analysis.
-        right: another, of the same store or of one with the same classes.
+        right: another, of the same store or of another.
         clustering: the name of a clustering that both have.
-        ids: the ids of all samples of either store (``run.samples.read("id")``), where they are two: another
-            version of the data has other rows.
+        runs: the stores of the two where they are not the same: of other models or another version of the data. Classes
+            are then the same by name, and samples by id.
+
+    Returns:
+        By number of the left one's group.
 
     Raises:
-        ValueError: they have no group in common, or lie in two stores whose ids are not given, or do not fit.
+        ValueError: they have no group in common, or lie in two stores that are not given, or several classes there
+            have one name.
         KeyError: one of the analyses has no clustering of this name.
     """
-    if ids is None and left.path != right.path:
+    if runs is None and left.path != right.path:
         raise ValueError(
-            f"These analyses are of two stores, {left.path} and {right.path}, where one row need not be one sample. "
-            'Give the ids of both: ids=(left_run.samples.read("id"), right_run.samples.read("id")).'
+            f"These analyses are of two stores, {left.path} and {right.path}, where one row need not be one sample, "
+            "nor one number one class. Give both: runs=(left_run, right_run)."
         )
-    sides = (left, right)
+    numbers = {group: group for group in {*left.groups, *right.groups}} if runs is None else _numbers(*runs)
     shared = [
-        group
-        for group in sorted({*left.groups, *right.groups})
-        if all(group in side.groups or ALL_CLASSES in side.groups for side in sides)
-        and (group != ALL_CLASSES or all(ALL_CLASSES in side.groups for side in sides))
+        (one, other)
+        for one, other in sorted(numbers.items())
+        if _has(left, one) and _has(right, other) and (one in left.groups or other in right.groups)
     ]
     if not shared:
         raise ValueError(
             f"These analyses have no group in common: {left.id} has {left.groups}, {right.id} has {right.groups}. "
             "Compare analyses of the same classes, or analyses of classes with a joint one."
         )
+    ids = None if runs is None else (runs[0].samples.read("id"), runs[1].samples.read("id"))
+    return {one: corresponding(_of(left, one), _of(right, other), clustering, ids) for one, other in shared}
 
-    def of(side: AnalysisHandle, group: int) -> GroupAnalysis:
-        return side.read(group if group in side.groups else ALL_CLASSES)
 
-    return {group: corresponding(of(left, group), of(right, group), clustering, ids) for group in shared}
+def _numbers(left: Run, right: Run) -> dict[int, int]:
+    """The groups of the right run by those of the left: classes of the same name, and all of them together."""
+    for run in (left, right):
+        name, count = Counter(run.classes).most_common(1)[0]
+        if count > 1:
+            raise ValueError(
+                f"{run.path} has {count} classes named {name!r}: names do not tell which is which."
+            )
+    known = {name: number for number, name in enumerate(right.classes)}
+    same = {number: known[name] for number, name in enumerate(left.classes) if name in known}
+    return same | {ALL_CLASSES: ALL_CLASSES}
+
+
+def _has(side: AnalysisHandle, group: int) -> bool:
+    return group in side.groups or ALL_CLASSES in side.groups
+
+
+def _of(side: AnalysisHandle, group: int) -> GroupAnalysis:
+    return side.read(group if group in side.groups else ALL_CLASSES)
 
 
 def contingency(left: Int[np.ndarray, " m"], right: Int[np.ndarray, " m"]) -> Int[np.ndarray, "a b"]:
@@ -150,7 +176,7 @@ def adjusted_rand(table: NDArray[np.int64]) -> float:
     return 1.0 if largest == expected else (both - expected) / (largest - expected)
 
 
-def _ids(group: GroupAnalysis, ids: Sequence[str]) -> NDArray[np.object_]:
+def _ids(group: GroupAnalysis, ids: Sequence[str] | NDArray[Any]) -> NDArray[np.object_]:
     """The ids of the analysed rows; of any length, so as objects."""
     if len(group.rows) and group.rows.max() >= len(ids):
         raise ValueError(
