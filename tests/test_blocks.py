@@ -50,6 +50,14 @@ def test_workers_tell_nothing_of_a_parent_that_let_go(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_single_output_is_told_what_it_lacks():
+    audit = as_audit_data(Images(3))
+    block = BlockReader(audit, 4, audit.sample(0).input, 1).block([0, 1])
+    assert list(block.failed) == [1]
+    assert "label 1 out of range: the model has one output z" in block.failed[1]
+    assert "wrap it in a model of two, (0, z)" in block.failed[1]
+
+
 def test_one_channel_is_laid_out_with_channels_last_too():
     assert channels_last(torch.rand(2, 1, 5, 7)).stride() == (35, 1, 7, 1)
     assert channels_last(torch.rand(2, 3, 5, 7)).stride() == (105, 1, 21, 3)
