@@ -93,8 +93,8 @@ class BlockReader:
         if not UNKNOWN_LABEL <= sample.label < self.classes:
             if self.classes == 1:
                 return (
-                    f"label {sample.label} out of range: the model has one output z, beside which there is no other class; "
-                    "wrap it in a model of two, (0, z)"
+                    f"label {sample.label} out of range: the model has one output z, beside which there is no other "
+                    "class; wrap it in a model of two, (0, z)"
                 )
             return f"label {sample.label} out of range: the model has {self.classes} classes"
         return None
