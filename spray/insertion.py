@@ -1,13 +1,13 @@
 """Affine corrections of a layer's output, as part of the model: inserted, folded, saved and found again.
 
 A correction h′ = A·h + b over channels, the same at every place, is kept as two buffers of the layer and applied by
-a forward hook. So module names stay as they are, LRP sees a 1×1 convolution (or a linear layer), and a state dict
+a forward hook. So module names stay as they are, LRP sees a convolution of size 1 (or a linear layer), and a state dict
 says by its names alone where a correction is: nothing else is needed to load it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 WEIGHT, BIAS = "correction_weight", "correction_bias"
+APPLIED: dict[int, Callable[..., Tensor]] = {2: F.linear, 3: F.conv1d, 4: F.conv2d}
+"""How a correction is applied, by how many axes its weight has."""
 Weighted = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
 
@@ -25,19 +27,20 @@ def insert(
     matrix: Float[Tensor, "c c"],
     offset: Float[Tensor, " c"],
     *,
-    pixels: bool,
+    behind: int,
 ) -> None:
     """Correct the output of a module from now on: h′ = matrix·h + offset, after corrections that are there already.
 
     Args:
-        pixels: the output is (n, c, y, x); else channels are its last axis.
+        behind: how many axes of places are behind the channels: 2 in (n, c, y, x), 1 in (n, c, t); 0 where channels
+            are the last axis.
     """
     module = model.get_submodule(layer)
     if hasattr(module, WEIGHT):
         before, shift = getattr(module, WEIGHT).reshape(matrix.shape), getattr(module, BIAS)
         matrix, offset = matrix @ before.to(matrix), matrix @ shift.to(matrix) + offset
     place = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(()))
-    _attach(module, (matrix[:, :, None, None] if pixels else matrix).to(place), offset.to(place))
+    _attach(module, matrix.reshape(*matrix.shape, *[1] * behind).to(place), offset.to(place))
 
 
 def fold(model: nn.Module, layer: str, matrix: Float[Tensor, "c c"], offset: Float[Tensor, " c"]) -> bool:
@@ -85,7 +88,7 @@ def prepare(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             continue
         known = dict(model.named_modules())
         bias = state.get(f"{layer}.{BIAS}")
-        if layer not in known or bias is None or weight.ndim not in (2, 4) or bias.shape != weight.shape[:1]:
+        if layer not in known or bias is None or weight.ndim not in APPLIED or bias.shape != weight.shape[:1]:
             raise ValueError(
                 f"it corrects the output of a module '{layer}' in a way that this model cannot take: it was made "
                 "from another model."
@@ -104,7 +107,7 @@ def _attach(module: nn.Module, weight: Tensor, bias: Tensor) -> None:
 
 def _correct(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     weight, bias = getattr(module, WEIGHT), getattr(module, BIAS)
-    return F.conv2d(output, weight, bias) if weight.ndim == 4 else F.linear(output, weight, bias)
+    return APPLIED[weight.ndim](output, weight, bias)
 
 
 def _shared(model: nn.Module, module: nn.Module) -> bool:

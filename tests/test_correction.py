@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from spray.attribution import Attribution, attribute_dataset
 from spray.cli import main
 from spray.correction import CAV, CAVS, CORRECTIONS, CorrectionError, Splitting, save, step_of
 from spray.correction.directions import Vector, written_in
-from spray.correction.material import Artifact, artifact_of
+from spray.correction.material import NO_CLASS, Artifact, artifact_of
 from spray.correction.methods import AugmentativeClArC, RightReasons
 from spray.correction.outcome import Outcome, lost
 from spray.correction.sites import Site, candidates, collect
@@ -176,13 +177,13 @@ def outputs(model: nn.Module, layer: str, x: Tensor) -> Tensor:
     return kept[0]
 
 
-@pytest.mark.parametrize(("layer", "pixels"), [("1", True), ("0", True), ("4", False), ("5", False)])
-def test_after_the_projection_the_filter_reads_z_at_every_place(layer: str, pixels: bool) -> None:
+@pytest.mark.parametrize(("layer", "behind"), [("1", 2), ("0", 2), ("4", 0), ("5", 0)])
+def test_after_the_projection_the_filter_reads_z_at_every_place(layer: str, behind: int) -> None:
     model, x = network().double().eval(), torch.rand(3, 1, SIDE, SIDE, dtype=torch.float64)
     before = outputs(model, layer, x)
     found = direction(before.shape[1])
     matrix, offset = map(torch.from_numpy, found.projection(0.7))
-    insertion.insert(model, layer, matrix, offset, pixels=pixels)
+    insertion.insert(model, layer, matrix, offset, behind=behind)
     after = Site(layer).places(outputs(model, layer, x))
     w, v = torch.from_numpy(found.filter), torch.from_numpy(found.pattern)
     assert torch.allclose(after @ w, torch.full(after.shape[:2], 0.7, dtype=torch.float64))
@@ -196,7 +197,7 @@ def test_folding_equals_the_hook(layer: str) -> None:
     folded = copy.deepcopy(hooked)
     found = direction(6 if layer == "0" else 32)
     matrix, offset = map(torch.from_numpy, found.projection(0.2))
-    insertion.insert(hooked, layer, matrix, offset, pixels=layer == "0")
+    insertion.insert(hooked, layer, matrix, offset, behind=2 * (layer == "0"))
     assert insertion.fold(folded, layer, matrix, offset)
     assert torch.allclose(hooked(x), folded(x), atol=1e-5)
     assert list(folded.state_dict()) == list(network().state_dict())
@@ -218,7 +219,7 @@ def test_what_cannot_be_folded_is_left_alone() -> None:
 def test_lrp_runs_through_an_inserted_correction(composite: str) -> None:
     model, x = network().eval(), torch.rand(4, 1, SIDE, SIDE)
     matrix, offset = map(torch.from_numpy, direction(6).projection(0.1))
-    insertion.insert(model, "1", matrix, offset, pixels=True)
+    insertion.insert(model, "1", matrix, offset, behind=2)
     told = spray.explain(model, x, 1, composite, layers=("1",))
     assert torch.allclose(told.logits, model(x), atol=1e-5)
     assert torch.isfinite(told.relevance).all() and told.relevance.abs().sum() > 0
@@ -230,9 +231,9 @@ def test_a_corrected_model_is_found_again_by_its_state_dict(tmp_path: Path) -> N
     model, x = network().eval(), torch.rand(2, 1, SIDE, SIDE)
     matrix, offset = map(torch.from_numpy, direction(6).projection(0.1))
     for _ in range(2):  # a second correction of the same layer is composed with the first
-        insertion.insert(model, "1", matrix, offset, pixels=True)
+        insertion.insert(model, "1", matrix, offset, behind=2)
     other = map(torch.from_numpy, direction(32).projection(0.1))
-    insertion.insert(model, "5", *other, pixels=False)
+    insertion.insert(model, "5", *other, behind=0)
     torch.save(model.state_dict(), tmp_path / "corrected.pt")
     spec = tmp_path / "model.py"
     spec.write_text("from test_correction import network\n")
@@ -249,7 +250,7 @@ def test_a_corrected_model_is_found_again_by_its_state_dict(tmp_path: Path) -> N
 
 def test_written_in_reads_the_target_in_the_region_of_the_chosen_only() -> None:
     h = torch.rand(2, 5, 4, 4, dtype=torch.float64)
-    vector = Vector(Site("x"), direction(5), pixels=True, targets={}, artifact=1.3, auc=1.0)
+    vector = Vector(Site("x"), direction(5), behind=2, targets={}, artifact=1.3, auc=1.0)
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[:2, :4] = True
     changed = written_in(h, vector, mask, torch.tensor([True, False]))
@@ -259,7 +260,7 @@ def test_written_in_reads_the_target_in_the_region_of_the_chosen_only() -> None:
     untouched[0, :2] = False
     assert torch.equal(changed[0][:, untouched], h[0][:, untouched]) and torch.equal(changed[1], h[1])
     tokens = torch.rand(2, 7, 5, dtype=torch.float64)
-    flat = Vector(Site("x"), direction(5), pixels=False, targets={}, artifact=1.3, auc=1.0)
+    flat = Vector(Site("x"), direction(5), behind=0, targets={}, artifact=1.3, auc=1.0)
     everywhere = written_in(tokens, flat, None, torch.tensor([True, True]))
     assert torch.allclose(everywhere @ torch.from_numpy(flat.direction.filter), torch.tensor(1.3).double())
 
@@ -299,8 +300,8 @@ def test_candidates_of_a_transformer_are_its_blocks() -> None:
 
 def test_where_channels_are_is_seen_by_the_shape_or_said() -> None:
     last, first = torch.rand(2, 7, 7, 16), torch.rand(2, 16, 7, 7)
-    assert not Site("x").pixels(last) and Site("x").pixels(first)
-    assert Site("x", "first").pixels(last) and not Site("x", "last").pixels(first)
+    assert not Site("x").first(last) and Site("x").first(first)
+    assert Site("x", "first").first(last) and not Site("x", "last").first(first)
     assert Site("x").places(last).shape == Site("x").places(first).shape == (2, 49, 16)
     mask = torch.zeros(14, 14, dtype=torch.bool)
     mask[:2, :2] = True
@@ -385,10 +386,54 @@ def test_a_correction_that_does_no_good_says_so(case: tuple[Run, nn.Module, Tens
     assert dear.doubt.startswith("The model is no better for it")
     rows = spray.correct(run, range(900, 1200, 8), model, data, layer="4")
     assert "Nothing shows that the artifact is gone: it has no region that could be pasted" in rows.doubt
+    mixed = spray.correct(run, range(0, 1200, 8), model, data, layer="4")
+    assert "is gone: its samples are of several classes" in mixed.doubt and "no region" not in mixed.doubt
     alone = replace(good.before, hosts=None, attacked=None, others=0)
     of_one_class = replace(good, before=alone, after=replace(alone, class_clean=0.0))
     assert "no samples of other classes" in of_one_class.doubt and "no region" not in of_one_class.doubt
     assert "are lost in the class." in of_one_class.doubt
+
+
+def test_what_a_correction_costs_is_told(case: tuple[Run, nn.Module, TensorDataset]) -> None:
+    before = Outcome(0.864, 0.872, 0.86, 0.558, 0.4, 0.02, 0.938, 500, 460)
+    done = spray.Corrected(nn.Identity(), "p-clarc", "9", (), before, replace(before, attacked=0.9))
+    assert done.doubt == ""
+    dear = replace(done, after=replace(done.after, clean=0.841, class_clean=0.615))
+    assert "from 86.4 % to 84.1 % over all, from 87.2 % to 61.5 % in the finding's class" in dear.doubt
+    assert dear.doubt in dear._repr_html_().replace("&#x27;", "'")
+    little = replace(done, after=replace(done.after, clean=0.858, class_clean=0.83, hosts=0.856))
+    assert little.doubt == ""
+    others = replace(done, after=replace(done.after, hosts=0.8, class_clean=None))
+    assert "86.0 % to 80.0 % in the other classes" in others.doubt and "finding's class" not in others.doubt
+
+
+def test_the_class_of_a_finding_of_all_classes_is_the_one_it_was_tested_for(
+    case: tuple[Run, nn.Module, TensorDataset], tmp_path: Path
+) -> None:
+    run, model, data = case
+    joint = stores.open(shutil.copytree(run.path, tmp_path / "joint.zarr"), "r+")
+    facts = {**run.analysis().facts, "group_by": "all"}
+    handle = joint.create_analysis(Provenance(({"name": "joint"},)), facts=facts)
+    none = np.zeros(0, np.int64)
+    handle.write(
+        GroupAnalysis(-1, "empty", none, none, none, np.zeros(0), np.zeros((0, 0)), 0, 1, {}, {}, {})
+    )
+    tagged = run.analysis().findings()[0].rows
+    some = np.union1d(tagged, [5, 800])  # of other classes
+    evidence: Any = {"target": SHIRT, "confirmed": True}
+    drawn = {"region": TAG, "mean_map": TAG.astype(np.float32)}
+    found = [
+        Finding("c-1.f0", -1, "hdbscan", (0,), some, 1.0, True, {}, **drawn, evidence=evidence),
+        Finding("c-1.f1", -1, "hdbscan", (1,), tagged, 0.5, False, {}, **drawn),
+        Finding("c-1.f2", -1, "hdbscan", (2,), some, 0.4, False, {}, **drawn),
+    ]
+    handle.write_findings(found, Provenance(({"name": "joint"},)))
+    groups = {name: artifact_of(joint, name, handle).group for name in ("c-1.f0", "c-1.f1", "c-1.f2")}
+    assert groups == {"c-1.f0": SHIRT, "c-1.f1": SHIRT, "c-1.f2": NO_CLASS}
+    done = spray.correct(joint, "c-1.f1", model, data, layer="9", analysis=handle.id)
+    of_class = spray.correct(run, "c3.f0", model, data, layer="9")
+    assert (done.before, done.after) == (of_class.before, of_class.after)
+    assert done.doubt == of_class.doubt
 
 
 def test_the_same_seed_gives_the_same_weights(case: tuple[Run, nn.Module, TensorDataset]) -> None:

@@ -105,7 +105,8 @@ class Vector:
 
     site: Site
     direction: Direction
-    pixels: bool
+    behind: int
+    """How many axes of places are behind the channels in the layer's output; 0 where channels are its last axis."""
     targets: Mapping[str, float]
     """z of P-ClArC by what it aims at: the mean of wᵀh at all places over clean samples of "all" classes, or of the
     artifact's "class"."""
@@ -148,9 +149,12 @@ def vectors(
         shop.report(done, len(rows), "directions")
         as_they_are = (inputs for _, inputs, _ in shop.pixels.batches(chosen))
         inputs = shop.pasted(chosen) if name == "pasted" else as_they_are
-        found[name] = collect(model, sites, inputs, shop.mask)
+        found[name] = collect(model, [site for site in sites if not site.unclear], inputs, shop.mask)
     shop.report(len(rows), len(rows), "directions")
     for site in sites:
+        if site.unclear:
+            yield CorrectionError(f"{site.unclear}.")
+            continue
         at = {name: activations[site] for name, activations in found.items()}
         fitted: list[Vector] = []
         refused = CorrectionError("there are no samples to fit on.")
@@ -172,7 +176,7 @@ def _vector(site: Site, at: dict[str, Activations], against: str, ones: str, zer
     return Vector(
         site,
         direction,
-        at["fit"].pixels,
+        at["fit"].behind,
         targets={
             aim: float(direction.read(at[name].everywhere.numpy()).mean())
             for aim, name in (("all", "clean"), ("class", "rest"))
@@ -203,7 +207,7 @@ def written_in(
     shares = site.shares(output, mask).to(output)
     there = (shares > 0)[None, :, None] & chosen[:, None, None]
     changed = torch.where(there, values @ matrix.T + offset, values)
-    if vector.pixels:
+    if site.first(output):
         return changed.transpose(1, 2).reshape(output.shape)
     return changed.reshape(output.shape)
 

@@ -16,13 +16,16 @@ from spray.correction.errors import CorrectionError
 from spray.data import AuditData, input_digest
 from spray.findings import MismatchError
 from spray.findings.regions import pixel_mask
-from stores import AnalysisHandle, Run
+from spray.signals import as_pictures
+from stores import AnalysisHandle, Finding, Run
 from stores.judged_rows import JudgedRows
 from stores.provenance import Json
 
 Rows = Int[np.ndarray, " n"]
 Batch = tuple[Rows, Float[Tensor, "b ..."], Int[Tensor, " b"]]
 """Rows, inputs, labels."""
+NO_CLASS = -1
+"""Of an artifact whose samples are of several classes."""
 KEPT_BYTES = 2**29
 """Inputs that are looked at many times are kept in memory up to this size, and read again beyond it."""
 
@@ -34,22 +37,23 @@ class Artifact:
     name: str
     rows: Rows
     group: int
-    """Class index; −1 where the samples are of several classes."""
+    """Class index; ``NO_CLASS`` where the samples are of several classes."""
     region: Bool[np.ndarray, "y x"] | None = None
     analysis: str = ""
 
     def mask(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, "h w"] | None:
-        """The region at the size of the inputs; None without one, or where inputs are no pictures."""
-        if self.region is None or not self.region.any() or inputs.ndim != 4:
+        """The region at the size of the inputs, of signals one pixel high; None without one, or for other inputs."""
+        if self.region is None or not self.region.any() or inputs.ndim not in (3, 4):
             return None
-        return torch.from_numpy(pixel_mask(self.region, *inputs.shape[-2:]))
+        return torch.from_numpy(pixel_mask(self.region, *as_pictures(inputs).shape[-2:]))
 
 
 def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | None = None) -> Artifact:
     """The artifact of a finding (by name), of a verdict (by its key or the beginning of its digest), or of some rows.
 
     A verdict's own members count, whatever a later analysis groups; its region is that of the finding that shares
-    most members with it.
+    most members with it. The class of a finding of all classes at once is the one that it was tested for, else the one
+    that all members are labelled.
 
     Raises:
         CorrectionError: there is no such finding or verdict, or it has no members in the store.
@@ -61,7 +65,7 @@ def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | 
     findings = {finding.name: finding for finding in handle.findings()}
     if what in findings:
         found = findings[what]
-        return Artifact(what, _checked_rows(run, found.rows), found.group, found.region, handle.id)
+        return Artifact(what, _checked_rows(run, found.rows), _class_of(run, found), found.region, handle.id)
     verdicts = [
         verdict
         for verdict in run.verdicts()
@@ -82,8 +86,11 @@ def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | 
     rows = _checked_rows(run, judged.rows)
     nearest = max(findings.values(), key=lambda it: len(np.intersect1d(it.rows, rows)), default=None)
     shared = nearest is not None and len(np.intersect1d(nearest.rows, rows)) > len(rows) / 2
-    region = nearest.region if nearest is not None and shared else None
-    return Artifact(what, rows, _common_class(run, rows), region, verdicts[-1].analysis)
+    group = _common_class(run, rows)
+    if nearest is None or not shared:
+        return Artifact(what, rows, group, None, verdicts[-1].analysis)
+    group = _class_of(run, nearest) if group == NO_CLASS else group
+    return Artifact(what, rows, group, nearest.region, verdicts[-1].analysis)
 
 
 def _checked_rows(run: Run, rows: Rows) -> Rows:
@@ -94,9 +101,16 @@ def _checked_rows(run: Run, rows: Rows) -> Rows:
     return rows
 
 
+def _class_of(run: Run, found: Finding) -> int:
+    if found.group >= 0:
+        return found.group
+    target = found.evidence.get("target")
+    return target if isinstance(target, int) and target >= 0 else _common_class(run, found.rows)
+
+
 def _common_class(run: Run, rows: Rows) -> int:
     labels = np.unique(run.samples.read("label", rows))
-    return int(labels[0]) if len(labels) == 1 else -1
+    return int(labels[0]) if len(labels) == 1 else NO_CLASS
 
 
 @dataclass(frozen=True)

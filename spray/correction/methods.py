@@ -6,10 +6,10 @@ Information Fusion 77, 2022; the penalty: A. Ross, M. Hughes, F. Doshi-Velez, IJ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from spray.correction.directions import CAV, Vector, Workshop, written_in
 from spray.correction.errors import CorrectionError
 from spray.correction.material import Rows
 from spray.correction.tuning import FineTuning
+from spray.correction.vectors import CAVS
+
+T = TypeVar("T")
 
 
 class Correction(Protocol):
@@ -71,7 +74,7 @@ class ProjectiveClArC:
         """Fold or insert the projection of a vector, at what it aims at."""
         matrix, offset = vector.affine(vector.targets[vector.aim])
         if not insertion.fold(model, vector.site.name, matrix, offset):
-            insertion.insert(model, vector.site.name, matrix, offset, pixels=vector.pixels)
+            insertion.insert(model, vector.site.name, matrix, offset, behind=vector.behind)
 
 
 @dataclass(frozen=True)
@@ -209,3 +212,42 @@ CORRECTIONS: dict[str, Correction] = {
     for method in (ProjectiveClArC(), AugmentativeClArC(), SampleRemoval(), RightReasons())
 }
 """With their defaults, by name."""
+
+
+def step_of(
+    method: str,
+    *,
+    cav: str | None = None,
+    against: str | None = None,
+    epochs: int | None = None,
+    rate: float | None = None,
+    seed: int = 0,
+) -> Correction:
+    """The correction of this name, with other settings where given.
+
+    Raises:
+        CorrectionError: there is no such correction or direction, or the correction has no such setting.
+    """
+    step = known(CORRECTIONS, method, "correction")
+    vector = {"estimator": known(CAVS, cav, "direction") if cav else None, "against": against}
+    tuning = {"epochs": epochs, "rate": rate}
+    changes: dict[str, object] = {}
+    for name, settings in (("cav", vector), ("tuning", tuning)):
+        given = {key: value for key, value in settings.items() if value is not None}
+        part = getattr(step, name, None)
+        if given and part is None:
+            raise CorrectionError(f"'{method}' has no {', '.join(given)}: leave it out.")
+        if part is not None:
+            changes[name] = replace(part, **given, seed=seed)
+    return cast(Correction, replace(cast("Any", step), **changes))
+
+
+def known(family: Mapping[str, T], name: str, what: str) -> T:
+    """The entry of this name.
+
+    Raises:
+        CorrectionError: there is none; the message lists those there are.
+    """
+    if name not in family:
+        raise CorrectionError(f"there is no {what} '{name}'. There are: {', '.join(family)}.")
+    return family[name]

@@ -66,13 +66,14 @@ class Attack:
 
     group: int
     mask: Bool[Tensor, "h w"]
-    donors: Float[Tensor, "k c h w"]
-    seed: int = 0
+    donors: Float[Tensor, "k c ..."]
+    """Pictures, or signals, for which the mask is one pixel high."""
 
-    def on(self, hosts: Float[Tensor, "n c h w"], first: int) -> Float[Tensor, "n c h w"]:
+    def on(self, hosts: Float[Tensor, "n c ..."], first: int) -> Float[Tensor, "n c ..."]:
         """The hosts, of which ``first`` came before, each with the content of the next donor."""
         dealt = (torch.arange(len(hosts)) + first) % len(self.donors)
-        return transplant(hosts, self.donors[dealt].to(hosts), self.mask[None, None].to(hosts.device))
+        mask = self.mask[None, None].to(hosts.device)
+        return transplant(hosts, self.donors[dealt].to(hosts), mask if hosts.ndim == 4 else mask[0])
 
 
 @torch.no_grad()

@@ -18,19 +18,25 @@ from spray.engine.errors import BadInput
 from spray.engine.preflight import check_layers
 
 MOST_CANDIDATES, FEWEST_CANDIDATES, DEEPEST = 16, 4, 3
-_PASSIVE = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Identity, nn.Flatten, nn.MaxPool2d)
+_PASSIVE = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Identity, nn.Flatten),
+    *(nn.MaxPool1d, nn.MaxPool2d),
+)
 
 
 @dataclass(frozen=True)
 class Site:
     """A module whose output is corrected.
 
-    ``channels`` says where a four-axis output has its channels: "first", "last", or "" to see by the shape: last where
-    axes 1 and 2 are as long and the last is not, as in (n, 7, 7, 768).
+    Attributes:
+        channels: where an output has its channels, "first" (after the samples) or "last"; "" to see by the shape: three
+            axes have them last, four do where axes 1 and 2 are as long and the last is not, as in (n, 7, 7, 768).
+        unclear: why it cannot be corrected; empty where it can.
     """
 
     name: str
     channels: str = ""
+    unclear: str = ""
 
     @classmethod
     def parse(cls, text: str, model: nn.Module) -> Site:
@@ -48,29 +54,39 @@ class Site:
             raise CorrectionError(f"Cannot correct layer '{name}': {error}") from None
         return cls(name, suffix)
 
-    def pixels(self, output: Tensor) -> bool:
-        """Whether the output is (n, c, y, x): the channels are not its last axis."""
-        if output.ndim != 4 or self.channels:
-            return output.ndim == 4 and self.channels == "first"
-        _, one, two, three = output.shape
-        return not one == two != three
+    def first(self, output: Tensor) -> bool:
+        """Whether channels are axis 1 of the output, and places behind them; else channels are its last axis."""
+        if output.ndim < 3 or self.channels:
+            return output.ndim > 2 and self.channels == "first"
+        one, two, three = (*output.shape[1:], 0)[:3]
+        return output.ndim == 4 and not one == two != three
+
+    def behind(self, output: Tensor) -> int:
+        """How many axes of places are behind the channels; 0 where channels are the last axis."""
+        return output.ndim - 2 if self.first(output) else 0
 
     def places(self, output: Tensor) -> Float[Tensor, "n places c"]:
         """The output as vectors over channels, one for each place; (n, c) has one place, tokens are places."""
-        if self.pixels(output):
+        if self.first(output):
             return output.flatten(2).transpose(1, 2)
         return output.reshape(len(output), -1, output.shape[-1])
 
     def shares(self, output: Tensor, mask: Bool[Tensor, "h w"] | None) -> Float[Tensor, " places"]:
         """How much of each place lies in a region of the input, summing to 1; all places alike without a region,
-        or where places have no two axes."""
-        grid = output.shape[2:] if self.pixels(output) else output.shape[1:3] if output.ndim == 4 else None
-        if mask is None or grid is None:
+        or where places are tokens."""
+        grid = self._grid(output)
+        if mask is None or grid is None or (grid[0] == 1 < len(mask) and output.ndim == 3):
             count = self.places(output[:1]).shape[1]
             return torch.full((count,), 1 / count, dtype=torch.float64)
-        height, width = grid
-        covered = F.adaptive_avg_pool2d(mask.double()[None, None], (height, width)).flatten()
+        covered = F.adaptive_avg_pool2d(mask.double()[None, None], grid).flatten()
         return covered / covered.sum()
+
+    def _grid(self, output: Tensor) -> tuple[int, int] | None:
+        """Height and width of the places, where they are those of a picture or, one place high, times of a signal."""
+        if output.ndim == 4:
+            height, width = output.shape[2:] if self.first(output) else output.shape[1:3]
+            return height, width
+        return (1, output.shape[2]) if self.first(output) else None
 
 
 def candidates(model: nn.Module, example: Float[Tensor, "1 ..."]) -> list[str]:
@@ -132,8 +148,8 @@ class Activations:
 
     region: Float[Tensor, "n c"]
     everywhere: Float[Tensor, "n c"]
-    pixels: bool
-    """Whether the output is (n, c, y, x)."""
+    behind: int
+    """How many axes of places are behind the channels; 0 where channels are the last axis."""
 
 
 def collect(
@@ -148,14 +164,14 @@ def collect(
         CorrectionError: a module does not run exactly once a pass, or does not return one tensor over channels.
     """
     kept: dict[Site, list[tuple[Tensor, Tensor]]] = {site: [] for site in sites}
-    shape: dict[Site, bool] = {}
+    behind: dict[Site, int] = {}
 
     def keep(site: Site, output: Tensor) -> None:
         values = site.places(output)
         shares = site.shares(output, mask).to(values)
         means = torch.einsum("npc,p->nc", values, shares), values.mean(1)
         kept[site].append((means[0].cpu().double(), means[1].cpu().double()))
-        shape[site] = site.pixels(output)
+        behind[site] = site.behind(output)
 
     for inputs in batches:
         with watched(model, sites, keep), torch.no_grad():
@@ -163,7 +179,7 @@ def collect(
     found = {}
     for site, parts in kept.items():
         region, everywhere = (torch.cat(part) for part in zip(*parts, strict=True))
-        found[site] = Activations(region, everywhere, shape[site])
+        found[site] = Activations(region, everywhere, behind[site])
     return found
 
 
@@ -182,7 +198,7 @@ def watched(model: nn.Module, sites: Sequence[Site], keep: Any) -> Iterator[None
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise CorrectionError(
                 f"layer '{site.name}' returns {got}; a correction over channels needs one tensor (n, c), "
-                "(n, token, c) or (n, c, y, x). Name a neighbour."
+                "(n, token, c), (n, c, t) or (n, c, y, x). Name a neighbour."
             )
         keep(site, output)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -15,14 +14,14 @@ from jaxtyping import Bool
 from torch import nn
 
 import stores
+from spray.correction.axes import located
 from spray.correction.choice import LayerScore, Trial, choose
 from spray.correction.directions import Vector, Workshop
 from spray.correction.errors import CorrectionError
-from spray.correction.material import Artifact, Pixels, Rows, Split, Splitting, artifact_of, told
-from spray.correction.methods import CORRECTIONS, Correction
+from spray.correction.material import NO_CLASS, Artifact, Pixels, Rows, Split, Splitting, artifact_of, told
+from spray.correction.methods import Correction, step_of
 from spray.correction.outcome import Attack, Outcome, judge, lost
 from spray.correction.sites import Site, candidates
-from spray.correction.vectors import CAVS
 from spray.data import AuditData, as_audit_data
 from spray.findings import MismatchError
 from spray.findings.subject import asked, refuse_other_answers
@@ -34,14 +33,15 @@ from stores import Run, describe
 from stores.provenance import Json
 from stores.shown import grid
 
-T = TypeVar("T")
-
 BATCH = 128
 """Samples that pass through the model at once; fewer where memory runs out."""
 DONORS = 100
 """At most so many samples give the content that is pasted in an attack."""
 CHOSEN_ON = 500
 """At most so many clean samples of the class, and of the others, are looked at for each layer to choose from."""
+MOST_LOST = {"clean": 0.01, "class_clean": 0.05, "hosts": 0.05}
+"""Of an outcome's shares, how much of each may be lost without a word."""
+SIDES = {"clean": "over all", "class_clean": "in the finding's class", "hosts": "in the other classes"}
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,42 @@ class Corrected:
         if before.attacked is None or after.attacked is None:
             where = "the class or in the others" if before.others else "the class"
             price = f", and {share(cost)} of clean accuracy are lost in {where}" if cost else ""
-            lacks = (
-                "it has no region that could be pasted on others"
-                if before.others
-                else "there are no samples of other classes that it could be pasted on"
-            )
-            return f"Nothing shows that the artifact is gone: {lacks}{price}."
+            return f"Nothing shows that the artifact is gone: {self._lacks}{price}."
         if after.attacked - cost <= before.attacked:
             return (
                 "The model is no better for it: what is gained under attack does not make up for what is lost on clean "
                 "samples of the class or of the others. Keep the model as it is, or try another method."
             )
-        return ""
+        return self._price
+
+    @property
+    def _lacks(self) -> str:
+        """Why nothing could be attacked."""
+        artifact = self.record.get("artifact")
+        known = artifact if isinstance(artifact, Mapping) else {}
+        if known.get("class") == NO_CLASS:
+            return "its samples are of several classes, so there is no class that others could be taken for"
+        if not self.before.others:
+            return "there are no samples of other classes that it could be pasted on"
+        if known.get("region_cells"):
+            return "its region is one of pictures or signals, which inputs here are not"
+        return "it has no region that could be pasted on others"
+
+    @property
+    def _price(self) -> str:
+        """What it costs on clean samples, where that is more than ``MOST_LOST``."""
+        before, after = self.before, self.after
+        told = []
+        for name, most in MOST_LOST.items():
+            one, other = getattr(before, name), getattr(after, name)
+            if one is not None and other is not None and one - other > most:
+                told.append(f"from {share(one)} to {share(other)} {SIDES[name]}")
+        if not told:
+            return ""
+        return (
+            f"Accuracy on clean samples falls {', '.join(told)}: look whether that is worth it. Another method, layer "
+            "or estimator may cost less."
+        )
 
     def _repr_html_(self) -> str:
         where = f" at {self.layer}" if self.layer else ""
@@ -181,45 +205,6 @@ def _corrected(
     return before, bench.judge(model), vector, scores
 
 
-def step_of(
-    method: str,
-    *,
-    cav: str | None = None,
-    against: str | None = None,
-    epochs: int | None = None,
-    rate: float | None = None,
-    seed: int = 0,
-) -> Correction:
-    """The correction of this name, with other settings where given.
-
-    Raises:
-        CorrectionError: there is no such correction or direction, or the correction has no such setting.
-    """
-    step = known(CORRECTIONS, method, "correction")
-    vector = {"estimator": known(CAVS, cav, "direction") if cav else None, "against": against}
-    tuning = {"epochs": epochs, "rate": rate}
-    changes: dict[str, object] = {}
-    for name, settings in (("cav", vector), ("tuning", tuning)):
-        given = {key: value for key, value in settings.items() if value is not None}
-        part = getattr(step, name, None)
-        if given and part is None:
-            raise CorrectionError(f"'{method}' has no {', '.join(given)}: leave it out.")
-        if part is not None:
-            changes[name] = replace(part, **given, seed=seed)
-    return cast(Correction, replace(cast("Any", step), **changes))
-
-
-def known(family: Mapping[str, T], name: str, what: str) -> T:
-    """The entry of this name.
-
-    Raises:
-        CorrectionError: there is none; the message lists those there are.
-    """
-    if name not in family:
-        raise CorrectionError(f"there is no {what} '{name}'. There are: {', '.join(family)}.")
-    return family[name]
-
-
 class _Bench:
     """The samples of one correction: to fit on, to judge by, to choose a layer by."""
 
@@ -283,7 +268,7 @@ class _Bench:
         return Trial(model, self.pixels.repeatable(clean), self.artifact.group, self.shop.attack)
 
     def _attack(self, donors: Rows, mask: Bool[torch.Tensor, "h w"] | None) -> Attack | None:
-        if mask is None or self.artifact.group < 0:
+        if mask is None or self.artifact.group == NO_CLASS:
             return None
         return Attack(self.artifact.group, mask, self.pixels.inputs(donors[:DONORS]))
 
@@ -296,4 +281,4 @@ def _sites(model: nn.Module, bench: _Bench, layer: str | Sequence[str] | None) -
         names = [layer] if isinstance(layer, str) else layer
     if not names:
         raise CorrectionError("the model has no part whose output could be corrected: name a layer.")
-    return [Site.parse(name, model) for name in names]
+    return located(model, [Site.parse(name, model) for name in names], bench.pixels.example.to(bench.device))
