@@ -17,7 +17,9 @@ from spray.findings.verification import (
     verify,
 )
 from spray.findings.verification.effects import Control, Effect
-from spray.findings.verification.judge import LOGIT, PROBABILITY
+from spray.findings.verification.judge import LOGIT, PROBABILITY, Judge
+from spray.findings.verification.sites import LayerSite
+from spray.signals import OnSignals
 
 CPU = torch.device("cpu")
 CHANNELS, CUE = 12, 7
@@ -145,3 +147,12 @@ def test_unit_vectors_and_the_channels_on_top() -> None:
     assert top.of(np.array([0.1, 0.4, -1.0, 0.2])).tolist() == [False, True, False, True]
     assert top.of(np.array([-0.1, -0.4])).tolist() == [False, False]
     assert top.of(np.array([0.1, 0.4, 0.3]), cells=1).tolist() == [False, True, False]
+
+
+def test_channels_of_signals_come_before_their_times_also_where_there_are_as_many() -> None:
+    model = nn.Sequential(nn.Conv1d(2, 6, 1), nn.Flatten(), nn.Linear(36, 2)).eval()
+    chosen = np.arange(6) == 2
+    for seen, shape in ((OnSignals(model).eval(), (1, 6, 1)), (model, (1, 1, 6))):  # tokens have them last
+        site = LayerSite(Judge(seen, 0, CPU, 8), "0", 6)
+        mask = site.masks(chosen[None], torch.rand(3, 6, 6))
+        assert mask.shape == shape and mask.flatten().tolist() == chosen.tolist()

@@ -161,6 +161,22 @@ def test_effects_the_other_way_are_told_as_such() -> None:
     assert "beside" not in said
 
 
+def test_of_too_few_comparisons_nothing_can_be_confirmed_and_one_has_no_interval() -> None:
+    said = {
+        count: words(transplant={**EVIDENCE["transplant"], "net_images": count}) for count in (1, 4, 5, 7)
+    }
+    assert "net 0.55 (of 1 independent comparison only, too few to be confirmed), and turns" in said[1]
+    assert "net 0.55 [0.50, 0.60] (of 4 independent comparisons only, too few to be confirmed)" in said[4]
+    assert "too few" not in said[5] and "too few" not in said[7]
+
+
+def test_content_that_does_the_contrary_beside_its_place_does_not_work_there() -> None:
+    said = words(jittered={"mean": -0.1})
+    assert (
+        "A little beside its place it does not work." in said and "-" not in said.split("beside its place")[1]
+    )
+
+
 def test_channels_and_log_odds_have_words_of_their_own() -> None:
     log_odds = {"measure": "logit", "mean": 3.4, "net": 3.1, "net_interval": [2.9, 3.3]}
     said = words(

@@ -134,6 +134,8 @@ class _Words:
         if not isinstance(moved, Mapping) or mean <= 0:
             return ""
         kept = _number(moved["mean"]) / mean
+        if kept < 0:
+            return "A little beside its place it does not work."
         works = "still works" if kept >= ENOUGH else "works less"
         return f"A little beside its place it {works} ({_percent(kept)})."
 
@@ -180,8 +182,11 @@ def _did(effect: Mapping[str, Json], scale: str, up: str, down: str, matched: st
 
 def _net(effect: Mapping[str, Json]) -> str:
     count = _number(effect.get("net_images", FEW))
-    few = f" (of {count:.0f} independent comparisons only)" if count < FEW else ""
-    return f"{_signed(_number(effect['net']))} {_interval(effect)}{few}"
+    comparisons = f"{count:.0f} independent comparison{'s' * (count != 1)} only"
+    too_few = ", too few to be confirmed" if 0.5**count > SIGNIFICANT else ""
+    few = f" (of {comparisons}{too_few})" if count < FEW else ""
+    interval = f" {_interval(effect)}" if count > 1 else ""  # one value has none
+    return f"{_signed(_number(effect['net']))}{interval}{few}"
 
 
 def _interval(effect: Mapping[str, Json], sign: int = 1) -> str:

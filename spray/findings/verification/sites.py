@@ -139,8 +139,10 @@ class LayerSite:
         return torch.from_numpy(np.ascontiguousarray(regions)).reshape(shape)
 
     def _axis(self, like: Float[Tensor, "n ..."]) -> int:
-        """Channels come second in maps, last in tokens; a layer kept with ``@last`` is told by its size."""
-        first, second = (like.ndim - 1, 1) if like.ndim == 3 else (1, like.ndim - 1)
+        """Channels come second in maps and signals, last in tokens, as relevance is stored; a layer kept with ``@last``
+        is told by its size."""
+        tokens = like.ndim == 3 and not isinstance(self.judge.model, OnSignals)
+        first, second = (like.ndim - 1, 1) if tokens else (1, like.ndim - 1)
         for axis in (first, second):
             if like.shape[axis] == self.channels:
                 return axis
