@@ -128,7 +128,8 @@ def test_samples_that_are_not_first_are_told() -> None:
             self.conv, self.block, self.head = nn.Conv1d(2, 8, 1), nn.Linear(8, 8), nn.Linear(8, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.block(self.conv(x).permute(2, 0, 1)).mean(0))
+            logits: Tensor = self.head(self.block(self.conv(x).permute(2, 0, 1)).mean(0))
+            return logits
 
     assert places_of(TimesFirst(), "block")[0].startswith("it returns (24, 1, 8) for one sample")
 
@@ -140,7 +141,8 @@ def test_tokens_of_images_are_places_and_four_axes_are_told_by_the_module() -> N
             self.conv = nn.Conv2d(1, 16, 2, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x).flatten(2).transpose(1, 2)
+            tokens: Tensor = self.conv(x).flatten(2).transpose(1, 2)
+            return tokens
 
     model = nn.Sequential(Patches(), nn.Linear(16, 16), Turned(), nn.Flatten(), nn.Linear(256, 3))
     assert places_of(model, "0", "0.conv", "1", shape=(1, 1, 8, 8)) == ["", "first", "last"]
@@ -330,7 +332,8 @@ def test_layers_whose_channels_cannot_be_told_are_refused_and_others_go_on(tmp_p
             self.pool, self.head = nn.AdaptiveAvgPool1d(1), nn.Linear(LENGTH, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.pool(self.block(self.stem(x)))[:, :, 0])
+            logits: Tensor = self.head(self.pool(self.block(self.stem(x)))[:, :, 0])
+            return logits
 
     torch.manual_seed(0)
     model, data = Square().eval(), Waves(210, seed=2)
