@@ -4,9 +4,10 @@ Relevance tells how much a place matters in an image, and that depends on all el
 images looks the same in all of them: where the images are at hand, a group is told by its content far better. As by
 relevance (`refinement`) a mixture is started from the strategy, and taken only where those it finds are a mode of their
 own. Where they are none, they may come by degrees, as a faint word on photos does: then those beyond the valley are
-asked for the same (`separation`), and where there is none, the strategy stays as it was. No model is asked and no
-effect is looked at: what is proved later is not fitted here. That the region is relevant to those who are found is
-asked for, too; that they use it, the proof shows.
+asked for the same (`separation`). Or they are alike in the midst of what the others show, as a grey line along photos
+is (`sameness`). Where nothing of it tells them, the strategy stays as it was. No model is asked and no effect is looked
+at: what is proved later is not fitted here. That the region is relevant to those who are found is asked for, too; that
+they use it, the proof shows.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from spray.findings.discriminant import upper_mode
 from spray.findings.refinement import reduced
 from spray.findings.regions import TopRegion, overlap, pixel_mask
 from spray.findings.robust_mixture import held_out, t_mixture
+from spray.findings.sameness import same_content
 from spray.findings.separation import low_density_separation
 from spray.findings.strategies import Strategy, merge
 from spray.memory import SpaceError, in_batches, ran_out
@@ -39,7 +41,7 @@ Tell = Callable[[Float[np.ndarray, "m d"], Bool[np.ndarray, " m"], int], Told | 
 
 @dataclass(frozen=True)
 class ContentRefinement:
-    """Members by the images' content in the region, taken where they are a mode: by a mixture of two, or a valley.
+    """Members by the images' content in the region, taken where they are a mode: by a mixture, a valley, or sameness.
 
     Args:
         margin: cells by which the region is grown; beside what is shared lies what tells it from the like.
@@ -95,7 +97,7 @@ class ContentRefinement:
         seed: int,
     ) -> Strategy | None:
         """With the members that its region's content shows, from the strategy and then from those; None if no mode."""
-        for tell in (self._by_mixture, self._by_valley):
+        for tell in (self._by_mixture, self._by_valley, self._by_sameness):
             first = self._once(tell, strategy, strategy, units, contents, region, seed)
             if first is not None:
                 return self._once(tell, first, strategy, units, contents, region, seed) or first
@@ -117,8 +119,7 @@ class ContentRefinement:
             return None
         cells = binary_dilation(start.region, iterations=self.margin) if self.margin else start.region
         cells = pixel_mask(cells, *contents.shape[2:])
-        features = reduced(contents[:, :, cells].reshape(len(contents), -1), self.samples)
-        told = tell(features, start.members, seed)
+        told = tell(contents[:, :, cells].reshape(len(contents), -1), start.members, seed)
         if told is None:
             return None
         members, mode = told
@@ -133,6 +134,7 @@ class ContentRefinement:
     def _by_mixture(
         self, features: Float[np.ndarray, "m d"], members: Bool[np.ndarray, " m"], seed: int
     ) -> Told | None:
+        features = reduced(features, self.samples)
         fitted = t_mixture(features, members, self.freedom, self.rounds)
         log_odds = None if fitted is None else held_out(features, fitted, self.freedom, seed)
         return None if log_odds is None else (log_odds > 0, upper_mode(log_odds))
@@ -140,7 +142,12 @@ class ContentRefinement:
     def _by_valley(
         self, features: Float[np.ndarray, "m d"], members: Bool[np.ndarray, " m"], seed: int
     ) -> Told | None:
-        return low_density_separation(features, members, self.rounds, seed)
+        return low_density_separation(reduced(features, self.samples), members, self.rounds, seed)
+
+    def _by_sameness(
+        self, features: Float[np.ndarray, "m d"], members: Bool[np.ndarray, " m"], seed: int
+    ) -> Told | None:
+        return same_content(features, members, self.rounds, seed)
 
     def _pieces(
         self,
