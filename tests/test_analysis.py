@@ -227,6 +227,94 @@ def test_equal_maps_have_one_label(copies, brighter):
         assert found.facts["stability"][name]["adjusted_rand"] == 1
 
 
+def bursts(count, copies, n=1000, seed=0, noise=0.0):
+    """Four groups, in which some samples occur many times."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, n)
+    features = 2 * rng.standard_normal((4, 25))[truth] + rng.standard_normal((n, 25))
+    for rows in rng.permutation(n)[: count * copies].reshape(count, copies):
+        features[rows], truth[rows] = features[rows[0]], truth[rows[0]]
+        features[rows] += noise * rng.standard_normal((copies, 25))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return features.astype(np.float32), truth
+
+
+@pytest.mark.parametrize(("count", "copies", "noise"), [(12, 12, 0), (12, 12, 1e-7), (5, 60, 0), (150, 2, 0)])
+def test_copies_count_once(count, copies, noise):
+    features, truth = bursts(count, copies, noise=noise)
+    rows = np.arange(1000) * 3
+    steps = dataclasses.replace(QUICK, null=GaussianNull(), picture="tsne")
+    found = steps.features(features, rows)
+    assert (found.strategies, found.components) == (4, 4)
+    assert adjusted_rand(contingency(found.clusterings["kmeans"].labels, truth)) > 0.99
+    assert adjusted_rand(contingency(found.clusterings["hdbscan"].labels, truth)) > 0.9
+    np.testing.assert_array_equal(found.rows, rows)
+    once = np.unique(bursts(count, copies)[0], axis=0, return_index=True, return_inverse=True)
+    assert len(once[0]) == 1000 - count * (copies - 1)
+    assert found.facts["copies"] == found.facts["counted_once"] == count * (copies - 1)
+    # All copies are where the first one is.
+    for of_all in (found.vectors, found.pictures["tsne"], found.clusterings["hdbscan"].outlier):
+        np.testing.assert_array_equal(of_all, of_all[once[1]][once[2].ravel()])
+    alone = steps.features(features[np.sort(once[1])])
+    np.testing.assert_array_equal(found.eigenvalues, alone.eigenvalues)
+    assert "copies" not in alone.facts
+
+
+def test_copies_among_approximate_neighbours_count_once():
+    features, truth = bursts(12, 12)
+    found = dataclasses.replace(QUICK, neighbours=NearestNeighbours(method="cells")).features(features)
+    assert (found.components, found.facts["copies"]) == (4, 132)
+    assert adjusted_rand(contingency(found.clusterings["hdbscan"].labels, truth)) > 0.99
+
+
+def test_one_map_that_is_many_and_lies_apart_is_a_group():
+    maps, tagged = planted()
+    maps[tagged] = maps[np.flatnonzero(tagged)[0]]
+    found = QUICK.group(maps)
+    assert (found.facts["copies"], found.facts["counted_once"]) == (tagged.sum() - 1, 0)
+    few = np.flatnonzero(tagged)[8:]  # eight are no group
+    found = QUICK.group(np.delete(maps, few, axis=0))
+    assert (found.facts["copies"], found.facts["counted_once"]) == (7, 7)
+
+
+def test_hardly_any_distinct_maps_are_groups_of_copies():
+    maps = np.random.default_rng(0).standard_normal((40, 6, 6))
+    few = QUICK.group(np.repeat(maps[:39], 12, axis=0))
+    assert (few.components, few.facts["copies"], few.facts["counted_once"]) == (39, 39 * 11, 0)
+    enough = QUICK.group(np.repeat(maps, 12, axis=0))
+    assert (enough.components, enough.facts["copies"], enough.facts["counted_once"]) == (1, 440, 440)
+
+
+def test_many_small_pieces_do_not_cost_a_large_one_its_structure(monkeypatch):
+    """As many as leave no room for vectors, in groups far larger than this one."""
+    features, truth = bursts(0, 1)
+    rng = np.random.default_rng(1)
+    pieces = np.repeat(rng.standard_normal((20, 25)), 12, axis=0) + 1e-3 * rng.standard_normal((240, 25))
+    pieces /= np.linalg.norm(pieces, axis=1, keepdims=True)
+    features = np.concatenate([features[truth < 2], pieces.astype(np.float32)])
+    truth = np.concatenate([truth[truth < 2], 4 + np.repeat(np.arange(20), 12)])
+    monkeypatch.setattr("spray.analysis.spectral._ENTRIES", 1)
+    found = Analysis(clusterings=EVERY, picture="none").features(features)
+    assert (found.components, found.strategies) == (22, 22)
+    assert found.facts["components_without_vectors"] == 20
+    for name, clustering in found.clusterings.items():
+        assert adjusted_rand(contingency(clustering.labels, truth)) > 0.99, name
+        assert clustering.parameters["clusters"] == 22
+
+
+@pytest.mark.parametrize("step", [KMeans(40), ClusterQR(40), CLUSTERINGS["agglomerative"](40)])
+def test_as_many_clusters_as_are_asked_for(step):
+    maps, _ = planted()
+    found = dataclasses.replace(QUICK, clusterings=(step, HDBSCAN())).group(maps)
+    assert len(np.unique(found.clusterings[step.name].labels)) == 40
+    assert found.clusterings[step.name].parameters["clusters"] == 40
+    usual = QUICK.group(maps)  # the number of strategies is looked for as ever
+    assert {gap["k"] for gap in found.eigengap["runners_up"]} == {
+        gap["k"] for gap in usual.eigengap["runners_up"]
+    }
+    assert found.strategies == usual.strategies
+
+
 def test_principal_components_can_be_what_is_analysed():
     maps, tagged = planted()
     reduced = dataclasses.replace(QUICK, reduction=Reduced(5))

@@ -5,7 +5,7 @@ import pytest
 
 import stores
 from spray.analysis import Analysis, analyze
-from spray.analysis.features import Channels, Radial
+from spray.analysis.features import Channels, Joint, Pooled, Radial, require_channels
 from spray.analysis.groups import choose_groups, gathered_features
 from spray.analysis.null import GaussianNull
 from spray.analysis.stability import Stability
@@ -146,6 +146,15 @@ def test_classes_by_name_and_index(stored):
 def test_errors(stored, options, message):
     with pytest.raises(ValueError, match=message):
         analyze(stored, **options)
+
+
+def test_channels_of_a_grey_full_map_are_refused():
+    for shape in [(1, 8, 8), (1, 64)]:
+        with pytest.raises(ValueError, match=r"input\.full has one channel.*'pooled'"):
+            require_channels(Joint((Pooled(), Channels())), "input.full", shape)
+    for shape in [(3, 8, 8), (1,), (16,)]:
+        require_channels(Channels(), "input.full", shape)
+    require_channels(Pooled(), "input.full", (1, 8, 8))
 
 
 def test_a_configuration_names_representation_sign_and_clusterings():

@@ -14,6 +14,7 @@ from spray.analysis.clustering import (
     by_size,
     join_noise,
     together,
+    with_components,
 )
 from spray.analysis.graph import NearestNeighbours
 from spray.analysis.spectral import row_normalised, spectrum
@@ -141,3 +142,29 @@ def test_equal_samples_go_with_most_of_them_and_noise_only_alone():
     assert one.labels.tolist() == [0, 0, 0, 1, 1, -1, -1, 1, 0]
     assert one.parameters == {"clusters": 2, "noise": 2, "other": 7}
     assert together(found, np.arange(9)) is found
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: KMeans(n_init=0), "kmeans takes n_init of at least 1; got n_init=0"),
+        (lambda: HDBSCAN(min_cluster_size=1), "min_cluster_size of at least 2; got min_cluster_size=1"),
+        (lambda: HDBSCAN(min_samples=0), "min_samples of at least 1"),
+        (lambda: HDBSCAN(dimensions=0), "dimensions of at least 1"),
+        (lambda: HDBSCAN(min_share=1.5), "min_share from 0 to 1"),
+        (lambda: HDBSCAN(noise="foo"), "'majority' or 'keep'; got noise='foo'"),
+        (lambda: HDBSCAN(selection="foo"), "'eom' or 'leaf'; got selection='foo'"),
+    ],
+)
+def test_options_that_are_none_are_refused_before_any_sample_is_looked_at(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_components_without_vectors_are_clusters_beside_those_that_were_found():
+    component = np.array([0, 2, 0, 1, 0, 1, 0])
+    found = Clustering(np.array([0, 1, -1, 0]), np.array([0.1, 0.2, 0.9, 0.3]), {"clusters": 2, "noise": 1})
+    one = with_components(found, np.array([0, 2, 4, 6]), component)
+    assert one.labels.tolist() == [0, 2, 3, 1, -1, 1, 0]
+    assert one.outlier.tolist() == [0.1, 0, 0.2, 0, 0.9, 0, 0.3]
+    assert one.parameters == {"clusters": 4, "noise": 1}

@@ -11,6 +11,7 @@ from spray.analysis.features import (
     Magnitude,
     Pooled,
     Radial,
+    Reduced,
     alike,
     transformed,
     usable,
@@ -92,9 +93,26 @@ def test_radial_spectrum_of_a_wave_peaks_at_its_frequency():
     np.testing.assert_allclose(spectra[0], spectra[1], atol=1e-6)
 
 
-def test_joint_weighs_its_parts_alike():
-    features = Joint((Pooled(4), Magnitude(4))).transform(100 * maps())
+@pytest.mark.parametrize("norm", ["l2", "l1", "none"])
+def test_joint_weighs_its_parts_alike(norm):
+    features = Joint((Pooled(4, norm=norm), Magnitude(4))).transform(100 * maps())
     np.testing.assert_allclose(np.linalg.norm(features[:, :16], axis=1), np.sqrt(0.5), rtol=1e-5)
+
+
+def test_joint_without_a_norm_leaves_its_parts_as_they_are():
+    parts = Pooled(4, norm="none"), Magnitude(4, norm="l1")
+    features = Joint(parts, norm="none").transform(100 * maps())
+    expected = np.concatenate([part.transform(100 * maps()) for part in parts], axis=1)
+    np.testing.assert_array_equal(features, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 64), (64, 1)])
+def test_radial_spectrum_of_a_line_goes_to_its_own_highest_frequency(shape):
+    line = np.arange(64)
+    waves = np.stack([np.cos(2 * np.pi * cycles * line / 64).reshape(shape) for cycles in (5, 20, 32)])
+    spectra = Radial().transform(waves)
+    assert spectra.shape == (3, 33)
+    assert spectra.argmax(axis=1).tolist() == [5, 20, 32]
 
 
 def test_rows_do_not_depend_on_the_others_of_their_shard():
@@ -134,6 +152,26 @@ def test_pca_equals_the_singular_value_decomposition():
     np.testing.assert_allclose(np.abs(coordinates), np.abs(left * values)[:, :5], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("n", [30, 4])
+def test_pca_of_few_samples_by_the_products_between_them_is_that_by_moments(n):
+    features = np.random.default_rng(0).standard_normal((n, 60)) * np.arange(1, 61)
+    mean = features.mean(axis=0)
+    axes = np.linalg.eigh((features - mean).T @ (features - mean))[1][:, ::-1][:, : min(5, n - 1)]
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    expected = np.zeros((n, 5))
+    expected[:, : axes.shape[1]] = (features - mean) @ axes
+    found = PCA(5)._from_products(features, mean)
+    np.testing.assert_allclose(found, expected, atol=1e-10 * np.abs(expected).max())
+    np.testing.assert_array_equal(PCA(5).transform(features), found.astype(np.float32))
+
+
+def test_pca_of_long_vectors_takes_no_square_of_their_length():
+    features = np.random.default_rng(0).standard_normal((20, 200_000), dtype=np.float32)  # squared: 320 GB
+    found = Reduced(5).transform(features)
+    left, values, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
+    np.testing.assert_allclose(np.abs(found), np.abs(left * values)[:, :5], rtol=1e-3, atol=1e-3)
+
+
 def test_pca_leaves_few_columns_alone():
     features = np.ones((4, 3), np.float32)
     assert PCA(5).transform(features) is features
@@ -148,6 +186,8 @@ def test_pca_leaves_few_columns_alone():
         (Pooled(norm="max"), (2, 8, 8), "unknown norm 'max'"),
         (Channels(), (2,), "needs relevance"),
         (Joint(()), (2, 8, 8), "at least one part"),
+        (Radial(), (2, 1, 1), "are one place; take maps of more places"),
+        (Radial(1), (2, 8, 8), "one place at size 1"),
     ],
 )
 def test_errors_say_what_came_and_what_was_expected(step, shape, message):

@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_limits
 
 from spray.analysis.features import normalised
 from spray.analysis.graph import NearestNeighbours, Neighbourhood
-from spray.analysis.null import GaussianNull, gaussian
+from spray.analysis.null import GaussianNull, gaussian, shrunk_covariance
 
 
 @pytest.fixture(autouse=True)
@@ -27,18 +27,65 @@ def near(features: np.ndarray) -> Neighbourhood:
 
 def test_the_gaussian_has_the_mean_and_covariance_of_plenty_of_data():
     features = correlated(5_000)
-    mean, spread, axes = gaussian(features)
-    np.testing.assert_allclose(mean, features.mean(axis=0), rtol=1e-4)
+    null = gaussian(features)
+    np.testing.assert_allclose(null.mean, features.mean(axis=0), rtol=1e-4)
     covariance = np.cov(features.T)
-    np.testing.assert_allclose((axes * spread**2) @ axes.T, covariance, atol=0.06 * np.abs(covariance).max())
+    found = (null.axes * null.spread**2) @ null.axes.T
+    np.testing.assert_allclose(found, covariance, atol=0.06 * np.abs(covariance).max())
 
 
 @pytest.mark.parametrize(("n", "d"), [(400, 20), (10, 30), (30, 1), (2, 3)])
 def test_the_covariance_is_shrunk_as_scikit_learn_shrinks_it(n, d):
     features = correlated(n, d)
-    _, spread, axes = gaussian(features)
+    null = gaussian(features)
     expected = ledoit_wolf(features.astype(np.float64))[0]
-    np.testing.assert_allclose((axes * spread**2) @ axes.T, expected, atol=1e-5 * np.abs(expected).max())
+    found = covariance_of(null.spread.astype(np.float64) ** 2, null.axes.astype(np.float64), null.others**2)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def covariance_of(variances, axes, others):
+    beside = np.eye(len(axes)) - axes @ axes.T
+    return (axes * variances) @ axes.T + others * beside
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 40), (10, 300), (50, 20)])
+def test_the_covariance_by_products_between_samples_is_that_between_columns(n, d):
+    centred = correlated(n, d).astype(np.float64)
+    centred -= centred.mean(axis=0)
+    expected = covariance_of(*shrunk_covariance(centred, dual=False))
+    variances, axes, others = shrunk_covariance(centred, dual=True)
+    assert len(variances) == min(n - 1, d)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(covariance_of(variances, axes, others), expected, atol=1e-10 * scale)
+
+
+def test_fewer_samples_than_columns_have_their_null_in_any_coordinates():
+    features = correlated(6, 9)
+    null, rng = gaussian(features), np.random.default_rng(0)
+    mean = features.mean(axis=0, dtype=np.float64)
+    covariance = ledoit_wolf(features.astype(np.float64))[0]
+    normal = rng.standard_normal((200_000, 9), dtype=np.float32)
+    placed = null.in_place(normal.copy())
+    np.testing.assert_allclose(placed.mean(axis=0), mean, atol=0.03 * np.abs(mean).max())
+    np.testing.assert_allclose(np.cov(placed.T), covariance, atol=0.03 * np.abs(covariance).max())
+    turned = null.in_axes(normal.copy())
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(np.cov(turned.T)), np.linalg.eigvalsh(covariance), rtol=0.03
+    )
+    # Lengths, of which the norm is taken, are those of the data, mean and all.
+    np.testing.assert_allclose(
+        np.quantile(np.linalg.norm(turned, axis=1), [0.1, 0.5, 0.9]),
+        np.quantile(np.linalg.norm(placed, axis=1), [0.1, 0.5, 0.9]),
+        rtol=0.02,
+    )
+
+
+def test_a_null_of_many_more_columns_than_samples_takes_no_square_of_them():
+    rng = np.random.default_rng(0)
+    features = normalised(rng.standard_normal((40, 200_000), dtype=np.float32), "l2")  # squared: 320 GB
+    null = gaussian(features)
+    assert null.axes.shape == (200_000, 39)
+    assert null.in_axes(rng.standard_normal((3, 200_000), dtype=np.float32)).shape == (3, 200_000)
 
 
 def test_two_groups_are_more_than_chance_and_the_test_repeats():

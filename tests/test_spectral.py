@@ -115,6 +115,19 @@ def test_not_more_vectors_for_more_components_than_memory_takes(monkeypatch):
     assert len(solve(graph, 8, above_zero=2).values) == 8
 
 
+def test_small_components_leave_a_large_one_its_vectors(monkeypatch):
+    graph = pieces(*[complete(4)] * 5, cycle(60), complete(5))
+    monkeypatch.setattr("spray.analysis.spectral._ENTRIES", 8 * 85)
+    found = solve(graph, 5, above_zero=4)
+    assert (found.components, found.without) == (7, 3)
+    # Of the circle, and of the three next in size.
+    expected = np.concatenate([np.zeros(4), np.linalg.eigvalsh(laplacian(cycle(60)))[1:5]])
+    np.testing.assert_allclose(found.values, expected, atol=EXACT)
+    inside = np.abs(found.vectors).max(axis=1) > 0
+    assert inside.tolist() == (found.component < 4).tolist()
+    assert not found.all_zero
+
+
 def test_a_stored_weight_of_zero_joins_nothing():
     dense = pieces(complete(3), complete(3))
     dense[0, 3] = dense[3, 0] = 7

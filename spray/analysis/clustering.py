@@ -108,6 +108,10 @@ class KMeans(Partition):
     n_init: int = 10
     name: ClassVar[str] = "kmeans"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, "n_init", 1)
+
     def lighter(self) -> Clusterer:
         """One start, from the groups of `ClusterQR`."""
         return _FromAxes(self.clusters)
@@ -216,6 +220,17 @@ class HDBSCAN:
     selection: Literal["eom", "leaf"] = "eom"
     noise: Literal["majority", "keep"] = "majority"
     name: ClassVar[str] = "hdbscan"
+
+    def __post_init__(self) -> None:
+        _require(self, "min_cluster_size", 2)
+        _require(self, "min_samples", 1)
+        _require(self, "dimensions", 1)
+        if not 0 <= self.min_share <= 1:
+            raise ValueError(f"hdbscan takes min_share from 0 to 1; got min_share={self.min_share}.")
+        if self.selection not in ("eom", "leaf"):
+            raise ValueError(f"hdbscan selects by 'eom' or 'leaf'; got selection={self.selection!r}.")
+        if self.noise not in ("majority", "keep"):
+            raise ValueError(f"hdbscan's noise goes by 'majority' or 'keep'; got noise={self.noise!r}.")
 
     def eigenvectors(self, strategies: int) -> int:
         """At least as many as there are strategies."""
@@ -326,6 +341,20 @@ def together(clustering: Clustering, twins: Int[np.ndarray, " m"]) -> Clustering
     return replace(clustering, labels=labels, parameters=changed)
 
 
+def with_components(
+    clustering: Clustering, inside: Int[np.ndarray, " i"], component: Int[np.ndarray, " m"]
+) -> Clustering:
+    """The clustering of the samples numbered in ``inside``, with every component of the others as a cluster."""
+    labels = component + len(component)
+    labels[inside] = clustering.labels
+    outlier = None
+    if clustering.outlier is not None:
+        outlier = np.zeros(len(component))
+        outlier[inside] = clustering.outlier
+    labels = by_size(labels)
+    return Clustering(labels, outlier, {**clustering.parameters, "clusters": int(labels.max()) + 1})
+
+
 def by_size(labels: NDArray[np.integer]) -> Int[np.ndarray, " m"]:
     """The same clusters numbered 0, 1, … by falling size, then by their first sample; −1 stays noise."""
     found, first, size = np.unique(labels, return_index=True, return_counts=True)
@@ -335,6 +364,13 @@ def by_size(labels: NDArray[np.integer]) -> Int[np.ndarray, " m"]:
     number[np.flatnonzero(real)[order]] = np.arange(len(order))
     relabelled: NDArray[np.int64] = number[np.searchsorted(found, labels)]
     return relabelled
+
+
+def _require(step: Clusterer, option: str, least: int) -> None:
+    """Refuse a number that a method cannot work with, before any sample is looked at."""
+    given = getattr(step, option)
+    if given < least:
+        raise ValueError(f"{step.name} takes {option} of at least {least}; got {option}={given}.")
 
 
 def _some(m: int, seed: int) -> Int[np.ndarray, " s"]:

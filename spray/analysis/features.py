@@ -8,6 +8,7 @@ row of NaN and a map of zeros a row of zeros: `usable` tells them apart, and the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal, Protocol
@@ -197,14 +198,23 @@ class Radial:
     name: ClassVar[str] = "radial"
 
     def transform(self, maps: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n d"]:
-        """One number per whole frequency from 0 (the mean) to the Nyquist frequency of the shorter side."""
+        """One number per whole frequency from 0 (the mean) to the Nyquist frequency of the shorter side.
+
+        Of maps that are one line, to that of the line: its spectrum.
+        """
         places = _apply_sign(_places(maps, "the representation 'radial'"), self.sign)
         pooled = _pooled(places, self.size)
         height, width = pooled.shape[1:]
+        if max(height, width) == 1:
+            raise ValueError(
+                "the representation 'radial' is of how relevance changes from place to place, and these maps "
+                f"{list(maps.shape)} are one place{'' if self.size is None else f' at size {self.size}'}; "
+                "take maps of more places, or 'pooled'."
+            )
         with np.errstate(invalid="ignore"):  # as in `Magnitude`
             magnitude = np.abs(np.fft.fft2(pooled)).reshape(len(maps), height * width)
         # Frequencies in cycles per shorter side, so that a ring means the same in both directions.
-        side = min(height, width)
+        side = min(height, width) if min(height, width) > 1 else max(height, width)
         radius = np.hypot(np.fft.fftfreq(height)[:, None] * side, np.fft.fftfreq(width)[None] * side)
         ring = np.minimum(np.rint(radius).astype(int), side // 2).ravel()
         rings = np.zeros((height * width, side // 2 + 1))
@@ -216,7 +226,10 @@ class Radial:
 
 @dataclass(frozen=True)
 class Joint:
-    """Several representations of the same relevance side by side, each weighted alike."""
+    """Several representations of the same relevance side by side, each of length 1 and thus weighted alike.
+
+    With ``norm="none"`` they stay as they are, and weigh as much as they are long.
+    """
 
     parts: tuple[Representation, ...]
     norm: Norm = "l2"
@@ -232,16 +245,22 @@ class Joint:
             raise ValueError(
                 "the representation 'joint' needs at least one part, such as Joint((Pooled(),))."
             )
-        return normalised(np.concatenate([part.transform(maps) for part in self.parts], axis=1), self.norm)
+        return normalised(
+            np.concatenate([self._weighted(part, maps) for part in self.parts], axis=1), self.norm
+        )
+
+    def _weighted(self, part: Representation, maps: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n d"]:
+        features = part.transform(maps)
+        return features if self.norm == "none" or part.norm == "l2" else normalised(features, "l2")
 
 
 @dataclass(frozen=True)
 class PCA:
     """The leading principal components of the features: fewer columns for the neighbours of large groups.
 
-    The only step that looks at all rows. It runs on d × d moments, gathered block by block in float64, so
-    its memory is that of the result. Where there are no more columns than ``dimensions``, features pass
-    unchanged.
+    The only step that looks at all rows. It runs on d × d moments, gathered block by block in float64, or, of
+    fewer samples than columns, on the n × n products between them. Where there are no more columns than
+    ``dimensions``, features pass unchanged.
     """
 
     dimensions: int = 50
@@ -260,6 +279,8 @@ class PCA:
             return features
         blocks = range(0, count, 16384)
         mean = sum(features[at : at + 16384].sum(axis=0, dtype=np.float64) for at in blocks) / count
+        if count < width:
+            return self._from_products(features, np.asarray(mean)).astype(np.float32)
         moments = np.zeros((width, width))
         for at in blocks:
             block = features[at : at + 16384].astype(np.float64) - mean
@@ -269,6 +290,30 @@ class PCA:
         coordinates = np.empty((count, axes.shape[1]), dtype=np.float32)
         for at in blocks:
             coordinates[at : at + 16384] = (features[at : at + 16384].astype(np.float64) - mean) @ axes
+        return coordinates
+
+    def _from_products(
+        self, features: Float[np.ndarray, "n d"], mean: Float[np.ndarray, " d"]
+    ) -> Float[np.ndarray, "n p"]:
+        """The same from X Xᵀ = U Λ Uᵀ: coordinates are U √Λ, along the axes Xᵀ U / √Λ; 0 beyond the rank of X."""
+        count, width = features.shape
+        products = np.zeros((count, count))
+        step = max(1, (1 << 22) // count)
+        columns = [slice(at, at + step) for at in range(0, width, step)]
+        for some in columns:
+            block = features[:, some].astype(np.float64) - mean[some]
+            products += block @ block.T
+        values, vectors = np.linalg.eigh(products)
+        values, vectors = values[::-1][: self.dimensions], vectors[:, ::-1][:, : self.dimensions]
+        real = values > values[0] * count * np.finfo(np.float64).eps
+        vectors = vectors[:, real]
+        largest = np.zeros(vectors.shape[1])
+        for some in columns:
+            axes = (features[:, some].astype(np.float64) - mean[some]).T @ vectors
+            here = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]
+            largest = np.where(np.abs(here) > np.abs(largest), here, largest)
+        coordinates = np.zeros((count, self.dimensions))
+        coordinates[:, : len(largest)] = vectors * np.sqrt(values[real]) * np.sign(largest)
         return coordinates
 
 
@@ -290,6 +335,23 @@ def require_row_by_row(representation: Representation) -> None:
     if isinstance(representation, type) or not callable(getattr(representation, "transform", None)):
         raise ValueError(
             f"a representation is a step, such as Pooled() or Joint((Pooled(), Radial())); got {representation!r}."
+        )
+
+
+def require_channels(representation: Representation, column: str, shape: Sequence[int]) -> None:
+    """Refuse channels of relevance that has none, or one, whose sum over place is one number per sample."""
+    parts = representation.parts if isinstance(representation, Joint) else (representation,)
+    if not any(isinstance(part, Channels) for part in parts):
+        return
+    if column.endswith(".place") and len(shape) > 1:
+        raise ValueError(
+            f"{column} holds relevance by place, and the representation 'channels' would take its rows for channels. "
+            f"Analyse {column.removesuffix('.place')}.channel, or places by 'pooled'."
+        )
+    if len(shape) > 1 and shape[0] == 1:
+        raise ValueError(
+            f"{column} has one channel, and the representation 'channels' would be one number a sample. "
+            "Analyse the channels of a layer that has several, or places by 'pooled'."
         )
 
 

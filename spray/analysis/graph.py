@@ -146,16 +146,17 @@ class Neighbourhood:
         """The graph of all samples."""
         return affinity(self.indices[:, : self.k], self.distances[:, : self.k], self.step.weights)
 
-    def twins(self) -> Int[np.ndarray, " n"] | None:
+    def twins(self, equal: Int[np.ndarray, " n"] | None = None) -> Int[np.ndarray, " n"] | None:
         """Which samples are one and the same, but for rounding: one number for each that is there; None without such.
 
-        Equal ones are known wherever they are; nearly equal ones as neighbours, or by others between them.
+        Equal ones are known wherever they are (`spray.analysis.features.alike`, or ``equal`` where that is known);
+        nearly equal ones as neighbours, or by others between them.
         """
         size = np.sqrt(np.einsum("nd,nd->n", self.features, self.features, dtype=np.float64))
         sample, place = np.nonzero(self.distances <= SAME * size[:, None])
         if not len(sample) and self.step.is_exact(len(self.features)):
             return None  # whoever has a twin has one for its nearest
-        equal = alike(self.features)
+        equal = alike(self.features) if equal is None else equal
         first = np.unique(equal, return_index=True)[1][equal]
         n = len(self.features)
         rows = np.concatenate([sample, np.arange(n)])

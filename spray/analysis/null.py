@@ -33,6 +33,8 @@ _WIDEST, _FAR, _ROWS = 0.12, {1: 12.0, 2: 8.0}, 500
 """Largest standard deviation of a null's gaps in groups of so many rows or more (on the scale −log(1 − gap); 0.04 to
 0.12 in twenty classes of real relevance), and how many of them end the test after so many draws. As unlikely after
 one draw as 8 after two are 8 · √(2 / 1.5) = 9.2; 12 leave some room."""
+_ROUNDING = 1e-12
+"""Variance, in the largest, below which a direction is none that the samples span."""
 _TOLERANCE = 1e-2
 """Of the solver's residuals under test: the largest gap lies among the first eigenvalues, exact long before."""
 
@@ -135,11 +137,11 @@ class GaussianNull:
     def _draw(
         self, features: Float[np.ndarray, "n d"], norm: Norm, rng: np.random.Generator
     ) -> Iterator[Float[np.ndarray, "n d"]]:
-        mean, spread, axes = gaussian(features)
+        null = gaussian(features)
         for _ in range(self.draws):
-            rows = rng.standard_normal(features.shape, dtype=np.float32) * spread
+            rows = rng.standard_normal(features.shape, dtype=np.float32)
             # Distances and the L2 norm are the same in the axes of the covariance: only L1 needs those of the data.
-            yield normalised(mean + rows @ axes.T if norm == "l1" else mean @ axes + rows, norm)
+            yield normalised(null.in_place(rows) if norm == "l1" else null.in_axes(rows), norm)
 
 
 def _apart(null: list[float], observed: float) -> tuple[float, float]:
@@ -149,28 +151,74 @@ def _apart(null: list[float], observed: float) -> tuple[float, float]:
     return float(logs[-1] - logs[:-1].mean()), max(spread, _FULL_GAP)
 
 
-def gaussian(
-    features: Float[np.ndarray, "n d"],
-) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
-    """Mean of feature vectors, and the axes of their shrunk covariance with the standard deviation along each."""
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """A Gaussian by the axes of its covariance, as many as there are samples; along all others it is as wide."""
+
+    mean: Float[np.ndarray, " d"]
+    spread: Float[np.ndarray, " r"]
+    """Standard deviation along each of the axes."""
+    axes: Float[np.ndarray, "d r"]
+    others: float
+    """Standard deviation along every direction beside the axes."""
+
+    def in_axes(self, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """Samples of it from such of the standard normal, in coordinates that begin with the axes."""
+        r = len(self.spread)
+        mean: NDArray[np.float32] = self.mean @ self.axes
+        if r == len(self.mean):
+            return np.asarray(mean + rows * self.spread)
+        # What of the mean lies beside the axes is one direction more: turned about them, the Gaussian is the same.
+        rows[:, :r] *= self.spread
+        rows[:, r:] *= np.float32(self.others)
+        rows[:, :r] += mean
+        rows[:, r] += np.linalg.norm(self.mean - self.axes @ mean)
+        return rows
+
+    def in_place(self, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """Samples of it from such of the standard normal, in the coordinates of the data."""
+        if len(self.spread) == len(self.mean):
+            return np.asarray(self.mean + (rows * self.spread) @ self.axes.T)
+        others = np.float32(self.others)
+        turned = rows @ self.axes * (self.spread - others)
+        return np.asarray(self.mean + rows * others + turned @ self.axes.T)
+
+
+def gaussian(features: Float[np.ndarray, "n d"]) -> Gaussian:
+    """That of the mean of feature vectors and of their shrunk covariance."""
     rows = features.astype(np.float64)
     mean = rows.mean(axis=0)
-    values, axes = np.linalg.eigh(_shrunk_covariance(rows - mean))
-    spread = np.sqrt(np.maximum(values, 0))
-    return mean.astype(np.float32), spread.astype(np.float32), axes.astype(np.float32)
+    rows -= mean
+    variances, axes, others = shrunk_covariance(rows, dual=rows.shape[0] < rows.shape[1])
+    return Gaussian(
+        mean.astype(np.float32),
+        np.sqrt(np.maximum(variances, 0)).astype(np.float32),
+        axes.astype(np.float32),
+        float(np.sqrt(others)),
+    )
 
 
-def _shrunk_covariance(centred: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
-    """(1 − δ) S + δ μ I of centred rows, by Ledoit and Wolf (2004), lemmas 3.2 to 3.4.
+def shrunk_covariance(
+    centred: Float[np.ndarray, "n d"], *, dual: bool
+) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, "d r"], float]:
+    """Variances, axes, and the variance beside the axes of (1 − δ) S + δ μ I (Ledoit and Wolf 2004, lemmas 3.2 to 3.4).
 
-    From one product of the rows, where scikit-learn takes three: Σ over all pairs of columns of x_i² x_j² is |x|⁴.
+    ‖S‖² is that of the products between rows, and Σ over all pairs of columns of x_i² x_j² is |x|⁴, so that one
+    product of the rows does, where scikit-learn takes three. It is S itself [d, d], or, ``dual``, that between rows
+    [n, n], which has the same variances and, by the rows, the axes.
     """
     n, d = centred.shape
-    covariance: NDArray[np.float64] = centred.T @ centred / n
-    scale = np.trace(covariance) / d
-    dispersion = (covariance**2).sum() - d * scale**2
-    error = ((np.einsum("nd,nd->n", centred, centred) ** 2).sum() / n - (covariance**2).sum()) / n
+    moments: NDArray[np.float64] = (centred @ centred.T if dual else centred.T @ centred) / n
+    scale = np.trace(moments) / d
+    dispersion = (moments**2).sum() - d * scale**2
+    error = ((np.einsum("nd,nd->n", centred, centred) ** 2).sum() / n - (moments**2).sum()) / n
     shrinkage = min(error, dispersion) / dispersion if dispersion > 0 and error > 0 else 0.0
-    covariance *= 1 - shrinkage
-    covariance.flat[:: d + 1] += shrinkage * scale
-    return covariance
+    if not dual:
+        moments *= 1 - shrinkage
+        moments.flat[:: d + 1] += shrinkage * scale
+        return *np.linalg.eigh(moments), float(shrinkage * scale)
+    values, turned = np.linalg.eigh(moments)
+    spanned = values > values[-1] * _ROUNDING
+    axes = turned[:, spanned].T @ centred
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    return values[spanned] * (1 - shrinkage) + shrinkage * scale, axes.T, float(shrinkage * scale)

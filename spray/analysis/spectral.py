@@ -37,17 +37,22 @@ class Spectrum:
     components: int
     component: Int[np.ndarray, " n"]
     """The component of each vertex, numbered by falling size."""
+    without: int = 0
+    """Components, the smallest ones, of which there are neither values nor vectors."""
 
     @property
     def all_zero(self) -> bool:
         """Whether there are at least as many components as eigenvalues, which say nothing else then."""
-        return self.components >= len(self.values)
+        return self.components - self.without >= len(self.values)
 
 
 _ABOVE_ZERO = float(np.finfo(float).tiny)
 """Least eigenvalue that is solved for: zero itself counts components."""
 _ENTRIES = 2**24
 """Entries of all vectors together beyond which components are no reason for more of them (128 MB)."""
+_FEWEST, _LARGE = 6, 0.1
+"""Vectors above zero that components leave room for; where they do not, the small ones get none if there are others
+with more than this part of the vertices."""
 
 
 class Gap(NamedTuple):
@@ -74,7 +79,8 @@ def spectrum(
         affinity: symmetric, non-negative, without self-loops [n, n]. A vertex without edges is a component.
         k: number of eigenvalues.
         above_zero: as many more as it takes for so many above zero, which are beyond those of the components, as long
-            as all vectors together have less than 2^24 entries.
+            as all vectors together have less than 2^24 entries. Where that leaves hardly any above zero, a component
+            with more than a tenth of the vertices gets them before small ones get theirs of zero.
         seed: of the start vector of Lanczos. Each vector's largest entry is made positive.
         tolerance: relative accuracy of the eigenvalues; 0 is machine precision.
         device: a CUDA device is asked for large components (`spray.analysis.lobpcg`); where its residuals are too
@@ -87,20 +93,25 @@ def spectrum(
     graph = affinity if checked else _checked(affinity, k)
     n = graph.shape[0]
     components, label = connected(graph)
+    solved = components
     if above_zero:
         k = max(k, min(components + above_zero, _ENTRIES // n))
+        large = int((np.bincount(label) > _LARGE * n).sum())
+        if large and components + min(above_zero, _FEWEST) > k:
+            solved = min(components, max(k - above_zero, large))
+            k = solved + above_zero
     k = min(k, n)
     degree = degrees(graph)
-    zeros = _indicators(label, components, degree, min(components, k))
-    if components >= k:
+    zeros = _indicators(label, components, degree, min(solved, k))
+    if solved >= k:
         return Spectrum(np.zeros(k), _signed(zeros), components, label)
 
-    wanted = k - components
+    wanted = k - solved
     order = np.argsort(label, kind="stable")
     borders = np.searchsorted(label[order], np.arange(components + 1))
     values: list[NDArray[np.float64]] = []
     places: list[tuple[NDArray[np.intp], NDArray[np.float64]]] = []
-    for piece in range(components):
+    for piece in range(solved):
         members = order[borders[piece] : borders[piece + 1]]
         if len(members) < 2:
             continue
@@ -115,8 +126,9 @@ def spectrum(
     for column, chosen in enumerate(smallest):
         members, vector = places[chosen]
         others[members, column] = vector
-    all_values = np.concatenate([np.zeros(components), flat[smallest]])
-    return Spectrum(all_values, _signed(np.concatenate([zeros, others], axis=1)), components, label)
+    all_values = np.concatenate([np.zeros(solved), flat[smallest]])
+    all_vectors = _signed(np.concatenate([zeros, others], axis=1))
+    return Spectrum(all_values, all_vectors, components, label, components - solved)
 
 
 def degrees(affinity: Graph) -> Float[np.ndarray, " n"]:

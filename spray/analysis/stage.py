@@ -16,12 +16,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from spray.analysis import embedding
-from spray.analysis.clustering import HDBSCAN, Clusterer, KMeans, together
+from spray.analysis.clustering import HDBSCAN, Clusterer, KMeans, together, with_components
+from spray.analysis.copies import counted_once
 from spray.analysis.features import (
     PCA,
-    Channels,
     Pooled,
     Representation,
+    require_channels,
     require_row_by_row,
     transformed,
     usable,
@@ -51,7 +52,7 @@ class Analysis:
     """All steps and parameters of the spectral analysis; equal values give equal results.
 
     ``eigenvectors``: how many are computed, and up to how many strategies are looked for (one fewer); of a graph in
-    pieces, one more for each further piece.
+    pieces, one more for each further piece. A clustering that is asked for more clusters gets as many as it needs.
     ``tolerance``: of the solver's residuals; the eigenvalues' errors are about its square, more where many crowd.
     ``reduction``: applied to the features where neighbours are approximate; exact ones use them whole, unless it is
     ``Reduced``, which is part of the representation.
@@ -120,17 +121,17 @@ class Analysis:
         return self._spectral(sorted_out, self.reduction.transform(used) if self.reduction.always else used)
 
     def _spectral(self, sorted_out: _SortedOut, features: Float[np.ndarray, "m d"]) -> GroupAnalysis:
-        # Neighbours are the same on any number of threads: float64 differences decide.
-        near = self.neighbours.neighbourhood(features, self.seed, self.reduction.transform)
+        # Neighbours are the same on any number of threads: differences decide.
+        counted = counted_once(self.neighbours, features, self.seed, self.reduction.transform)
+        near, twins = counted.near, counted.twins
         with one_thread(), unvalidated():
             graph = near.affinity()
             solved = self._solve(graph)
             strategies, gap = self._strategies(near, solved)
-            twins = near.twins()
-            clusterings = self._clusters(graph, solved, strategies, twins)
-            labels = {name: clustering.labels for name, clustering in clusterings.items()}
+            found = self._clusters(self.clusterings, graph, solved, strategies, twins)
+            clusterings = {name: counted.spread(clustering) for name, clustering in found.items()}
             stability = self.stability.measure(
-                labels,
+                {name: clustering.labels[counted.first] for name, clustering in clusterings.items()},
                 lambda rows: self._labels_again(
                     near.among(rows), strategies, None if twins is None else twins[rows]
                 ),
@@ -144,14 +145,15 @@ class Analysis:
             zero_rows=sorted_out.zero,
             invalid_rows=sorted_out.invalid,
             eigenvalues=solved.values,
-            vectors=solved.vectors,
+            vectors=counted.all_of(solved.vectors),
             components=solved.components,
             strategies=strategies,
             eigengap=gap,
             clusterings=clusterings,
-            pictures=pictures,
+            pictures={name: counted.all_of(places) for name, places in pictures.items()},
             facts={
                 **near.facts(),
+                **counted.facts(solved),
                 "stability": stability,
                 "component_sizes": [int(size) for size in np.bincount(solved.component)[:32]],
             },
@@ -164,11 +166,13 @@ class Analysis:
         """
         if solved.all_zero:
             return solved.components, {"k": solved.components, "gap": 0.0, "runners_up": [], "null": {}}
-        best, *others = eigengap(solved.values)
+        # More eigenvalues than are looked for may be there, for clusterings that ask for them.
+        values = np.concatenate([np.zeros(solved.without), solved.values])
+        best, *others = eigengap(values[: solved.components + self.eigenvectors - 1])
         norm = "none" if self.reduction.always else self.representation.norm
         null = self.null.test(near, self.eigenvectors, norm=norm, seed=self.seed)
         runners_up = [gap._asdict() for gap in others]
-        return (best.k if null.significant else 1), {
+        return max(best.k if null.significant else 1, solved.without + 1), {
             **best._asdict(),
             "runners_up": runners_up,
             "null": dataclasses.asdict(null),
@@ -177,22 +181,41 @@ class Analysis:
     def _solve(self, graph: Graph) -> Spectrum:
         return spectrum(
             graph,
-            self.eigenvectors,
-            above_zero=self.eigenvectors - 1,
+            self._computed,
+            above_zero=self._computed - 1,
             seed=self.seed,
             tolerance=self.tolerance,
             device=self.neighbours.device,
             checked=True,
         )
 
+    @property
+    def _computed(self) -> int:
+        """Eigenvectors that are computed: those asked for, by the analysis or a clustering."""
+        return max([self.eigenvectors, *(step.eigenvectors(1) for step in self.clusterings)])
+
     def _clusters(
-        self, graph: Graph, solved: Spectrum, strategies: int, twins: Int[np.ndarray, " m"] | None
+        self,
+        steps: Sequence[Clusterer],
+        graph: Graph,
+        solved: Spectrum,
+        strategies: int,
+        twins: Int[np.ndarray, " m"] | None,
     ) -> dict[str, Clustering]:
         if solved.all_zero:
-            return {step.name: Clustering(solved.component) for step in self.clusterings}
-        found = {
-            step.name: step.cluster(solved.vectors, graph, strategies, self.seed) for step in self.clusterings
-        }
+            return {step.name: Clustering(solved.component) for step in steps}
+        if not solved.without:
+            found = {step.name: step.cluster(solved.vectors, graph, strategies, self.seed) for step in steps}
+        else:
+            inside = np.flatnonzero(solved.component < solved.components - solved.without)
+            vectors, graph = solved.vectors[inside], graph[inside][:, inside]
+            strategies -= solved.without
+            found = {
+                step.name: with_components(
+                    step.cluster(vectors, graph, strategies, self.seed), inside, solved.component
+                )
+                for step in steps
+            }
         return found if twins is None else {name: together(found[name], twins) for name in found}
 
     def _labels_again(
@@ -200,19 +223,14 @@ class Analysis:
     ) -> dict[str, Int[np.ndarray, " r"]]:
         """The clusterings of a resample, for as many strategies as were found in all."""
         wanted = min(
-            max((step.eigenvectors(strategies) for step in self.clusterings), default=1), self.eigenvectors
+            max((step.eigenvectors(strategies) for step in self.clusterings), default=1), self._computed
         )
         solved = spectrum(
             graph, wanted, above_zero=wanted - 1, seed=self.seed, tolerance=RESAMPLED, checked=True
         )
-        found = {
-            step.name: step.lighter().cluster(solved.vectors, graph, strategies, self.seed)
-            for step in self.clusterings
-        }
-        return {
-            name: (clustering if twins is None else together(clustering, twins)).labels
-            for name, clustering in found.items()
-        }
+        steps = [step.lighter() for step in self.clusterings]
+        found = self._clusters(steps, graph, solved, max(strategies, solved.without + 1), twins)
+        return {name: clustering.labels for name, clustering in found.items()}
 
     def _pictures(self, vectors: Float[np.ndarray, "m k"]) -> dict[str, Float[np.ndarray, "m 2"]]:
         name = embedding.choose(self.picture, len(vectors))
@@ -302,15 +320,7 @@ def analyze(
     if column not in stored.columns:
         raise ValueError(f"{table} has no column {column!r}; it has {', '.join(stored.columns)}.")
     asked = analysis or Analysis()
-    if (
-        isinstance(asked.representation, Channels)
-        and column.endswith(".place")
-        and len(stored.columns[column].shape) > 1
-    ):
-        raise ValueError(
-            f"{column} holds relevance by place, and the representation 'channels' would take its rows for channels. "
-            f"Analyse {column.removesuffix('.place')}.channel, or places by 'pooled'."
-        )
+    require_channels(asked.representation, column, stored.columns[column].shape)
     settled = dataclasses.replace(
         asked,
         picture=embedding.choose(asked.picture, run.n),

@@ -49,12 +49,16 @@ def null_in_words(group: dict[str, Any]) -> str:
 
 
 def neighbours_in_words(group: dict[str, Any]) -> str:
-    """How neighbours were found: "10, exact", or "10, cells, recall 0.98"."""
+    """How neighbours were found: "10, exact", or "10, cells, recall 0.98"; and how many maps equal another."""
     if "neighbours" not in group:
         return "–"
-    if group.get("exact_neighbours", True):
-        return f"{group['neighbours']}, exact"
-    return f"{group['neighbours']}, {group['method']}, recall {group['recall']:.2f}"
+    told = f"{group['neighbours']}, exact"
+    if not group.get("exact_neighbours", True):
+        told = f"{group['neighbours']}, {group['method']}, recall {group['recall']:.2f}"
+    if "copies" not in group:
+        return told
+    counted = f", {group['counted_once']:,} of them not counted again" if group["counted_once"] else ""
+    return f"{told}; in {group['class']} {group['copies']:,} maps equal another{counted}"
 
 
 def clusters_in_words(group: dict[str, Any], clustering: str) -> str:
