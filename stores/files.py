@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:
+        _named(error, path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -44,8 +48,33 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             shutil.rmtree(folder)
         partial.replace(folder)
+    except OSError as error:
+        _named(error, folder)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _named(error: OSError, path: Path) -> None:
+    """Of a full disk the system names no file: say which was being written."""
+    if error.filename is None and error.errno is not None:
+        error.filename = str(path)
+
+
+def enough_space(folder: Path, needed: int) -> None:
+    """Refuse what cannot be written whole, before anything is: some libraries do not survive a full disk.
+
+    Raises:
+        OSError: less than ``needed`` bytes are free where the folder is, or is to be.
+    """
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC, f"{needed / 2**20:.0f} MiB are needed and {free / 2**20:.0f} free", str(folder)
+        )
 
 
 def _partial(path: Path) -> Path:

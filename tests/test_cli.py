@@ -1,5 +1,6 @@
 """The command line: from a folder of images to a report, from flags or a file, interrupted and resumed."""
 
+import errno
 import json
 import os
 import shlex
@@ -357,6 +358,31 @@ def test_defects_keep_their_traceback(monkeypatch, project):
     result = CliRunner().invoke(main, ["audit", str(project / "audit.toml")])
     assert isinstance(result.exception, ValueError)
     assert "Error:" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/somewhere/r.html"),
+            "The disk of /somewhere/r.html is full (No space left on device). ",
+        ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded"),
+            "The disk is full (Disk quota exceeded). What is there is whole",
+        ),
+        (MemoryError(), "Memory ran out. What is committed is kept"),
+    ],
+)
+def test_a_machine_that_is_too_small_is_told_in_words(monkeypatch, project, error, words):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("spray.workflow.run_config", fail)
+    result = CliRunner().invoke(main, ["audit", str(project / "audit.toml")])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {words}")
+    assert result.stderr.endswith(f"audit {project / 'audit.toml'}\n")
 
 
 def test_help_of_every_command_loads_nothing_heavy():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -145,6 +147,19 @@ def test_there_and_back(run: stores.Run, project: Path, tmp_path: Path) -> None:
             name: it.labels.tolist() for name, it in other.clusterings.items()
         }
     assert stores.check(again.path) == []
+
+
+def test_a_project_that_the_disk_cannot_hold_is_refused_before_it_is_begun(
+    run: stores.Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(path.stat().st_size for path in project.parent.iterdir())
+    for free in (0, size):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with pytest.raises(OSError, match=r"MiB are needed and .* free"):
+            exchange.export_virelay(run, tmp_path / "deep" / "project")
+        assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * size + 2**21))
+    assert exchange.export_virelay(run, tmp_path / "deep" / "project").exists()
 
 
 def test_grouped_and_multi_label_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shlex
 import signal
 import sys
@@ -71,8 +72,9 @@ class Group(click.Group):
         except Exception as error:
             if not _for_the_user(error):
                 raise
-            message = error.args[0] if isinstance(error, KeyError) else error
-            click.echo(f"Error: {printable(message)}", err=True)
+            click.echo(f"Error: {printable(_in_words(error))}", err=True)
+            if isinstance(error, MemoryError) or _is_full(error):
+                click.echo(f"  {printable(COMMAND.get())}", err=True)
             sys.exit(FAILED)
         finally:
             COMMAND.set(None)
@@ -110,14 +112,36 @@ def _stopped_in_good_order() -> Iterator[None]:
 
 
 def _for_the_user(error: Exception) -> bool:
-    """Whether an error is about what was asked for: of our own types, a refusal that our code raised, or the disk's."""
-    if type(error).__module__.partition(".")[0] in OURS or isinstance(error, OSError):
+    """Whether an error is no defect: of our own types, a refusal that our code raised, or the machine's."""
+    if type(error).__module__.partition(".")[0] in OURS or isinstance(error, OSError | MemoryError):
         return True
     # A lookup that failed unexpectedly names a bare key; a refusal is a sentence.
     if not (isinstance(error, ValueError) or (isinstance(error, KeyError) and " " in str(error.args[0]))):
         return False
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return _package(frame.f_globals) in OURS
+
+
+def _in_words(error: Exception) -> object:
+    """What is told of an error; of a machine that is too small what to do about it, before the command is repeated."""
+    if isinstance(error, MemoryError):
+        told = f" ({error})" if str(error) else ""
+        return (
+            f"Memory ran out{told}. What is committed is kept: free some, or take fewer workers, smaller groups or "
+            "smaller images, then go on with"
+        )
+    if _is_full(error):
+        assert isinstance(error, OSError)
+        place = f" of {error.filename}" if error.filename else ""
+        return (
+            f"The disk{place} is full ({error.strerror}). What is there is whole: free some space, then run the same "
+            "command again"
+        )
+    return error.args[0] if isinstance(error, KeyError) else error
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _package(names: Mapping[str, Any]) -> str:

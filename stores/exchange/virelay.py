@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -15,11 +16,13 @@ from stores.analyses import AnalysisHandle
 from stores.analysis import GroupAnalysis
 from stores.errors import StoreError
 from stores.exchange.maps import Report
-from stores.files import whole_folder
+from stores.files import enough_space, whole_folder
 from stores.groups import group_key
 from stores.names import safe_key
 from stores.run import Run
 
+SMALL = 2**20
+"""Bytes of all that does not grow with the samples."""
 UNKNOWN = "unknown"
 """Name of the class of samples without a label; its number is the first after the others'."""
 
@@ -42,6 +45,7 @@ def export_virelay(
         StoreError: the run keeps no thumbnails or has labels beyond 16 bits, h5py is missing, or the folder is not
             empty.
         Uncommitted: there is no analysis yet.
+        OSError: the disk has less room than is needed.
     """
     h5 = h5py_module()
     handle = run.analysis(analysis)
@@ -58,6 +62,7 @@ def export_virelay(
     strategy = (
         "true_label" if np.array_equal(relevance.read("target", rows), labels[rows]) else "predicted_label"
     )
+    enough_space(folder, _bytes(run, handle, len(rows)))
     with whole_folder(folder) as partial:
         with h5.File(partial / "input.h5", "w") as file:
             _write_inputs(file, run, labels, report)
@@ -68,6 +73,17 @@ def export_virelay(
         _write_text(partial / "label-map.json", _label_map(run))
         _write_text(partial / "project.yaml", _project(run, handle, strategy))
     return folder / "project.yaml"
+
+
+def _bytes(run: Run, handle: AnalysisHandle, maps: int) -> int:
+    """About as many as the files will have, and a tenth more."""
+    pictures = run.n * (math.prod(run.samples.columns["thumbnail"].shape) + 4)
+    of_each = 4 * (math.prod(_map_shape(run, handle)) + len(run.classes) + 2)
+    analyses = sum(
+        8 * group.vectors.size + 8 * len(group.rows) * (len(group.pictures) + len(group.clusterings) + 1)
+        for group in map(handle.read, handle.groups)
+    )
+    return SMALL + int(1.1 * (pictures + maps * of_each + analyses))
 
 
 def h5py_module() -> Any:
@@ -103,9 +119,8 @@ def _write_attributions(
     full = "input.full" in table.columns
     column = "input.full" if full else "input.place"
     height, width, _ = run.samples.columns["thumbnail"].shape
-    channels, *places = table.columns[column].shape if full else (1, height, width)
-    # Half of ViRelAy's colour maps fail on maps of one channel; it sums channels: zeros beside it change nothing.
-    shape = (3 if channels == 1 else channels, *places)
+    shape = _map_shape(run, handle)
+    channels = table.columns[column].shape[0] if full else 1
     data = file.create_dataset("attribution", (len(rows), *shape), np.float32)
     done = 0
     for _, maps in table.iterate(column, rows):
@@ -115,6 +130,15 @@ def _write_attributions(
     file["index"] = rows.astype(np.uint32)
     file["label"] = labels[rows]
     file["prediction"] = run.samples.read("logits", rows)
+
+
+def _map_shape(run: Run, handle: AnalysisHandle) -> tuple[int, ...]:
+    """Channels, height and width of an exported map."""
+    columns = run.table(handle.facts["relevance"]).columns
+    height, width, _ = run.samples.columns["thumbnail"].shape
+    channels, *places = columns["input.full"].shape if "input.full" in columns else (1, height, width)
+    # Half of ViRelAy's colour maps fail on maps of one channel; it sums channels: zeros beside it change nothing.
+    return (3 if channels == 1 else channels, *places)
 
 
 def _stretched(maps: np.ndarray, height: int, width: int) -> np.ndarray:
