@@ -33,6 +33,8 @@ _WIDEST, _FAR, _ROWS = 0.12, {1: 12.0, 2: 8.0}, 500
 """Largest standard deviation of a null's gaps in groups of so many rows or more (on the scale −log(1 − gap); 0.04 to
 0.12 in twenty classes of real relevance), and how many of them end the test after so many draws. As unlikely after
 one draw as 8 after two are 8 · √(2 / 1.5) = 9.2; 12 leave some room."""
+_SQUARE = 2048
+"""Dimensions up to which a covariance is made as it is, [d, d]."""
 _ROUNDING = 1e-12
 """Variance, in the largest, below which a direction is none that the samples span."""
 _TOLERANCE = 1e-2
@@ -189,7 +191,7 @@ def gaussian(features: Float[np.ndarray, "n d"]) -> Gaussian:
     rows = features.astype(np.float64)
     mean = rows.mean(axis=0)
     rows -= mean
-    variances, axes, others = shrunk_covariance(rows, dual=rows.shape[0] < rows.shape[1])
+    variances, axes, others = shrunk_covariance(rows, dual=rows.shape[1] > max(len(rows), _SQUARE))
     return Gaussian(
         mean.astype(np.float32),
         np.sqrt(np.maximum(variances, 0)).astype(np.float32),
