@@ -417,8 +417,9 @@ def test_ctrl_c_leaves_a_store_that_the_same_command_completes(project, tmp_path
     (project / "interrupt").write_text(str(int(number)))
     arguments = ["attribute", "--model", f"{project}/model.py:load", "--data", f"{project}/data.py:load"]
     arguments += ["--block", "6", "--device", "cpu", "--workers", str(workers)]
-    # Tests that run in the background of a shell inherit a SIGINT that is ignored.
+    # Tests that run in the background of a shell inherit a SIGINT that is ignored, and under nohup a SIGHUP.
     script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    script += "signal.signal(signal.SIGHUP, signal.SIG_DFL);"
     script += "from spray.cli import main; main(prog_name='spray')"
     found = subprocess.run(
         [sys.executable, "-c", script, *arguments, "--out", tmp_path / "a.zarr"],
