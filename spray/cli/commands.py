@@ -63,6 +63,8 @@ class Group(click.Group):
             with _stopped_in_good_order():
                 return super().invoke(ctx)
         except KeyboardInterrupt as stop:
+            # Readers ahead end with what holds them; at the end of the process their end would be taken for a crash.
+            traceback.clear_frames(stop.__traceback__)
             click.echo(
                 "Interrupted. What is committed is kept: the same command goes on from there.\n"
                 f"  {printable(COMMAND.get())}",
