@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,6 +67,28 @@ def in_batches(
         else:
             start = stop
     return found, batch
+
+
+@contextmanager
+def enough_memory(otherwise: str) -> Iterator[None]:
+    """Say in words where memory runs out.
+
+    Raises:
+        SpaceError: it did, with these words; one from inside is kept as it is.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error) or isinstance(error, SpaceError):
+            raise
+        raise SpaceError(otherwise) from error
+
+
+def no_image_fits(device: torch.device) -> str:
+    """What is said where not even one image passes through the model."""
+    return (
+        f"The memory of {device} does not suffice for one image to pass through the model. {way_out(device)}"
+    )
 
 
 def way_out(device: torch.device, also: str = "") -> str:

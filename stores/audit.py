@@ -41,7 +41,7 @@ class Problem:
 
     ``kind`` is "bytes" (a file is missing or altered), "commit" (a commit record is), "metadata" (a document
     of a table, analysis or array is), "verdict", "lease" (of an owner that died), "held" (by an owner on
-    another machine), "litter" (temporary files of a writer that died) "incomplete" (nothing is wrong, but the stage
+    another machine), "litter" (temporary files of a writer that died), "incomplete" (nothing is wrong, but the stage
     that writes it has not come so far, or its commit was lost) or "note" (nothing is wrong, and it is worth knowing).
     """
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spray.findings.contents import ContentRefinement, coarser, contents_of, enough_memory, finest
+from spray.findings.contents import ContentRefinement, coarser, contents_of, enough_memory_for, finest
 from spray.findings.regions import TopRegion, unit_maps
 from spray.findings.strategies import Strategy, distinct
 from spray.memory import SpaceError
@@ -171,8 +171,8 @@ def test_fewer_images_are_read_at_a_time_where_memory_runs_out() -> None:
 def test_memory_that_ends_anywhere_is_told_in_words_and_other_errors_stay_as_they_are() -> None:
     with (
         pytest.raises(SpaceError, match=r"for what 7 images show\. Free"),
-        enough_memory("what 7 images show"),
+        enough_memory_for("what 7 images show"),
     ):
         raise MemoryError
-    with pytest.raises(RuntimeError, match="shapes"), enough_memory("all"):
+    with pytest.raises(RuntimeError, match="shapes"), enough_memory_for("all"):
         raise RuntimeError("shapes differ")

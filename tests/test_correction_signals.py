@@ -305,23 +305,9 @@ def test_figures_of_all_methods_are_those_of_the_raw_signals(
         assert [score.layer for score in done.layers] == ["0", "1", "3", "4", "5"]
     assert not any(score.refused for score in done.layers)
     save(done, tmp_path / "corrected.pt")
-    (tmp_path / "model.py").write_text("from test_correction_signals import waves_network\n")
-    loaded = load_model(f"{tmp_path}/model.py:waves_network", tmp_path / "corrected.pt")
+    (tmp_path / "model.py").write_text("from test_signals import network\n")
+    loaded = load_model(f"{tmp_path}/model.py:network", tmp_path / "corrected.pt")
     assert torch.equal(loaded(data.waves[:5, None]), done.model(data.waves[:5, None]))
-
-
-def waves_network() -> nn.Module:
-    """As ``trained`` makes it, untrained."""
-    return nn.Sequential(
-        nn.Conv1d(1, 8, 9, padding=4),
-        nn.ReLU(),
-        nn.MaxPool1d(2),
-        nn.Conv1d(8, 16, 9, padding=4),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool1d(8),
-        nn.Flatten(),
-        nn.Linear(128, 3),
-    )
 
 
 def test_layers_whose_channels_cannot_be_told_are_refused_and_others_go_on(tmp_path: Path) -> None:

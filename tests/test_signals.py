@@ -40,9 +40,8 @@ class Waves:
         return self.waves[row][None], int(self.labels[row])
 
 
-def trained(data: Waves) -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(
+def network() -> nn.Module:
+    return nn.Sequential(
         nn.Conv1d(1, 8, 9, padding=4),
         nn.ReLU(),
         nn.MaxPool1d(2),
@@ -52,6 +51,11 @@ def trained(data: Waves) -> nn.Module:
         nn.Flatten(),
         nn.Linear(128, 3),
     )
+
+
+def trained(data: Waves) -> nn.Module:
+    torch.manual_seed(0)
+    model = network()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(20):
         for rows in torch.randperm(len(data)).split(64):

@@ -1,5 +1,6 @@
 """A pattern all over the picture has no small region: what members show and others do not is tested instead."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -38,6 +39,10 @@ def pictures(cells: np.ndarray = EVERYWHERE) -> Tensor:
     return x
 
 
+def reader(data: Tensor) -> Callable[[np.ndarray], Tensor]:
+    return lambda some: data[torch.from_numpy(some)]
+
+
 def prove(mode: float, step: Verification = STEP, cells: np.ndarray = EVERYWHERE) -> Evidence:
     """Striped members of class 1 beside plain ones; relevance says nothing but noise. ``mode``: told by content."""
     data = pictures(cells)
@@ -45,8 +50,7 @@ def prove(mode: float, step: Verification = STEP, cells: np.ndarray = EVERYWHERE
     maps = np.random.default_rng(0).gamma(2, 0.2, (len(rows), SIDE, SIDE))
     hosts = np.arange(len(rows), len(data))
     known = ClassMaps(1, rows, maps, hosts, hosts % 5 + 2, contents=data[: len(rows)].numpy())
-    read = lambda some: data[torch.from_numpy(some)]  # noqa: E731
-    (found,) = verify(step, Pattern(cells), read, known, [Candidate(rows[:STRIPED], mode=mode)], CPU)
+    (found,) = verify(step, Pattern(cells), reader(data), known, [Candidate(rows[:STRIPED], mode=mode)], CPU)
     assert found is not None
     return found
 
@@ -102,8 +106,7 @@ def test_what_differs_and_is_not_used_is_no_candidate() -> None:
         np.full(HOSTS, -1),
         contents=data[: len(rows)].numpy(),
     )
-    read = lambda some: data[torch.from_numpy(some)]  # noqa: E731
-    (found,) = verify(STEP, Blind(), read, known, [Candidate(rows[:STRIPED], mode=0.9)], CPU)
+    (found,) = verify(STEP, Blind(), reader(data), known, [Candidate(rows[:STRIPED], mode=0.9)], CPU)
     assert found is not None and not found.candidate
 
 

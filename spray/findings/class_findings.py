@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from spray.findings.associations import associations
 from spray.findings.channels import unit_vectors
-from spray.findings.contents import coarser, contents_of, enough_memory, finest
+from spray.findings.contents import coarser, contents_of, enough_memory_for, finest
 from spray.findings.display import LikeThumbnails
 from spray.findings.outcomes import Outcomes
 from spray.findings.regions import overlap, unit_maps
@@ -94,7 +94,7 @@ class ClassFindings:
         grid = self.maps.shape[1:]
         size = tuple(subject.read(self.rows[:1]).shape[2:])
         contents = contents_of(subject.read, self.rows, finest(size, grid), step.batch)
-        with enough_memory(f"telling the members among {len(self.rows)} samples by what they show"):
+        with enough_memory_for(f"telling the members among {len(self.rows)} samples by what they show"):
             self.contents = coarser(contents, grid)
             return step.strategies(
                 self.strategies,

@@ -12,8 +12,8 @@ they use it, the proof shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,15 +27,13 @@ from spray.findings.refinement import reduced
 from spray.findings.regions import TopRegion, overlap, pixel_mask
 from spray.findings.robust_mixture import held_out, t_mixture
 from spray.findings.sameness import same_content
-from spray.findings.separation import low_density_separation
+from spray.findings.separation import Told, low_density_separation
 from spray.findings.strategies import Strategy, merge
-from spray.memory import SpaceError, in_batches, ran_out
+from spray.memory import enough_memory, in_batches
 from stores.provenance import TUNING
 
 ReadInputs = Callable[[Int[np.ndarray, " n"]], Float[Tensor, "n c h w"]]
 """Inputs by row number."""
-Told = tuple[Bool[np.ndarray, " m"], float]
-"""Members, and how much of a mode they are."""
 Tell = Callable[[Float[np.ndarray, "m d"], Bool[np.ndarray, " m"], int], Told | None]
 
 
@@ -201,29 +199,19 @@ def contents_of(
         images = read(rows[some]).float()
         return np.asarray(torch.nn.functional.adaptive_avg_pool2d(images, grid).numpy())
 
-    try:
+    with enough_memory("Memory does not suffice for one image. Prepare smaller images."):
         found = in_batches(len(rows), batch, pooled)[0]
-    except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
-            raise
-        raise SpaceError("Memory does not suffice for one image. Prepare smaller images.") from error
-    with enough_memory(f"what {len(rows)} images show"):
+    with enough_memory_for(f"what {len(rows)} images show"):
         return np.concatenate(found)
 
 
-@contextmanager
-def enough_memory(what: str) -> Iterator[None]:
+def enough_memory_for(what: str) -> AbstractContextManager[None]:
     """Say in words where memory runs out over the images of a whole class.
 
     Raises:
         SpaceError: it did.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not ran_out(error) or isinstance(error, SpaceError):
-            raise
-        raise SpaceError(
-            f"Memory does not suffice for {what}. Free some, or leave larger classes as their relevance shows them: "
-            "Findings(contents=ContentRefinement(most=…))."
-        ) from error
+    return enough_memory(
+        f"Memory does not suffice for {what}. Free some, or leave larger classes as their relevance shows them: "
+        "Findings(contents=ContentRefinement(most=…))."
+    )

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 
+from spray.findings.halves import crossed_halves
+
 HALF_AT_LEAST = 3
 """Fewer samples on a side of a half show no direction."""
 MODE_AT_LEAST = 5
@@ -25,9 +27,8 @@ def held_out_line(
     discriminant with Ledoit–Wolf shrunken within-scatter, so that there may be more features than samples. None where a
     half has too few samples on a side, or shows no direction.
     """
-    order = np.random.default_rng(seed).permutation(len(features))
     line = np.zeros(len(features))
-    for fitted, held in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+    for fitted, held in crossed_halves(len(features), seed):
         side = inside[fitted]
         if min(int(side.sum()), int((~side).sum())) < HALF_AT_LEAST:
             return None

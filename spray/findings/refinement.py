@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import binary_dilation
 
 from spray.findings.discriminant import upper_mode
+from spray.findings.halves import crossed_halves
 
 AT_LEAST = 5
 """Samples that a component needs."""
@@ -126,9 +127,8 @@ def held_out(
 
     NaN where a component has less than ``AT_LEAST`` samples' worth in a half.
     """
-    order = np.random.default_rng(seed).permutation(len(features))
     found = np.empty(len(features))
-    for fitted, told in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+    for fitted, told in crossed_halves(len(features), seed):
         found[told] = GroupsOfOneScatter(features[fitted]).log_odds(share[fitted], features[told])
     return found
 

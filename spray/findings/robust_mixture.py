@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from spray.findings.halves import crossed_halves
+
 AT_LEAST = 5
 """Samples' worth that a component needs."""
 RIDGE = 1e-3
@@ -63,9 +65,8 @@ def held_out(
     features: Float[np.ndarray, "n d"], fitted: Fitted, freedom: float, seed: int
 ) -> Float[np.ndarray, " n"] | None:
     """Log-odds of the first component, of each half of the samples by the other; None where it vanishes in one."""
-    order = np.random.default_rng(seed).permutation(len(features))
     found = np.empty(len(features))
-    for known, told in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+    for known, told in crossed_halves(len(features), seed):
         components = _components(features[known], Fitted(fitted.share[known], fitted.weights[:, known]))
         if components is None:
             return None

@@ -6,10 +6,13 @@ there: no line tells the two apart, but the distance from the one to the other d
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from jaxtyping import Bool, Float
 
-from spray.findings.discriminant import Valley, valley
+from spray.findings.halves import Half
+from spray.findings.separation import Told, beyond_the_valley
 
 ALIKE = 0.25
 """Features count where members scatter by at most this part of the others' scatter, in median absolute deviations."""
@@ -17,45 +20,24 @@ FEWEST, LEAST = 10, 3
 """Members in either half, and features that count, without which nothing can be said."""
 CLOSEST = 1e-3
 """Of the others' scatter: what is nearer is the same."""
-SETTLED = 1e-3
-"""Of all samples: so few change sides when they count as told apart."""
 
 
 def same_content(
     features: Float[np.ndarray, "n d"], members: Bool[np.ndarray, " n"], rounds: int, seed: int
-) -> tuple[Bool[np.ndarray, " n"], float] | None:
+) -> Told | None:
     """Those nearer than the valley to the members' median, and how much of a mode they are; None if nothing is alike.
 
-    In turn, each half of the samples lies on the line of log-distances from the median that the other half's members
-    show, over the features in which these scatter little, and those before the valley are the next members. Medians
-    bear with members that are none, up to a half.
+    The line is that of log-distances from the median that the members of a half show, over the features in which these
+    scatter little. Medians bear with members that are none, up to a half.
     """
-    order = np.random.default_rng(seed).permutation(len(features))
-    halves = [(order[::2], order[1::2]), (order[1::2], order[::2])]
-    inside, found = members, Valley(0.0, 0.0)
-    for _ in range(rounds):
-        line = np.empty(len(features))
-        for fitted, held in halves:
-            nearness = _nearness(features, fitted, held, inside[fitted])
-            if nearness is None:
-                return None
-            line[held] = nearness
-        found = valley(line)
-        if not found.mode:
-            return None
-        before, inside = inside, line > found.at
-        if (inside != before).sum() <= SETTLED * len(line):
-            break
-    return inside, found.mode
+    return beyond_the_valley(lambda half: partial(_nearness, features, half), members, rounds, seed)
 
 
 def _nearness(
-    features: Float[np.ndarray, "n d"],
-    fitted: np.ndarray,
-    held: np.ndarray,
-    side: Bool[np.ndarray, " f"],
+    features: Float[np.ndarray, "n d"], half: Half, side: Bool[np.ndarray, " f"]
 ) -> Float[np.ndarray, " h"] | None:
     """Of the held samples to the fitted members: ½ at the median member, −½ at the median of the others."""
+    fitted, held = half
     own, rest = features[fitted][side], features[fitted][~side]
     if min(len(own), len(rest)) < FEWEST:
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from spray.findings.halves import crossed_halves
 from spray.findings.verification import Evidence
 from stores import GroupAnalysis
 
@@ -37,8 +38,7 @@ class Separability:
     def __init__(self, maps: Float[np.ndarray, "n d"], seed: int) -> None:
         from sklearn.decomposition import PCA
 
-        order = np.random.default_rng(seed).permutation(len(maps))
-        self._fitted, self._held = order[::2], order[1::2]
+        (self._fitted, self._held), _ = crossed_halves(len(maps), seed)
         dimensions = min(DIMENSIONS, maps.shape[1], len(self._fitted) - 1)
         self._space: Float[np.ndarray, "n k"] = np.zeros((len(maps), 0))
         spread = np.ptp(maps[self._fitted], axis=0) if dimensions >= 1 else np.zeros(1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spray.blocks import channels_last
 from spray.data import AuditData, as_audit_data, input_digest
 from spray.engine.preflight import check_model
-from spray.memory import SpaceError, ran_out, way_out
+from spray.memory import enough_memory, no_image_fits, ran_out
 from spray.models import answers_apart, model_digest
 from spray.signals import OnSignals, as_pictures, holds_signals
 from stores import Run
@@ -84,19 +84,11 @@ class Subject:
             run, OnSignals(model).eval() if holds_signals(run) else model, data, torch.device(device)
         )
         if len(rows := asked(run)):
-            subject._refuse_other_answers(rows)
+            with enough_memory(no_image_fits(subject.device)):
+                refuse_other_answers(
+                    run, subject.model, rows, channels_last(subject.read(rows).to(subject.device))
+                )
         return subject
-
-    def _refuse_other_answers(self, rows: Int[np.ndarray, " k"]) -> None:
-        try:
-            refuse_other_answers(self.run, self.model, rows, channels_last(self.read(rows).to(self.device)))
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            raise SpaceError(
-                f"The memory of {self.device} does not suffice for one image to pass through the model. "
-                f"{way_out(self.device)}"
-            ) from error
 
     @cached_property
     def _digests(self) -> Int[np.ndarray, " n"]:

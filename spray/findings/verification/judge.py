@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spray.blocks import channels_last
-from spray.memory import SpaceError, in_batches, ran_out, way_out
+from spray.memory import enough_memory, in_batches, no_image_fits
 
 MEASURES = ("probability", "logit", "flip")
 """P(class); log P(class) − log P(any other), which does not saturate; whether the class is predicted (1 or 0)."""
@@ -61,15 +61,8 @@ class Judge:
         Raises:
             SpaceError: even one image does not fit.
         """
-        try:
+        with enough_memory(no_image_fits(self.device)):
             found, self.batch = in_batches(count, self.batch, forward, self.device)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            raise SpaceError(
-                f"The memory of {self.device} does not suffice for one image to pass through the model. "
-                f"{way_out(self.device)}"
-            ) from error
         return found
 
 
