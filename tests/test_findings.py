@@ -85,6 +85,18 @@ def test_the_planted_finding_comes_first_and_holds_exactly_the_tagged(found: lis
     assert all(first.score > finding.score for finding in rest)
 
 
+def test_findings_of_full_maps_have_their_regions_in_the_pooled_cells(tmp_path: Path) -> None:
+    model, data = TagReader().eval(), TensorDataset(*case())
+    attribution = Attribution(composite="gradient_x_input", block=40, full=True, grid=6)
+    run = attribute_dataset(model, data, tmp_path / "run.zarr", attribution)
+    handle = analyze(run, Analysis(picture="none"), column="input.full")
+    step = replace(STEP, region=TopRegion(share=4 / 36, smooth=1))
+    first, *rest = find(run, handle, step, model=model, dataset=data)
+    assert first.flagged and first.rows.tolist() == list(range(50))
+    assert first.region is not None and first.region.shape == (6, 6) and first.region[0, 0]
+    assert not any(finding.flagged for finding in rest)
+
+
 def test_the_words_tell_the_numbers(found: list[Finding]) -> None:
     words = found[0].summary
     assert words.startswith("50 of 120 'bright' samples.")

@@ -74,12 +74,27 @@ def test_pixel_mask_repeats_cells() -> None:
 @pytest.mark.parametrize(
     ("y", "x", "words"),
     [
-        (slice(0, 3), slice(0, 3), "top left"),
-        (slice(25, 28), slice(25, 28), "bottom right"),
-        (slice(0, 3), slice(12, 16), "top"),
-        (slice(12, 16), slice(12, 16), "centre"),
+        (slice(0, 3), slice(0, 3), "at the top left"),
+        (slice(25, 28), slice(25, 28), "at the bottom right"),
+        (slice(0, 3), slice(12, 16), "at the top"),
+        (slice(12, 16), slice(12, 16), "at the centre"),
         (slice(0, 0), slice(0, 0), "nowhere"),
     ],
 )
 def test_places_in_words(y: slice, x: slice, words: str) -> None:
     assert describe_place(box(y, x)) == words
+
+
+def test_a_frame_lies_along_the_border_also_where_a_side_of_it_is_missing_and_corners_do_not() -> None:
+    frame = np.ones((28, 28), bool)
+    frame[1:-1, 1:-1] = False
+    assert describe_place(frame) == "along the border"
+    frame[:, 0] = False
+    assert describe_place(frame) == "along the border"
+    frame[0] = False
+    assert describe_place(frame) == "at the bottom right"
+    corners = (
+        box(slice(0, 3), slice(0, 3)) | box(slice(0, 3), slice(25, 28)) | box(slice(25, 28), slice(0, 3))
+    )
+    assert describe_place(corners) != "along the border"
+    assert describe_place(np.ones((28, 28), bool)) == "at the centre"

@@ -1,7 +1,8 @@
-"""Clusters that look at one place are one strategy; noise belongs to none; relevance without place is left alone."""
+"""Clusters that look at one place, or at the same channels, are one strategy; noise belongs to none."""
 
 import numpy as np
 
+from spray.findings.channels import unit_vectors
 from spray.findings.regions import TopRegion, unit_maps
 from spray.findings.strategies import merge
 
@@ -53,11 +54,20 @@ def test_pieces_of_a_long_artifact_that_are_strong_at_other_ends_are_merged() ->
     assert line.region is not None and line.region[2:26, 0].all()
 
 
-def test_channel_relevance_keeps_its_clusters_and_has_no_region() -> None:
-    labels = np.array([0, 0, 0, 1, 1])
-    strategies = merge(labels, np.random.default_rng(0).normal(size=(5, 7)), REGION, 0.7)
-    assert [strategy.clusters for strategy in strategies] == [(0,), (1,)]
-    assert all(strategy.region is None for strategy in strategies)
+def test_pieces_with_the_same_channels_become_one_strategy_without_a_region() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(0, 0.2, (80, 30))
+    vectors[:30, :3] += 2
+    vectors[:15, 7] += 1
+    vectors[30:, 20:25] += 2
+    merged = merge(np.repeat([1, 2, 0], [15, 15, 50]), unit_vectors(vectors), REGION, 0.7)
+    assert [(one.clusters, int(one.members.sum())) for one in merged] == [((0,), 50), ((1, 2), 30)]
+    assert all(one.region is None for one in merged)
+
+
+def test_relevance_of_other_forms_keeps_its_clusters() -> None:
+    units = np.ones((6, 3, 4, 4))
+    assert [one.clusters for one in merge(np.repeat([0, 1], 3), units, REGION, 0.7)] == [(0,), (1,)]
 
 
 def test_all_noise_gives_no_strategy() -> None:

@@ -127,6 +127,7 @@ def test_configurations_become_steps():
         (findings_step, VerifyConfig(fills=("harmonic", "mean")), "local mean"),
         (findings_step, VerifyConfig(fills=("harmonic", "harmonic")), "2 different ones have to agree"),
         (findings_step, VerifyConfig(budget=-5), "budget is -5"),
+        (findings_step, VerifyConfig(members=4), "Take 5 at the least"),
         (choose_device, "tpu", "cpu"),
         (choose_device, "cpu:first", "cpu"),
     ):

@@ -114,7 +114,9 @@ def verify_options(command: F) -> F:
             help="What takes a removed region's place: neighbour, harmonic, 'local mean', noise or blur. May be given "
             "several times; all have to agree, and two at least.",
         ),
-        click.option("--members", type=int, help="At most so many images are intervened on per finding."),
+        click.option(
+            "--members", type=int, help="At most so many images, 5 or more, are intervened on per finding."
+        ),
     ):
         command = option(command)
     return command

@@ -26,7 +26,7 @@ from stores import AnalysisHandle, Finding, GroupAnalysis, Run
 
 UNTESTABLE = "Too few members, or too few samples of other classes, to be tested by intervention."
 PLACELESS = "Relevance of this form has neither places nor channels that interventions could change."
-CHANNEL = ".channel"
+FULL, PLACE, CHANNEL = ".full", ".place", ".channel"
 KEPT_BYTES = 64 * 2**20
 SAME_REGION = 0.4
 """Regions that overlap by so much are one: the same images may well have two artifacts, each with its own place."""
@@ -59,9 +59,11 @@ class ClassFindings:
         self.result: GroupAnalysis = analysis.read(group)
         self.rows = self.result.rows
         self.relevance = run.table(str(analysis.facts["relevance"]))
-        self.column = str(analysis.facts["column"])
-        self.maps = self.relevance.read(self.column, self.rows)
-        self.layer = self.column.removesuffix(CHANNEL) if self.column.endswith(CHANNEL) else ""
+        column = str(analysis.facts["column"])
+        self.layer = column.removesuffix(CHANNEL) if column.endswith(CHANNEL) else ""
+        # What full maps have in common lies in the cells that they are pooled to, as all regions do.
+        pooled = column.removesuffix(FULL) + PLACE if column.endswith(FULL) else column
+        self.maps = self.relevance.read(pooled, self.rows)
         self.units = unit_maps(self.maps) if self.maps.ndim == 3 else self.maps
         if self.layer:
             self.units = unit_vectors(self.maps)

@@ -82,12 +82,27 @@ def pixel_mask(region: Bool[np.ndarray, "y x"], height: int, width: int) -> Bool
 
 
 def describe_place(region: Bool[np.ndarray, "y x"]) -> str:
-    """Where a region lies, in words: "top left", "centre", …"""
+    """Where a region lies, in words: "at the top left", "at the centre", "along the border", …"""
     if not region.any():
         return "nowhere"
+    if _is_frame(region):
+        return "along the border"
     y, x = (
         float(axis.mean() + 0.5) / size for axis, size in zip(np.nonzero(region), region.shape, strict=True)
     )
     vertical = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
     horizontal = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
-    return " ".join(part for part in (vertical, horizontal) if part) or "centre"
+    return f"at the {' '.join(part for part in (vertical, horizontal) if part) or 'centre'}"
+
+
+def _is_frame(region: Bool[np.ndarray, "y x"]) -> bool:
+    """Nearly all of it in the outer sixth of the picture, along a third and more of three sides at least."""
+    high, wide = (max(1, size // 6) for size in region.shape)
+    sides = (
+        region[:high].any(0),
+        region[-high:].any(0),
+        region[:, :wide].any(1),
+        region[:, -wide:].any(1),
+    )
+    inner = region[high:-high, wide:-wide].sum() / region.sum()
+    return bool(inner <= 0.1 and sum(side.mean() >= 1 / 3 for side in sides) >= 3)

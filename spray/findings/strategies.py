@@ -1,4 +1,4 @@
-"""From clusters to candidate strategies: pieces of one strategy, which look at the same place, are merged.
+"""From clusters to candidate strategies: pieces of one strategy, which look at the same place or channels, are merged.
 
 Spectral clusters of one strategy come in pieces, by what else is in the picture. What pieces have in common is where
 their relevance exceeds that of the rest of the class: their contrast. Who has it is then asked of the whole class.
@@ -43,12 +43,12 @@ def merge(
     """Clusters with like contrasts become one strategy; largest first.
 
     The two most alike are merged, the contrast of their union is taken, and so on until no two are alike by
-    ``least_likeness`` (cosine of the positive parts of their smoothed contrasts): a chain of small likenesses merges
-    nothing. ``units`` are unit maps; noise (−1) belongs to none. Relevance without two place axes has no region: each
-    of its clusters stays by itself.
+    ``least_likeness`` (cosine of the positive parts of their contrasts, smoothed over places): a chain of small
+    likenesses merges nothing. ``units`` are unit maps, or unit vectors over channels, which have no region; noise (−1)
+    belongs to none. Of relevance of other forms each cluster stays by itself.
     """
     names = [int(name) for name in np.unique(labels) if name != NOISE]
-    if units.ndim != 3:
+    if units.ndim not in (2, 3):
         return [Strategy((name,), labels == name, None) for name in names]
     total = units.sum(axis=0, dtype=np.float64)
     pieces = [
@@ -68,7 +68,8 @@ def merge(
     merged = []
     for piece in pieces:
         members = np.isin(labels, piece.clusters)
-        merged.append(Strategy(piece.clusters, members, region.shared(units[members], units[~members])))
+        shared = region.shared(units[members], units[~members]) if units.ndim == 3 else None
+        merged.append(Strategy(piece.clusters, members, shared))
     return sorted(merged, key=lambda strategy: (-int(strategy.members.sum()), strategy.clusters))
 
 
@@ -119,7 +120,7 @@ class _Piece:
     """Clusters merged so far, the sum of their members' maps, and their number."""
 
     clusters: tuple[int, ...]
-    sum: Float[np.ndarray, "y x"]
+    sum: Float[np.ndarray, "*cells"]
     count: int
 
     def joined(self, other: _Piece) -> _Piece:
@@ -127,11 +128,13 @@ class _Piece:
         return _Piece(clusters, self.sum + other.sum, self.count + other.count)
 
     def direction(
-        self, total: Float[np.ndarray, "y x"], samples: int, region: TopRegion
+        self, total: Float[np.ndarray, "*cells"], samples: int, region: TopRegion
     ) -> Float[np.ndarray, " c"]:
         """Where its members have more relevance than the rest, as a vector of length 1 (or 0, if nowhere)."""
         contrast = self.sum / self.count
         if samples > self.count:
             contrast = contrast - (total - self.sum) / (samples - self.count)
-        positive: Float[np.ndarray, " c"] = np.maximum(region.smoothed(contrast), 0).ravel()
+        if contrast.ndim == 2:
+            contrast = region.smoothed(contrast)
+        positive: Float[np.ndarray, " c"] = np.maximum(contrast, 0).ravel()
         return positive / max(float(np.linalg.norm(positive)), np.finfo(float).tiny)

@@ -74,7 +74,7 @@ def _shared(finding: Finding) -> str:
             f"area, holds {_percent(concentration)} of it."
         )
     return (
-        f"Their shared relevance lies at the {describe_place(region)}: {_percent(concentration)} of it in "
+        f"Their shared relevance lies {describe_place(region)}: {_percent(concentration)} of it in "
         f"{_percent(area, 1)} of the area."
     )
 

@@ -21,6 +21,8 @@ from stores.provenance import TUNING
 
 MEMBERS_AT_LEAST = 10
 """Fewer members, or hosts, give halves too small for a region or an effect."""
+TESTED_AT_LEAST = 5
+"""Of fewer no sign-flip test reaches 0.05: 2⁻⁴ is more."""
 SCREEN_PASSES, TEST_PASSES = 11, 50
 """Images that pass through the model per sample, about: to choose sample sizes by budget."""
 
@@ -30,7 +32,7 @@ class Verification:
     """Removal and transplant of shared regions, against relevance-matched controls.
 
     Args:
-        members: at most so many members and others are intervened on per candidate, on half B.
+        members: at most so many members and others, at least 5, are intervened on per candidate, on half B.
         hosts_each: so many hosts for each of them on half B: what a transplant does depends on the host as much as on
             what is pasted, and few members are to be averaged over more of them.
         screened: at most so many members, others and hosts per finding on half A, where candidates are chosen.
@@ -78,8 +80,12 @@ class Verification:
             raise ValueError(
                 f"members is {self.members}, hosts_each {self.hosts_each}, screened {self.screened}, and there are "
                 f"{len(self.fills)} fills, {len(self.regions)} regions and {len(self.channels)} channels; a "
-                "verification needs at least one of "
-                "each."
+                "verification needs at least one of each."
+            )
+        if self.members < TESTED_AT_LEAST:
+            raise ValueError(
+                f"members is {self.members}; of fewer than {TESTED_AT_LEAST} nothing can be confirmed (no sign-flip "
+                f"test of them reaches 0.05). Take {TESTED_AT_LEAST} at the least, better 20."
             )
         if self.budget < 0:
             raise ValueError(f"budget is {self.budget}, expected a number of images, or 0 for no limit.")
