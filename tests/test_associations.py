@@ -28,6 +28,25 @@ def test_ranks_of_numbers_against_counting_pairs() -> None:
     assert found.effect == pytest.approx(abs(2 * wins - 1)) and found.p_value < 1e-3
 
 
+def test_whole_numbers_of_few_values_are_codes_or_amounts() -> None:
+    """The middle one of three hospitals has no rank of its own; an order of many values has."""
+    members = np.arange(90) % 3 == 1
+    coded = np.arange(90) % 3
+    (as_code,) = associations({"hospital": coded}, members)
+    (as_text,) = associations({"hospital": coded.astype(str).astype(object)}, members)
+    assert as_code.test == "chi-square" and as_code.effect == pytest.approx(1.0)
+    assert as_code.p_value == pytest.approx(2 * as_text.p_value)
+    amounts = np.arange(90) // 10 + 3 * members
+    (as_amount,) = associations({"images": amounts}, members)
+    assert as_amount.test == "Mann-Whitney U"
+    (many,) = associations({"bytes": np.arange(90) * 7 + 100 * members}, members)
+    assert (
+        many.test == "Mann-Whitney U"
+        and many.p_value
+        == associations({"bytes": (np.arange(90) * 7 + 100 * members).astype(float)}, members)[0].p_value
+    )
+
+
 def test_columns_without_information_are_not_tested() -> None:
     members = np.arange(40) < 15
     columns = {

@@ -58,6 +58,17 @@ def test_a_confirmed_finding() -> None:
     )
 
 
+def test_on_whom_it_was_measured_is_told_where_not_all_carry_the_region() -> None:
+    assert "measured" not in words() and "measured" not in words(carriers=120, clustered=120)
+    assert (
+        "of the area. What follows is measured on 60 of the 90 of its 130 clustered samples that have more relevance "
+        "there than 95 % of the rest. Removing it"
+    ) in words(carriers=90, clustered=130)
+    assert "measured on the 30 of its 130 clustered samples that have more relevance in them than" in words(
+        carriers=30, clustered=130, channels=[1, 2]
+    )
+
+
 def test_relevance_that_is_spread_over_the_picture_is_told_to_lie_nowhere() -> None:
     for spread in (0.0, 0.04, 0.055):
         said = words(concentration=spread)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spray.findings.regions import describe_place
-from spray.findings.verification.evidence import MOVING, NECESSITY, SIGNIFICANCE, SPREAD, SUFFICIENCY, TESTED
+from spray.findings.verification.evidence import (
+    MOVING,
+    NECESSITY,
+    SIGNIFICANCE,
+    SPREAD,
+    SUFFICIENCY,
+    TESTED,
+    USUAL,
+)
 from stores import Finding
 from stores.provenance import Json
 
@@ -33,7 +41,13 @@ def summary(finding: Finding, class_size: int, group_name: str, target_name: str
         sentences += ["Not tested by intervention: a suspicion only.", *finding.notes]
     else:
         words = _Words(evidence, target_name or group_name)
-        sentences += [words.removal(), words.transplant(), words.beside(), words.verdict(finding.flagged)]
+        sentences += [
+            words.measured(),
+            words.removal(),
+            words.transplant(),
+            words.beside(),
+            words.verdict(finding.flagged),
+        ]
     sentences.insert(2, _association(evidence))
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -90,6 +104,19 @@ class _Words:
         self.channels = "channels" in evidence
         self.in_probability = removal.get("measure") != "logit"
         self.scale = f"P({class_name})" if self.in_probability else f"the log-odds of '{class_name}'"
+
+    def measured(self) -> str:
+        """Of how many, where not of any members: those whose relevance does not lie there cannot lose it there."""
+        carriers, members = (_number(self.evidence.get(name, 0)) for name in ("carriers", "clustered"))
+        if not 0 < carriers < members:
+            return ""
+        tested = _number(self.removed["images"])
+        some = f"{tested:.0f} of the {carriers:.0f}" if tested < carriers else f"the {carriers:.0f}"
+        where = "in them" if self.channels else "there"
+        return (
+            f"What follows is measured on {some} of its {members:.0f} clustered samples that have more relevance "
+            f"{where} than {_percent(USUAL)} of the rest."
+        )
 
     def removal(self) -> str:
         """What removing did, and removing as much of others; in log-odds, too, where others are compared only so."""

@@ -25,6 +25,8 @@ APART = "members that stand apart"
 COMPARED = "a comparison with the rest of the class"
 COMPARED_AT_LEAST = 5
 """Others of the class with which members are compared: fewer show no difference that chance would not."""
+USUAL = 0.95
+"""A member's relevance lies in a region if it has more there than this share of the rest of the class."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Evidence:
         hosts, moved: independence of the host, and the effect of pasting beside the place; None where not measured.
         pictures: a few inputs before and after.
         rows: the members that were tested, of both halves: those whose relevance lies in the region.
+        members: how many there were with the others, as they were clustered.
         mode: the share of them that are a mode of their own by their relevance in the region or, if that is more, by
             what their images show there, held out; None where that was not looked at, 0 where there is no rest of the
             class to stand apart from.
@@ -58,6 +61,7 @@ class Evidence:
     moved: Effect | None = None
     pictures: Mapping[str, Float[Tensor, "n c h w"]] = field(default_factory=dict)
     rows: Int[np.ndarray, " m"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    members: int = 0
     mode: float | None = None
     by_content: bool = False
 
@@ -91,6 +95,8 @@ class Evidence:
             "where": self.where,
             "region_by": "content" if self.by_content else "relevance",
             "candidate": self.candidate,
+            "carriers": len(self.rows),
+            "clustered": self.members,
             "p_value": self.p_value if self.candidate else None,
             "unmet": list(requirements.unmet(self)),
             "removal": self.removal.to_json(self.candidate),

@@ -20,7 +20,7 @@ from torch import nn
 
 from spray.findings.discriminant import held_out_line, upper_mode
 from spray.findings.verification.classes import Candidate, ClassMaps, ReadInputs
-from spray.findings.verification.evidence import CHANNELS, FIXED, MOVING, SPREAD, Evidence
+from spray.findings.verification.evidence import CHANNELS, FIXED, MOVING, SPREAD, USUAL, Evidence
 from spray.findings.verification.pairs import first_half, some
 from spray.findings.verification.step import MEMBERS_AT_LEAST, Verification
 from spray.findings.verification.trial import SAME_PLACE, Material, Part, Trial
@@ -38,8 +38,6 @@ MOST = 0.5
 """A region that fewer of the members have in common is compared with one that moves."""
 TWICE = 2.0
 """It has to do so many times as much, over all members."""
-USUAL = 0.95
-"""A member's relevance lies in a region if it has more there than this share of the rest of the class."""
 SCREENING = ("matched", SAME_PLACE)
 TESTING = ("matched", "random", "other findings", SAME_PLACE)
 
@@ -272,6 +270,7 @@ class _ClassTrials:
             pasted.flip_rates(),
             len(trial.hosts),
             rows=np.union1d(*split.members),
+            members=sum(map(len, split.whole)),
         )
 
     def _test(self, index: int, screened: _Screened, passed: Sequence[bool]) -> Evidence:
@@ -299,6 +298,7 @@ class _ClassTrials:
             None if self.maps.layer else pasted.moved(self.step.jitter),
             {} if self.maps.layer else pasted.shown(self.step.fills[-1], PICTURED),
             chosen.rows,
+            chosen.members,
             max(self._mode(chosen), split.candidate.mode),
             chosen.by_content,
         )
