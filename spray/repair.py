@@ -26,10 +26,12 @@ from spray.workflow import (
 from stores import AnalysisHandle, Problem, Provenance, Run, describe
 from stores.groups import group_number
 from stores.ledger import Ledger
+from stores.roots import ROOT
 from stores.schema import content_of
 
 ANALYSES = "analyses/"
-TABLES = ("samples", "relevance/")
+TABLES = (ROOT, "samples", "relevance/")
+"""What attribution writes."""
 OF_FINDINGS = ("findings", "tested")
 
 
@@ -60,6 +62,8 @@ def redo(store: str, config: AuditConfig, problems: Sequence[Problem], report: R
 
 
 def _is_whole(run: Run, unit: str) -> bool:
+    if unit == ROOT:
+        return True  # or it would not be open
     if unit.startswith(TABLES):
         tables = [run.table(name) for name in run.tables()]
         return any(table.key in (unit, unit.rpartition("/")[0]) and table.complete for table in tables)

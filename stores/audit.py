@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from stores import made_from
+from stores import lost_roots, made_from
 from stores.analyses import ROOT as ANALYSES
 from stores.analyses import analysis_content
 from stores.errors import Damaged, StoreError, Unreadable
@@ -17,8 +17,8 @@ from stores.ledger import COMMITS, Commit, Ledger, fingerprint
 from stores.machines import TOLD, mixture, numbers_in_words
 from stores.names import is_key
 from stores.places import Location
-from stores.roots import contradicts
-from stores.run import Run, opened
+from stores.roots import COPY, ROOT, contradicts, copied
+from stores.run import Run, opened, told_without_root
 from stores.tables import SAMPLES, Table
 from stores.verdicts import ROOT as VERDICTS
 from stores.verdicts import read_verdict, record, verdict_names, verdicts_given
@@ -69,19 +69,26 @@ def check(path: Location, repair: bool = False) -> list[Problem]:
     left is removed. No committed and sound byte is touched. Leases of other machines are released too: do not
     repair while another machine writes.
 
+    A root that cannot be read is damage like any other: the rest is checked by what its copy, or else the tables, tell.
+
     Raises:
-        NotAStore, Damaged: the root itself cannot be read, and nothing was changed; other damage is told, not raised.
+        NotAStore: there is no store, nor was one.
         UnknownVersion: the root, or anything in the store, is of a later release; nothing was changed.
     """
-    run = opened(path, writable=repair)
+    run, lost = opened(path, writable=repair)
+    if lost is None and lost_roots.is_foreign(run.floor, run.n, run.digest):
+        lost = Damaged(f"{path}: its {ROOT} is that of another run than its tables.")
+        run = told_without_root(run.floor, run.path, writable=repair)
     refuse_newer(run.floor, everything=True)
-    walk = _Check(run, repair)
+    walk = _Check(run, repair, lost)
     return [*walk.damages(), *walk.gaps(), *walk.notes()]
 
 
 class _Check:
-    def __init__(self, run: Run, repair: bool) -> None:
+    def __init__(self, run: Run, repair: bool, lost: StoreError | None) -> None:
         self.run, self.repair = run, repair
+        self.lost = lost
+        """Why the root could not be read."""
         self.floor = run.floor
         self.ledger = Ledger(self.floor)
         self.made: dict[str, Commit] = {}
@@ -91,6 +98,7 @@ class _Check:
 
     def damages(self) -> Iterator[Problem]:
         """What is not as it was committed."""
+        yield from self._root() if self.lost is None else self._lost_root(self.lost)
         yield from self._litter()
         yield from self._leases()
         yield from self._tables()
@@ -123,6 +131,39 @@ class _Check:
         except StoreError as error:
             return replace(problem, detail=f"{problem.detail}; {error}")
         return replace(problem, repaired=True)
+
+    def _root(self) -> Iterator[Problem]:
+        """The copy of a root that is there; one of an early release has none."""
+        try:
+            copy, root = self.floor.read(COPY), self.floor.read(ROOT)
+        except Unreadable as error:
+            yield Problem(COPY, "metadata", str(error))
+            return
+        except Damaged:
+            copy, root = b"", self.floor.read(ROOT)
+        if copy is None or copy == root:
+            return
+        if copied(self.floor) is not None and not lost_roots.fits(self.floor, self.run.n, self.run.digest):
+            told = (
+                f"is that of another run than {ROOT} beside it: put the right one in the place of the other"
+            )
+            yield Problem(COPY, "metadata", told)
+            return
+        problem = Problem(COPY, "metadata", f"the copy of {ROOT} is altered, or that of another run")
+        yield self._done(problem, partial(self.floor.put, COPY, root or b""))
+
+    def _lost_root(self, why: StoreError) -> Iterator[Problem]:
+        """The root, written again from its copy, or removed for the command that made the store to write it."""
+        if isinstance(why, Unreadable):
+            yield Problem(ROOT, "metadata", str(why))
+        elif (copy := lost_roots.sound_copy(self.floor)) is not None:
+            problem = Problem(ROOT, "metadata", f"{why} Its copy, {COPY}, is sound.")
+            yield self._done(problem, partial(lost_roots.restore, self.floor, copy))
+        else:
+            told = f"{why} It has no copy: the command that made the store writes it anew, once repair has removed it."
+            yield self._done(
+                Problem(ROOT, "metadata", told, redo=True), partial(lost_roots.take_away, self.floor)
+            )
 
     def _litter(self) -> Iterator[Problem]:
         for key in self.floor.litter():

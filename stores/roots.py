@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from stores.errors import Damaged
+from stores.errors import Damaged, Unreadable
 from stores.floor import Floor
 from stores.provenance import Provenance, canonical_json
 from stores.schema import content_of, parsed
 
 ROOT = "zarr.json"
+COPY = "ledger/run.json"
+"""The bytes of the root a second time: the one file without which no other could be told what it is."""
 
 
 def content_in(document: bytes, kind: str, where: str) -> dict[str, Any] | None:
@@ -29,13 +32,17 @@ def content_in(document: bytes, kind: str, where: str) -> dict[str, Any] | None:
 
 
 def is_lost_root(floor: Floor, content: Mapping[str, Any]) -> bool:
-    """Whether this is a store of the same run whose root document is gone: its samples say what they were made from."""
+    """Whether this is a store of the same run whose root document is gone: its samples say what they were made from,
+    and where there are none, its copy says so."""
     document = floor.read(f"samples/{ROOT}")
     try:
         samples = None if document is None else content_in(document, "table", f"{floor.url}/samples")
     except Damaged:
         return False
-    if samples is None or samples["rows"] != content["samples"]:
+    if samples is None:
+        copy = copied(floor)
+        return copy is not None and run_digest(copy) == run_digest(content)
+    if samples["rows"] != content["samples"]:
         return False
     if "run" in samples:
         return bool(samples["run"] == run_digest(content))
@@ -43,6 +50,14 @@ def is_lost_root(floor: Floor, content: Mapping[str, Any]) -> bool:
     same = any(made.items() <= step.items() for step in samples["provenance"]["steps"])
     lengths = [column["shape"] for column in samples["columns"] if column["name"] == "logits"]
     return bool(made) and same and lengths in ([], [[len(content["classes"])]])
+
+
+def copied(floor: Floor) -> dict[str, Any] | None:
+    """What the copy of the root says; None where there is none that can be read."""
+    with suppress(Damaged, Unreadable):
+        document = floor.read(COPY)
+        return None if document is None else content_in(document, "run", f"{floor.url}: {COPY}")
+    return None
 
 
 def run_digest(content: Mapping[str, Any]) -> str:

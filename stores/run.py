@@ -11,16 +11,16 @@ from stores.analyses import AnalysisHandle, create_analysis, list_analyses
 from stores.analysis import GroupAnalysis
 from stores.differences import difference
 from stores.encoding import COMPRESSION, group_document
-from stores.errors import Damaged, NotAStore, StoreError, Uncommitted
+from stores.errors import Damaged, NotAStore, StoreError, Uncommitted, Unreadable
 from stores.floor import Floor, LocalFloor
 from stores.groups import ensure_group
-from stores.ledger import COMMITS, Ledger, create_once
-from stores.names import is_key
+from stores.ledger import Ledger, create_once
+from stores.lost_roots import keep_copy, told_beside, was_store
 from stores.places import Location, floor_at, refuse_place, refuse_taken, what_is_there
 from stores.provenance import Json, Provenance, to_json
 from stores.roots import ROOT, content_in, is_lost_root, run_digest
 from stores.schema import VERSION, Column, element
-from stores.tables import Table, table_key
+from stores.tables import Table, table_key, table_keys
 from stores.verdicts import Verdict, VerdictList, add_verdict, read_verdicts
 from stores.versions import refuse_newer
 
@@ -31,7 +31,14 @@ LATER = ("compression", "run")
 class Run:
     """An open store. Obtained from ``stores.create`` or ``stores.open``."""
 
-    def __init__(self, floor: Floor, path: Location, content: Mapping[str, Any], writable: bool) -> None:
+    def __init__(
+        self,
+        floor: Floor,
+        path: Location,
+        content: Mapping[str, Any],
+        writable: bool,
+        digest: str | None = None,
+    ) -> None:
         self.path = path
         """Where it is: a ``Path``, or the URL of a remote store."""
         self.classes: tuple[str, ...] = tuple(content["classes"])
@@ -39,8 +46,8 @@ class Run:
         self.n = int(content["samples"])
         """Number of samples, the rows of every table."""
         self.provenance: dict[str, Any] = dict(content["provenance"])
-        self.digest = run_digest(content)
-        """Of all three of them; what a table says of the run that it belongs to."""
+        self.digest = run_digest(content) if digest is None else digest
+        """Of all three of them, some of which are lost with the root; what a table says of the run it belongs to."""
         self.version = VERSION
         self.writable = writable
         self.floor = floor
@@ -170,10 +177,7 @@ class Run:
 
     def table_keys(self) -> list[str]:
         """Keys where tables may lie."""
-        return [
-            "samples",
-            *(f"relevance/{name}" for name in self.floor.names("relevance") if is_key(name) and name != ROOT),
-        ]
+        return table_keys(self.floor)
 
     def tables(self) -> list[str]:
         """Names of all tables."""
@@ -316,6 +320,7 @@ def create(path: Location, *, classes: Sequence[str], samples: int, provenance: 
             f"{path} holds another run: it differs in {difference(stored, content)}. Nothing was changed: "
             "choose another path, or remove the folder if you no longer need it."
         )
+    keep_copy(floor)
     return run
 
 
@@ -332,7 +337,14 @@ def open(path: Location, mode: Literal["r", "r+"] = "r") -> Run:
     """
     if mode not in ("r", "r+"):
         raise StoreError(f"mode is 'r' or 'r+', got {mode!r}; use stores.create for a new store.")
-    run = opened(path, writable=mode == "r+")
+    run, lost = opened(path, writable=mode == "r+")
+    if isinstance(lost, Unreadable):
+        raise lost
+    if lost is not None:
+        raise type(lost)(
+            f"{lost} Nothing was changed: `spray check {path} --repair` says what is left, and writes {ROOT} again "
+            "from its copy, or tells which command does."
+        ) from lost
     run.refuse_other_root()
     if run.writable:
         refuse_newer(run.floor)
@@ -340,28 +352,33 @@ def open(path: Location, mode: Literal["r", "r+"] = "r") -> Run:
     return run
 
 
-def opened(path: Location, *, writable: bool) -> Run:
-    """Open a store as it is, without removing what dead writers left; raises as ``open``."""
+def opened(path: Location, *, writable: bool) -> tuple[Run, StoreError | None]:
+    """Open a store as it is, without removing what dead writers left; raises as ``open`` where there was none.
+
+    Where the root cannot be read, which the second value says, the run is what lies beside it tells.
+    """
     floor = floor_at(path)
-    document = floor.read(ROOT)
-    try:
-        content = None if document is None else content_in(document, "run", str(path))
-        if document is not None and content is None and floor.names(COMMITS):
-            raise Damaged(f"{path}: its zarr.json does not say that it is a run.")
-    except Damaged as error:
-        raise Damaged(
-            f"{error} Nothing was changed. Remove this one file, {floor.url}/{ROOT}, and run the command that made "
-            "the store again: it writes the file anew and goes on from there."
-        ) from error
-    if content is None:
-        raise NotAStore(
-            f"{path} is no run store: {what_is_there(floor)} "
-            + (
-                f"It was one, and lost its {ROOT}: run the command that made it again, which writes it anew and "
-                "goes on from there."
-                if document is None and floor.names(COMMITS)
-                else "Expected a folder made by `spray`."
-            )
-        )
     where = floor.root if isinstance(floor, LocalFloor) else str(path)
-    return Run(floor, where, content, writable=writable)
+    try:
+        return Run(floor, where, _root_content(floor, path), writable), None
+    except (NotAStore, Damaged, Unreadable) as error:
+        if not was_store(floor):
+            raise
+        return told_without_root(floor, where, writable=writable), error
+
+
+def told_without_root(floor: Floor, where: Location, *, writable: bool) -> Run:
+    """The run of a store whose root is lost, as far as its copy or else its tables tell."""
+    content, digest = told_beside(floor)
+    return Run(floor, where, content, writable, digest)
+
+
+def _root_content(floor: Floor, path: Location) -> dict[str, Any]:
+    document = floor.read(ROOT)
+    content = None if document is None else content_in(document, "run", str(path))
+    if content is not None:
+        return content
+    if document is not None and was_store(floor):
+        raise Damaged(f"{path}: its zarr.json does not say that it is a run.")
+    lost = f"It was one, and lost its {ROOT}." if was_store(floor) else "Expected a folder made by `spray`."
+    raise NotAStore(f"{path} is no run store: {what_is_there(floor)} {lost}")

@@ -22,7 +22,7 @@ from stores.encoding import (
 from stores.errors import Damaged, StoreError, Uncommitted, UnknownVersion
 from stores.floor import Floor
 from stores.ledger import Claim, Commit, Ledger
-from stores.names import safe_key
+from stores.names import is_key, safe_key
 from stores.owners import Owner
 from stores.provenance import Json, Provenance, to_json
 from stores.schema import Column, parsed
@@ -37,6 +37,12 @@ def table_key(name: str) -> str:
     """Where a table of this name lies: "samples", or "relevance/…" with the rest of the name escaped."""
     kind, _, rest = name.partition("/")
     return f"{kind}/{safe_key(rest)}" if rest else kind
+
+
+def table_keys(floor: Floor) -> list[str]:
+    """Keys where tables may lie."""
+    names = [name for name in floor.names("relevance") if is_key(name) and name != DOCUMENT]
+    return [SAMPLES, *(f"relevance/{name}" for name in names)]
 
 
 class Table:

@@ -124,3 +124,17 @@ def test_a_lost_document_of_another_analysis_is_left_with_its_command(store: Pat
     told = repaired(store, config, "--neighbours", 4)
     assert "done again" not in told and "Redo just these: " in told
     assert stores.open(store).analyses() == []
+
+
+def test_a_lost_root_is_written_again_from_its_copy_or_by_the_command(store: Path, config: Path) -> None:
+    sound = contents(store)
+    (store / "zarr.json").unlink()
+    told = spray("check", store, "--repair")
+    assert "zarr.json: " in told and "(repaired)" in told and contents(store) == sound
+    for key in ("zarr.json", "ledger/run.json"):
+        (store / key).unlink()
+    result = CliRunner().invoke(main, ["check", str(store), "--repair"])
+    assert result.exit_code == 3 and "1 units are to be written again" in result.stdout
+    assert "Redo just these: " in result.stdout
+    assert "1 units were taken back and done again." in repaired(store, config)
+    assert contents(store) == sound

@@ -21,8 +21,9 @@ from stores.owners import Owner
 
 SAMPLES = 30
 LAST_VERDICT = "verdicts/00000002.json"
-EXEMPT = {"zarr.json", "relevance/zarr.json", "analyses/zarr.json"}
-"""The root, without which nothing can be opened, and empty Zarr groups, of which no byte is trusted."""
+COPY, ASIDE = "ledger/run.json", "ledger/damaged/run.json"
+EXEMPT = {"relevance/zarr.json", "analyses/zarr.json"}
+"""Empty Zarr groups, of which no byte is trusted."""
 
 
 @pytest.fixture(scope="module")
@@ -335,16 +336,21 @@ def test_what_was_taken_back_is_told_once(path: Path) -> None:
 def test_a_lost_root_is_written_anew_by_the_command_that_made_it(
     path: Path, lost: Callable[[Path], None]
 ) -> None:
+    """Also in a store of an early release, which keeps no copy of it."""
+    (path / COPY).unlink()
     sound = contents(path)
     lost(path / "zarr.json")
-    if lost is not delete:
-        with pytest.raises(stores.Damaged, match=r"Remove this one file, .*run\.zarr/zarr\.json, and run"):
-            redo(path)
-        (path / "zarr.json").unlink()
-    with pytest.raises(stores.NotAStore, match=r"lost its zarr\.json: run the command that made it again"):
-        stores.check(path, repair=True)
+    with pytest.raises((stores.NotAStore, stores.Damaged), match=r"`spray check .*run\.zarr --repair` says"):
+        stores.open(path)
+    truncate(path / RELEVANCE / "sum/c/0")
+    left = {} if lost is not truncate else {ASIDE: (path / "zarr.json").read_bytes()}
+    for repair in (False, True):
+        root, shard = stores.check(path, repair=repair)
+        assert (root.unit, root.redo, root.repaired) == ("zarr.json", True, repair)
+        assert shard.unit == f"{RELEVANCE}/0" and shard.repaired == repair
+    assert not (path / "zarr.json").exists()
     redo(path)
-    assert contents(path) == sound
+    assert contents(path) == sound | left | {COPY: sound["zarr.json"]}
 
 
 def test_a_lost_root_is_not_replaced_by_another_run_s(path: Path) -> None:
@@ -484,16 +490,23 @@ def test_documents_and_commits_of_another_store_are_told(tmp_path: Path) -> None
     theirs = stores.open(other).analysis().id
     for key, source, words in (
         ("samples/zarr.json", other, "that of another run"),
-        ("zarr.json", named, "of other classes"),
-        ("zarr.json", longer, "60 rows and the run 90 samples"),
+        ("zarr.json", named, "zarr.json is that of another run than its tables"),
+        ("zarr.json", longer, "zarr.json is that of another run than its tables"),
         (f"analyses/{analysis}/zarr.json", other, f"that of analysis {theirs}"),
     ):
         before = contents(mine)
         (mine / key).write_bytes((source / key.replace(analysis, theirs)).read_bytes())
         assert words in " ".join(map(str, stores.check(mine)))
         stores.check(mine, repair=True)
-        (mine / key).write_bytes(before[key])
+        (mine / ASIDE).unlink(missing_ok=True)
+        if key != "zarr.json":
+            (mine / key).write_bytes(before[key])
         assert contents(mine) == before, f"repair changed more than {key}"
+    (mine / COPY).unlink()  # as in a store of an early release
+    for source, words in ((named, "of other classes"), (longer, "60 rows and the run 90 samples")):
+        (mine / "zarr.json").write_bytes((source / "zarr.json").read_bytes())
+        altered = contents(mine)
+        assert words in " ".join(map(str, stores.check(mine, repair=True))) and contents(mine) == altered
 
 
 def test_a_root_with_other_names_of_classes_is_not_opened(tmp_path: Path) -> None:
@@ -503,6 +516,9 @@ def test_a_root_with_other_names_of_classes_is_not_opened(tmp_path: Path) -> Non
     (mine / "zarr.json").write_bytes((tmp_path / "other/zarr.json").read_bytes())
     with pytest.raises(stores.Damaged, match="of other classes"):
         stores.open(mine)
+    (root,) = stores.check(mine)
+    assert root.unit == "zarr.json" and "another run than its tables" in root.detail
+    (mine / COPY).unlink()  # as in a store of an early release
     assert {problem.unit for problem in stores.check(mine)} == {"samples", stores.synthetic.RELEVANCE}
 
 
@@ -559,13 +575,48 @@ def test_a_lost_verdict_is_told_wherever_it_stood(tmp_path: Path) -> None:
     assert told() == [] and len(run.verdicts()) == 1
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
-def test_a_file_that_cannot_be_read_is_named_and_the_check_goes_on(
-    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    """What the disk has lost is taken back; what this user may not read is not touched."""
-    bad = path / "samples/label/c/0"
-    truncate(path / "relevance/epsilon_plus_flat/sum/c/0")
+@pytest.mark.parametrize("damage", ALL_DAMAGES)
+def test_a_lost_root_is_written_again_from_its_copy(path: Path, damage: Callable[[Path], None]) -> None:
+    sound = contents(path)
+    damage(path / "zarr.json")
+    (path / "samples/label/zarr.json").unlink()
+    with pytest.raises((stores.NotAStore, stores.Damaged), match=r"writes zarr\.json again from its copy"):
+        stores.open(path)
+    before = contents(path)
+    assert [problem.unit for problem in stores.check(path)] == ["zarr.json", "samples/label"]
+    assert contents(path) == before
+    assert all(problem.repaired and not problem.redo for problem in stores.check(path, repair=True))
+    (path / ASIDE).unlink(missing_ok=True)
+    assert contents(path) == sound
+
+
+def test_a_store_without_any_document_of_its_own_is_checked_all_the_same(path: Path) -> None:
+    id = stores.open(path).analysis().id
+    for key in ("zarr.json", COPY, "samples/zarr.json", f"{RELEVANCE}/zarr.json"):
+        (path / key).unlink()
+    flip_a_bit(path / f"analyses/{id}/c1/vectors/c/0/0")
+    flip_a_bit(path / LAST_VERDICT)
+    found = {problem.unit for problem in stores.check(path)}
+    assert found == {"zarr.json", "samples", RELEVANCE, f"analyses/{id}/c1", LAST_VERDICT}
+
+
+def test_a_copy_of_another_root_restores_nothing(path: Path, tmp_path: Path) -> None:
+    sound = contents(path)
+    stores.synthetic.make(tmp_path / "other", samples=SAMPLES, size=16, names=["a", "b", "c"])
+    for lost in (False, True):
+        (path / COPY).write_bytes((tmp_path / "other/zarr.json").read_bytes())
+        if lost:
+            (path / "zarr.json").unlink()
+            (told,) = stores.check(path, repair=True)
+            assert told.unit == "zarr.json" and told.redo and "has no copy" in told.detail
+            redo(path)
+        (told,) = stores.check(path, repair=True)
+        assert told.unit == COPY and "another run" in told.detail and told.repaired
+        assert contents(path) == sound
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, bad: Path, number: int) -> None:
+    """Have the system refuse to open one file."""
     opening = Path.open
 
     def fails(self: Path, *arguments: Any, **options: Any) -> Any:
@@ -574,6 +625,35 @@ def test_a_file_that_cannot_be_read_is_named_and_the_check_goes_on(
         return opening(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", fails)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_root_that_cannot_be_read_is_named_and_the_rest_is_checked(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    truncate(path / RELEVANCE / "sum/c/0")
+    before = contents(path)
+    with monkeypatch.context() as disk:
+        unreadable(disk, path / "zarr.json", number)
+        with pytest.raises(stores.StoreError, match=r"zarr\.json cannot be read"):
+            stores.open(path)
+        for repair in (False, True):
+            root, shard = stores.check(path, repair=repair)
+            assert root.unit == "zarr.json" and "cannot be read" in root.detail
+            assert root.repaired == (repair and number == errno.EIO) and not root.redo
+            assert shard.unit == f"{RELEVANCE}/0" and shard.repaired == repair
+    redo(path)
+    assert {key for key, data in contents(path).items() if data != before[key]} == {f"{RELEVANCE}/sum/c/0"}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_file_that_cannot_be_read_is_named_and_the_check_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """What the disk has lost is taken back; what this user may not read is not touched."""
+    bad = path / "samples/label/c/0"
+    truncate(path / "relevance/epsilon_plus_flat/sum/c/0")
+    unreadable(monkeypatch, bad, number)
     with pytest.raises(stores.StoreError, match="samples/label/c/0 cannot be read"):
         stores.open(path).samples.read("label")
     lost = number == errno.EIO

@@ -233,10 +233,10 @@ def _conclusion(
 
 def _needed(store: str, units: Sequence[str]) -> list[str]:
     """These without lists of findings before the newest, and without what was kept on the way to one that is there."""
-    import stores
     from stores.ledger import Ledger
+    from stores.places import floor_at
 
-    ledger = Ledger(stores.open(store).floor)
+    ledger = Ledger(floor_at(store))
     kept = []
     for unit in units:
         _, id, kind, number = [*unit.split("/"), "", "", ""][:4]
@@ -277,8 +277,12 @@ def _commands(store: str, units: Sequence[str]) -> list[str]:
 def _imported(store: str, unit: str) -> bool:
     """Whether an import wrote this unit: a shard of a store that was imported, or a group of an analysis that was."""
     import stores
+    from spray.journal import last_command
 
-    run = stores.open(store)
+    try:
+        run = stores.open(store)
+    except stores.StoreError:  # its root is lost
+        return not last_command(store, ("attribute",)) and bool(last_command(store, ("import",)))
     if not unit.startswith("analyses/"):
         return "imported" in run.provenance
     _, id, *rest = unit.split("/")
