@@ -34,11 +34,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Where the block does not end well ``folder`` stays as it is. Whether it may be replaced is for the caller to know.
 
     Raises:
-        ValueError: it is the folder that this process is in, which would be gone from under it.
+        ValueError: this process is in the folder, or below it, which would be gone from under it.
     """
-    if folder.resolve() == Path.cwd():
+    if Path.cwd().is_relative_to(folder.resolve()):
         raise ValueError(
-            f"{str(folder)!r} is the folder you are in, and would be replaced whole: name another."
+            f"{str(folder)!r} is the folder you are in, or one above it, and would be replaced whole: name another."
         )
     partial = _partial(folder)
     shutil.rmtree(partial, ignore_errors=True)

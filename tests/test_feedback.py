@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,18 @@ def test_nothing_is_overwritten_and_nothing_half_written(
     (precious / "thesis.tex").write_text("years")
     with pytest.raises(stores.StoreError, match="not written by this export"):
         export_feedback(run, precious, force=True)
+    (precious / "summary.json").write_text('{"findings": []}')
+    with pytest.raises(stores.StoreError, match=r"no summary\.json of its"):
+        export_feedback(run, precious, force=True)
+    shutil.copy(out / "summary.json", precious)
+    with pytest.raises(stores.StoreError, match=r"it holds 'thesis\.tex'"):
+        export_feedback(run, precious, force=True)
+    with pytest.raises(stores.StoreError, match="not written by this export"):
+        export_feedback(run, tmp_path, force=True)  # which holds the store
+    (out / "lists/mine").mkdir()
+    with pytest.raises(stores.StoreError, match="it holds 'lists/mine'"):
+        export_feedback(run, out, force=True)
+    (out / "lists/mine").rmdir()
     monkeypatch.setattr("stores.exchange.feedback.balanced_weights", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_feedback(run, out, force=True)

@@ -576,7 +576,7 @@ def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "here").mkdir()
     (tmp_path / "here/mine").touch()
     monkeypatch.chdir(tmp_path / "here")
-    for name in (".", "../here"):
+    for name in (".", "../here", "..", tmp_path):
         with pytest.raises(ValueError, match="the folder you are in"), whole_folder(Path(name)):
             pass
     assert (tmp_path / "here/mine").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,9 +24,16 @@ from stores.judgements import Judgement, balanced_weights, judgements
 from stores.names import safe_key
 from stores.plain_json import plain_json
 from stores.run import Run
+from stores.schema import parsed
 
 FORMATS = ("csv", "parquet", "json")
 PARTS = ("findings", "lists", "masks", "split", "weights")
+FORMAT, SUMMARY = "spray-feedback", "summary.json"
+OWN = re.compile(
+    r"summary\.json|(findings|split|weights)\.(csv|parquet|json)|lists(/[^/]+\.(csv|parquet|json))?"
+    r"|masks(/[^/]+\.(npy|png))?"
+)
+"""What an export writes, below its folder."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def export_feedback(
             columns: Columns = {"row": list(range(run.n)), "id": _ids(run), "weight": weights.tolist()}
             write_sheet(partial / f"weights.{to}", columns, to)
         summary = {
-            "format": "spray-feedback",
+            "format": FORMAT,
             "version": 1,
             "store": str(run.path),
             "analysis": handle.id,
@@ -118,7 +126,7 @@ def export_feedback(
             "contested": told.contested,
             "unclear": told.unclear,
         }
-        (partial / "summary.json").write_text(plain_json(summary, indent=1), encoding="ascii")
+        (partial / SUMMARY).write_text(plain_json(summary, indent=1), encoding="ascii")
     return told
 
 
@@ -156,10 +164,24 @@ def _check(folder: Path, to: str, parts: Sequence[str], weight: float, force: bo
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         if not force:
             raise StoreError(f"{folder} is there already: choose another name, or --force to replace it.")
-        if not (folder / "summary.json").is_file():
+        if strange := _not_ours(folder):
             raise StoreError(
-                f"{folder} was not written by this export, so it is not replaced: remove it yourself."
+                f"{folder} was not written by this export ({strange}), so it is not replaced: name another folder, or "
+                "remove what is there yourself."
             )
+
+
+def _not_ours(folder: Path) -> str:
+    """What tells that a folder is not, or not only, one of this export's; "" of one that is."""
+    try:
+        summary = parsed((folder / SUMMARY).read_bytes())
+    except (OSError, ValueError):
+        summary = None
+    if not isinstance(summary, dict) or summary.get("format") != FORMAT:
+        return f"there is no {SUMMARY} of its"
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    strange = next((name for name in names if not OWN.fullmatch(name)), None)
+    return "" if strange is None else f"it holds {strange!r}"
 
 
 def _told(
