@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spray.data import UNKNOWN_LABEL, AuditData, Metadata, Sample, input_digest, known_label
+from spray.data import MASK, UNKNOWN_LABEL, AuditData, Metadata, Sample, input_digest, known_label
 
 SEARCHED_FOR_A_SAMPLE = 1000
 LONGEST_REASON = 500
@@ -77,6 +78,8 @@ class BlockReader:
                 item = Sample(self.filler, known_label(self.data, row))
             elif reason := self._refusal(item):
                 failed[row] = reason
+                known = {name: value for name, value in item.metadata.items() if name != MASK}
+                item = replace(item, metadata=known)
             if row not in failed:
                 inputs[place] = item.input
             if item.label < self.classes:
@@ -90,6 +93,9 @@ class BlockReader:
             return f"input of shape {tuple(sample.input.shape)}, expected {tuple(self.filler.shape)}"
         if not torch.isfinite(sample.input).all():
             return "input holds NaN or infinity"
+        mask, places = sample.metadata.get(MASK), tuple(self.filler.shape[1:])
+        if isinstance(mask, np.ndarray) and mask.shape != places:
+            return f"mask of shape {mask.shape}, expected that of the input's places, {places}"
         if not UNKNOWN_LABEL <= sample.label < self.classes:
             if self.classes == 1:
                 return (
@@ -219,7 +225,12 @@ def _int64(value: Any) -> int:
     return number
 
 
-_KINDS: dict[type, Callable[[Any], str | int | float]] = {str: str, int: _int64, float: float}
+def _mask(value: Any) -> np.ndarray:
+    """As an array, which is sent between processes without a file handle."""
+    return np.asarray(torch.as_tensor(value).cpu() != 0)
+
+
+_KINDS: dict[type, Callable[[Any], Any]] = {str: str, int: _int64, float: float, Tensor: _mask}
 
 
 def _typed(metadata: Metadata, kinds: Mapping[str, type]) -> Metadata:

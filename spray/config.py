@@ -32,6 +32,8 @@ class DataConfig:
     spec: str = ""
     classes: str = ""
     """A text file with one class name per line, in the order of the model's outputs."""
+    masks: str = ""
+    """A folder with the masks of a folder's images, ``CLASS/NAME.png``: not 0 where the object is."""
     resize: int = 256
     crop: int = 224
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)

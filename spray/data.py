@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 UNKNOWN_LABEL = -1
-Metadata = Mapping[str, "str | int | float"]
+Metadata = Mapping[str, Any]
+"""By name: text and numbers as the data set declares them; ``MASK`` is where the object is."""
+MASK = "mask"
+"""The one entry that is declared as ``torch.Tensor``: not 0 where the object is, at the places of the input."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class AuditData(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, type]:
-        """Metadata columns that samples have: name to ``str``, ``int`` or ``float``."""
+        """Metadata that samples have: name to ``str``, ``int`` or ``float``; a ``mask`` of the object: ``Tensor``."""
         ...
 
     @property

@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from spray.data import Sample
+from spray.data import MASK, Sample
 
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -53,28 +54,42 @@ class Preprocessing:
             ValueError: its values have no known range, or it is so narrow that resizing it would fill the memory.
         """
         picture = _eight_bit(image).convert("L" if len(self.mean) == 1 else "RGB")
-        scale = self.resize / min(picture.size)
-        width, height = (max(self.crop, round(side * scale)) for side in picture.size)
-        if width * height > LARGEST:
-            raise ValueError(f"{image.width}×{image.height} pixels would become {width}×{height}")
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        left, top = (width - self.crop) // 2, (height - self.crop) // 2
-        picture = picture.crop((left, top, left + self.crop, top + self.crop))
+        picture = self._placed(picture, Image.Resampling.BICUBIC)
         values = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
         values = values[None] if values.ndim == 2 else values.permute(2, 0, 1)
         mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
         std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
         return ((values - mean) / std).contiguous()
 
+    def mask(self, image: Image.Image) -> Bool[Tensor, "h w"]:
+        """Where the object is in the model's input, of a picture that is not 0 there: any colour, any palette entry."""
+        bands = image.getbands()
+        colours = image if len(bands) == 1 else image.convert("RGBA").convert("RGB")
+        values = np.asarray(colours) != 0
+        inside = Image.fromarray(values if values.ndim == 2 else values.any(2))
+        return torch.from_numpy(np.array(self._placed(inside, Image.Resampling.NEAREST), dtype=bool))
+
+    def _placed(self, picture: Image.Image, how: Image.Resampling) -> Image.Image:
+        """Resized and cropped."""
+        scale = self.resize / min(picture.size)
+        width, height = (max(self.crop, round(side * scale)) for side in picture.size)
+        if width * height > LARGEST:
+            raise ValueError(f"{picture.width}×{picture.height} pixels would become {width}×{height}")
+        left, top = (width - self.crop) // 2, (height - self.crop) // 2
+        resized = picture.resize((width, height), how)
+        return resized.crop((left, top, left + self.crop, top + self.crop))
+
 
 @dataclass(frozen=True)
 class ImageFolder:
     """Images under ``root/CLASS/…``; classes and files in sorted order, ids are the paths relative to root.
 
-    File facts that a model may have learned instead of the object (size, aspect, bytes, format) are metadata.
+    File facts that a model may have learned instead of the object (size, aspect, bytes, format) are metadata, and so is
+    where the object is, if there is a folder of masks: ``masks/CLASS/NAME`` of the image, with its own or another
+    ending, as large as the image and not 0 on the object.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
+        FileNotFoundError: there is no such folder, no image in it, or no mask for any.
         OSError: a folder in it cannot be listed.
         ValueError: a folder is no class or several, or a link leads out of the root.
     """
@@ -83,10 +98,13 @@ class ImageFolder:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     classes: Sequence[str] = ()
     """Names in the order of the model's outputs; empty: the folder names, sorted."""
+    masks: Path | None = None
     ids: Sequence[str] = field(init=False)
     labels: Sequence[int] = field(init=False)
     passed_over: Counter[str] = field(init=False)
     """Files in class folders that are taken for no image, counted by ending; hidden ones are not counted."""
+    masked: Mapping[str, Path] = field(init=False)
+    """The mask of each image that has one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).absolute())  # workers may be in other folders
@@ -108,11 +126,13 @@ class ImageFolder:
         object.__setattr__(self, "ids", [file.as_posix() for file in files])
         index = {name: number for number, name in enumerate(names)}
         object.__setattr__(self, "labels", [index[file.parts[0]] for file in files])
+        object.__setattr__(self, "masked", {} if self.masks is None else _masks(self.masks, files))
 
     @property
     def metadata(self) -> Mapping[str, type]:
-        """Columns: width, height (pixels), aspect (width / height), bytes, format."""
-        return {"width": int, "height": int, "aspect": float, "bytes": int, "format": str}
+        """Columns: width, height (pixels), aspect (width / height), bytes, format; the mask, where there are some."""
+        facts = {"width": int, "height": int, "aspect": float, "bytes": int, "format": str}
+        return facts | ({} if self.masks is None else {MASK: Tensor})
 
     @property
     def mean(self) -> Sequence[float]:
@@ -125,25 +145,43 @@ class ImageFolder:
         return self.preprocessing.std
 
     def sample(self, row: int) -> Sample:
-        """Decode one image; an unreadable file raises ``ValueError`` with its reason."""
+        """Decode one image, and its mask; an unreadable file raises ``ValueError`` with its reason."""
         path = self.root / self.ids[row]
-        try:
-            there = path.stat()
-            if not stat.S_ISREG(there.st_mode):
-                raise ValueError("unreadable image: it is no file, but a pipe or a device")
-            with Image.open(path) as image:
-                image.load()
-                width, height = image.size
-                facts: dict[str, str | int | float] = {"width": width, "height": height}
-                facts |= {"aspect": width / height, "format": image.format or ""}
-                values = self.preprocessing(image)
-        except UnidentifiedImageError as error:
-            raise ValueError("unreadable image: no known format") from error
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            # The path in a system error's text would make the same data set's store differ from place to place.
-            reason = error.strerror if isinstance(error, OSError) and error.errno else str(error)
-            raise ValueError(f"unreadable image: {reason}") from error
-        return Sample(values, self.labels[row], facts | {"bytes": there.st_size})
+        image, size = _read(path, "image")
+        facts: dict[str, Any] = {"width": image.width, "height": image.height}
+        facts |= {"aspect": image.width / image.height, "format": image.format or "", "bytes": size}
+        if mask := self.masked.get(self.ids[row]):
+            facts[MASK] = self._mask(mask, image)
+        return Sample(self.preprocessing(image), self.labels[row], facts)
+
+    def _mask(self, path: Path, image: Image.Image) -> Bool[Tensor, "h w"]:
+        mask, _ = _read(path, "mask")
+        if mask.size != image.size:
+            raise ValueError(
+                f"mask of {mask.width}×{mask.height} pixels, expected the image's {image.width}×{image.height}"
+            )
+        return self.preprocessing.mask(mask)
+
+
+def _read(path: Path, what: str) -> tuple[Image.Image, int]:
+    """A picture, decoded, and how many bytes its file has.
+
+    Raises:
+        ValueError: it is unreadable; with the reason.
+    """
+    try:
+        there = path.stat()
+        if not stat.S_ISREG(there.st_mode):
+            raise ValueError(f"unreadable {what}: it is no file, but a pipe or a device")
+        with Image.open(path) as image:
+            image.load()
+            return image, there.st_size
+    except UnidentifiedImageError as error:
+        raise ValueError(f"unreadable {what}: no known format") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # The path in a system error's text would make the same data set's store differ from place to place.
+        reason = error.strerror if isinstance(error, OSError) and error.errno else str(error)
+        raise ValueError(f"unreadable {what}: {reason}") from error
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -195,3 +233,29 @@ def _images(root: Path) -> tuple[list[Path], Counter[str]]:
             f"{', '.join(sorted(EXTENSIONS))}."
         )
     return sorted(files), passed_over
+
+
+def _masks(root: Path, images: Sequence[Path]) -> dict[str, Path]:
+    """The mask of each image, by its id: the file of its name, or of its name with another ending that no image has.
+
+    Raises:
+        FileNotFoundError: there is no mask for any of them.
+        ValueError: there are two for one.
+    """
+    files = _images(root)[0]
+    own, others = set(images), [file for file in files if file not in set(images)]
+    by_name = {file.with_suffix(""): file for file in others}
+    if len(by_name) < len(others):
+        twice = next(file for file in others if by_name[file.with_suffix("")] != file)
+        raise ValueError(
+            f"{root} has two masks for one image, {twice} and {by_name[twice.with_suffix('')]}; leave one there."
+        )
+    there = own & set(files)
+    found = {image: image if image in there else by_name.get(image.with_suffix("")) for image in images}
+    masks = {image.as_posix(): root.absolute() / mask for image, mask in found.items() if mask is not None}
+    if not masks:
+        raise FileNotFoundError(
+            f"{root} holds no mask for any of the {len(images)} images. Expected the images' own paths there, such as "
+            f"{root / images[0].with_suffix('.png')}."
+        )
+    return masks

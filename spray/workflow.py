@@ -238,7 +238,12 @@ def load_data(config: DataConfig) -> AuditData:
     classes = _class_names(config.classes)
     if Path(config.spec).is_dir() or ":" not in config.spec:
         preprocessing = Preprocessing(config.resize, config.crop, config.mean, config.std)
-        return _told(ImageFolder(Path(config.spec), preprocessing, classes))
+        masks = Path(config.masks) if config.masks else None
+        return _told(ImageFolder(Path(config.spec), preprocessing, classes, masks))
+    if config.masks:
+        raise SpecError(
+            f"masks are of a folder's images; what '{config.spec}' returns brings its own, as metadata 'mask'."
+        )
     dataset = call(config.spec)
     try:
         return as_audit_data(dataset, classes=classes or None)
@@ -255,6 +260,12 @@ def _told(folder: ImageFolder) -> ImageFolder:
         warnings.warn(
             f"{folder.root}: {folder.passed_over.total()} files are left out, for their endings are of no image "
             f"format that is read ({endings}). Convert them to PNG or JPEG if they are images.",
+            stacklevel=2,
+        )
+    if folder.masks is not None and len(folder.masked) < len(folder.ids):
+        warnings.warn(
+            f"{folder.masks}: {len(folder.ids) - len(folder.masked)} of {len(folder.ids)} images have no mask there; "
+            "their object counts as not known.",
             stacklevel=2,
         )
     return folder

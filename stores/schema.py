@@ -106,12 +106,13 @@ def sample_columns(
     classes: int,
     *,
     thumbnail: tuple[int, int, int] | None = None,
+    mask: tuple[int, ...] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> list[Column]:
     """The columns of the table "samples".
 
-    ``thumbnail`` is (height, width, channels); ``metadata`` maps names to dtypes and becomes columns
-    ``meta.<name>``, floating-point ones with NaN for "not known".
+    ``thumbnail`` is (height, width, channels), ``mask`` the grid (y, x) of the objects; ``metadata`` maps names to
+    dtypes and becomes columns ``meta.<name>``, floating-point ones with NaN for "not known".
     """
     columns = [
         Column("id", "str", encoding="utf8", keep=True),
@@ -121,6 +122,8 @@ def sample_columns(
     ]
     if thumbnail is not None:
         columns.append(Column("thumbnail", "uint8", thumbnail, ("y", "x", "channel")))
+    if mask is not None:
+        columns.append(Column("mask", "float32", mask, ("y", "x"), missing=True))
     for name, dtype in (metadata or {}).items():
         encoding: Encoding = "utf8" if dtype == "str" else "plain"
         columns.append(

@@ -36,8 +36,8 @@ def test_boxes_as_shares_of_cells(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("grid", [(4, 4), (2, 8), (3, 5), (12, 9)])
 def test_masks_are_pooled_by_share(grid: tuple[int, int]) -> None:
-    masks = np.zeros((1, 12, 8), bool)
-    masks[:, :6, :] = True
+    masks = np.zeros((1, 12, 8))
+    masks[:, :6, :] = 1
     pooled = _pooled(masks, grid)
     assert pooled.shape == (1, *grid)
     assert pooled[0, 0].min() == 1 and pooled[0, -1].max() == 0

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from spray.attribution.display import Display
 from spray.attribution.pooling import MapLayout
 from spray.blocks import Block
-from spray.data import AuditData, input_digest
+from spray.data import MASK, AuditData, input_digest
 from spray.engine import Explanation
 from spray.engine.errors import BadInput
 from stores import Column, sample_columns
@@ -28,13 +29,16 @@ def refuse_unknown_kinds(metadata: Mapping[str, type]) -> None:
     """Refuse metadata that no column can hold.
 
     Raises:
-        BadInput: an entry is declared to be of another type than text or number.
+        BadInput: an entry is declared to be of another type than text or number, and is no mask.
     """
-    if others := [name for name, kind in metadata.items() if kind not in DTYPES]:
+    others = [
+        name for name, kind in metadata.items() if kind not in DTYPES and (name, kind) != (MASK, Tensor)
+    ]
+    if others:
         kind = metadata[others[0]]
         raise BadInput(
             f"metadata '{others[0]}' is declared as {getattr(kind, '__name__', kind)}; use str, int or float "
-            "(a truth value as int: 0 or 1)."
+            "(a truth value as int: 0 or 1), and torch.Tensor for 'mask' alone."
         )
 
 
@@ -65,9 +69,10 @@ class SampleRecord:
     data: AuditData
     display: Display
     thumbnails: int
+    grid: int
 
     def columns(self, block: Block, logits: Float[Tensor, "rows classes"]) -> Columns:
-        """One block's ids, labels, predictions, logits, pixel digests, pictures and metadata."""
+        """One block's ids, labels, predictions, logits, pixel digests, pictures, masks and metadata."""
         inputs = block.inputs[: len(block.rows)]
         columns: Columns = {
             "id": [self.data.ids[row] for row in block.rows],
@@ -78,7 +83,9 @@ class SampleRecord:
         }
         if self.thumbnails and inputs.ndim in (3, 4):
             columns["thumbnail"] = self.display.pictures(inputs, self.thumbnails)
-        for name, kind in self.data.metadata.items():
+        if MASK in self._kinds(Tensor):
+            columns[MASK] = object_shares([facts.get(MASK) for facts in block.metadata], inputs[0], self.grid)
+        for name, kind in self._kinds(*DTYPES).items():
             values = [kind(facts.get(name, ABSENT[kind])) for facts in block.metadata]
             columns[f"meta.{name}"] = values if kind is str else np.array(values, DTYPES[kind])
         return columns
@@ -87,9 +94,34 @@ class SampleRecord:
         """The columns' types, for inputs like ``filler``."""
         pictured = self.thumbnails > 0 and filler.ndim in (2, 3)
         thumbnail = self.display.pictures(filler[None], self.thumbnails).shape[1:] if pictured else None
-        metadata = {name: DTYPES[kind] for name, kind in self.data.metadata.items()}
-        declared = sample_columns(classes, thumbnail=thumbnail, metadata=metadata)
+        metadata = {name: DTYPES[kind] for name, kind in self._kinds(*DTYPES).items()}
+        mask = None
+        if MASK in self._kinds(Tensor):
+            if filler.ndim not in (2, 3):
+                raise BadInput(
+                    f"masks tell where an object is, and an input of shape {tuple(filler.shape)} is no picture."
+                )
+            mask = object_shares([None], filler, self.grid).shape[1:]
+        declared = sample_columns(classes, thumbnail=thumbnail, mask=mask, metadata=metadata)
         return [*declared, Column("digest", "int64")]
+
+    def _kinds(self, *kinds: type) -> dict[str, type]:
+        """The metadata that is declared to be of these types."""
+        return {name: kind for name, kind in self.data.metadata.items() if kind in kinds}
+
+
+def object_shares(
+    masks: Sequence[Bool[np.ndarray, ...] | None], filler: Float[Tensor, "c ..."], grid: int
+) -> Float[np.ndarray, "n y x"]:
+    """Which share of each cell of the pooled maps is the object; NaN where there is no mask."""
+    places = filler.shape[1:]
+    given = [
+        np.full(places, np.nan, np.float32) if mask is None else mask.astype(np.float32) for mask in masks
+    ]
+    known = torch.from_numpy(np.stack([*given, np.ones(places, np.float32)]))
+    pooled = MapLayout().by_place(known.unsqueeze(1), grid)
+    shares: Float[np.ndarray, "n ..."] = (pooled[:-1] / pooled[-1]).numpy()
+    return shares[:, None] if shares.ndim == 2 else shares  # of signals, which are pictures one cell high
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class Stage:
             )
         display = None if data.mean is not None and data.std is not None else stored_display(out)
         display = display or Display.of(inputs, data.mean, data.std)
-        self.samples = SampleRecord(data, display, step.thumbnails)
+        self.samples = SampleRecord(data, display, step.thumbnails, step.grid)
         self.relevance = RelevanceRecord(layers, step.grid, step.full)
 
     def _block(self, sharing: int) -> int:

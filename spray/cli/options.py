@@ -36,6 +36,11 @@ def data_options(command: F) -> F:
         click.option("--mean", help="Means of the normalisation, one (grey) or three (RGB)."),
         click.option("--crop", type=int, help="Centre crop, pixels."),
         click.option("--resize", type=int, help="Shorter side before cropping, pixels."),
+        click.option(
+            "--masks",
+            type=click.Path(file_okay=False),
+            help="Masks of a folder's images, CLASS/NAME.png as large as the image: not 0 where the object is.",
+        ),
         click.option("--classes", type=click.Path(dir_okay=False), help="Class names, one per line."),
         click.option("--data", help="A folder CLASS/NAME.jpg, or FILE.py:FUNCTION."),
     ):

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from stores import Run
 
@@ -56,12 +56,12 @@ class Outcomes:
     ) -> Float[np.ndarray, "m y x"] | None:
         """Which share of each cell of the grid is the object; None where neither masks nor boxes are given.
 
-        Masks are the sample column ``mask`` (y, x), not 0 on the object; boxes the metadata ``box_left``, ``box_top``,
-        ``box_right`` and ``box_bottom``, as shares of the input's width and height.
+        Masks are the sample column ``mask`` (y, x), the share of each cell that is the object; boxes the metadata
+        ``box_left``, ``box_top``, ``box_right`` and ``box_bottom``, as shares of the input's width and height.
         """
         masks = self._read("mask", rows)
         if masks is not None:
-            return _pooled(masks != 0, grid)
+            return _pooled(masks, grid)
         if not all(f"{META}{side}" in self.run.samples.columns for side in BOX):
             return None
         left, top, right, bottom = (
@@ -83,8 +83,8 @@ class Outcomes:
         return found
 
 
-def _pooled(masks: Bool[np.ndarray, "m h w"], grid: tuple[int, int]) -> Float[np.ndarray, "m y x"]:
-    """The share of each cell that is inside; cells are cut as even as they can be."""
+def _pooled(masks: Float[np.ndarray, "m h w"], grid: tuple[int, int]) -> Float[np.ndarray, "m y x"]:
+    """The mean over each cell of a coarser grid (the same, if it is none); cells are cut as even as they can be."""
     pooled = masks.astype(np.float64)
     for axis, cells in zip((1, 2), grid, strict=True):
         edges = np.linspace(0, pooled.shape[axis], cells + 1)
