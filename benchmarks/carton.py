@@ -41,7 +41,6 @@ from torch.utils.data import TensorDataset
 import spray
 from spray.analysis.features import Channels, Sign
 from spray.attribution import Attribution, attribute_dataset
-from spray.findings.verification.evidence import APART
 from spray.findings.verification.significance import benjamini_hochberg
 from stores import Finding
 
@@ -235,7 +234,7 @@ def told(finding: Finding) -> dict:
 def side_by_side(results: Sequence[dict]) -> dict:
     """What the findings of all forms of one case say together, corrected for all that could have been confirmed."""
     found = [finding for result in results for finding in result["all"]]
-    tested = [it for it in found if it["p"] is not None and APART not in it["unmet"]]
+    tested = [it for it in found if it["p"] is not None]
     for it, q in zip(tested, benjamini_hochberg([it["p"] for it in tested]), strict=True):
         it["q"] = q
     confirmed = [it for it in tested if not it["unmet"] and it["q"] <= spray.Findings().requirements.alpha]

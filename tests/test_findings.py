@@ -23,6 +23,7 @@ from spray.findings.strategies import Strategy
 from spray.findings.subject import Subject
 from spray.findings.suspicion import Ranking, Weighted
 from spray.findings.verification import Verification
+from spray.findings.verification.fills import BlurFill, Fill, NeighbourFill
 from spray.memory import SpaceError
 from spray.models import model_digest
 from stores import AnalysisHandle, Finding, Run
@@ -221,6 +222,20 @@ def test_pictures_show_members_and_hosts_before_and_after(
     assert np.array_equal(shots["members"][:, 4:], shots["removed"][:, 4:])
     for shot in (*shots["members"], *shots["hosts"]):  # on the scale of the thumbnails
         assert np.abs(stored - shot).max((1, 2, 3)).min() <= 1
+
+
+@pytest.mark.parametrize("fills", [(NeighbourFill(), BlurFill()), (BlurFill(), NeighbourFill())])
+def test_what_is_shown_removed_is_gone_whatever_it_was_removed_by(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], fills: tuple[Fill, ...]
+) -> None:
+    """Another member's content would put the same tag back."""
+    run, handle, model, data = audited
+    step = replace(STEP, verification=replace(STEP.verification, fills=fills), seed=5)
+    first = find(run, handle, step, model=model, dataset=as_audit_data(data, classes=["dark <b>", "bright"]))[
+        0
+    ]
+    corner = {name: shot[:, :3, :3].astype(int) for name, shot in first.pictures.items()}
+    assert (corner["removed"] < corner["members"]).all()
 
 
 def test_an_interrupted_test_goes_on_with_the_class_that_it_stopped_in(

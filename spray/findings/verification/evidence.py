@@ -21,7 +21,6 @@ FIXED, SPREAD, MOVING, CHANNELS = "fixed", "spread", "moving", "channels"
 TESTED, SIGNIFICANCE = "tested on the other half", "significance"
 NECESSITY, SUFFICIENCY = "necessity", "sufficiency"
 APART = "members that stand apart"
-"""The requirement that relevance alone decides, before any intervention on the half that is tested."""
 COMPARED = "a comparison with the rest of the class"
 COMPARED_AT_LEAST = 5
 """Others of the class with which members are compared: fewer show no difference that chance would not."""

@@ -286,6 +286,7 @@ class _ClassTrials:
         trial = replace(self._trial(samples, split, regions, rivals), spread=chosen.where == SPREAD)
         removal = trial.removal(self.step.fills_of(self.site), TESTING)
         pasted = trial.transplants(TESTING)
+        told = next(fill for fill in self.step.fills_of(self.site) if fill.name == removal.weakest)
         return Evidence(
             chosen.region,
             chosen.where,
@@ -296,7 +297,7 @@ class _ClassTrials:
             len(trial.hosts),
             pasted.independence(),
             None if self.maps.layer else pasted.moved(self.step.jitter),
-            {} if self.maps.layer else pasted.shown(self.step.fills[-1], PICTURED),
+            {} if self.maps.layer else pasted.shown(told, PICTURED),
             chosen.rows,
             chosen.members,
             max(self._mode(chosen), split.candidate.mode),

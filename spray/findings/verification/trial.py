@@ -89,7 +89,7 @@ class Trial:
         compared: dict[str, dict[str, Control]] = {name: {} for name in controls}
         for number, fill in enumerate(fills):
             rng = np.random.default_rng([self.seed, number])
-            natural = self._natural(rng)
+            natural = self.natural(rng)
             generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
             members = self.shared.material
 
@@ -128,7 +128,7 @@ class Trial:
         """Rises of the class in the hosts when the region's content is pasted on them."""
         return Transplants(self, controls)
 
-    def _natural(self, rng: np.random.Generator) -> Float[Tensor, "m ..."]:
+    def natural(self, rng: np.random.Generator) -> Float[Tensor, "m ..."]:
         """Content of other images for each member: of the class where there are others, of the hosts else."""
         source = self.rest.material if len(self.rest.material) else self.hosts
         dealt = rng.permutation(np.resize(np.arange(len(source)), len(self.shared.material)))
@@ -197,12 +197,13 @@ class Transplants:
         trial, shared = self.trial, self.trial.shared
         chosen = torch.arange(min(count, len(shared.material)))
         members, masks = shared.material.content[chosen], shared.masks_of(chosen)
+        natural = trial.natural(np.random.default_rng([trial.seed, 2000]))[: len(members)]
         generator = torch.Generator().manual_seed(trial.seed)
         donors, hosts = (torch.from_numpy(side[:count]) for side in (self.pairs.donor, self.pairs.host))
         onto, content = trial.hosts.content[hosts], shared.material.content[donors]
         return {
             "members": members,
-            "removed": fill.apply(members, masks, members.roll(1, 0), generator),
+            "removed": fill.apply(members, masks, natural, generator),
             "hosts": onto,
             "pasted": transplant(onto, content, shared.masks_of(donors)),
         }
