@@ -285,21 +285,56 @@ def test_hardly_any_distinct_maps_are_groups_of_copies():
     assert (enough.components, enough.facts["copies"], enough.facts["counted_once"]) == (1, 440, 440)
 
 
-def test_many_small_pieces_do_not_cost_a_large_one_its_structure(monkeypatch):
-    """As many as leave no room for vectors, in groups far larger than this one."""
-    features, truth = bursts(0, 1)
+def beside_tiny(features, truth, count):
+    """Those of the first two groups, beside tight groups of twelve far away."""
     rng = np.random.default_rng(1)
-    pieces = np.repeat(rng.standard_normal((20, 25)), 12, axis=0) + 1e-3 * rng.standard_normal((240, 25))
+    far = rng.standard_normal((count, 25)) - 2 * features[truth < 2].mean(axis=0) * 25
+    pieces = np.repeat(far, 12, axis=0) + 1e-3 * rng.standard_normal((12 * count, 25))
     pieces /= np.linalg.norm(pieces, axis=1, keepdims=True)
-    features = np.concatenate([features[truth < 2], pieces.astype(np.float32)])
-    truth = np.concatenate([truth[truth < 2], 4 + np.repeat(np.arange(20), 12)])
-    monkeypatch.setattr("spray.analysis.spectral._ENTRIES", 1)
-    found = Analysis(clusterings=EVERY, picture="none").features(features)
-    assert (found.components, found.strategies) == (22, 22)
-    assert found.facts["components_without_vectors"] == 20
+    return (
+        np.concatenate([features[truth < 2], pieces.astype(np.float32)]),
+        np.concatenate([truth[truth < 2], 4 + np.repeat(np.arange(count), 12)]),
+    )
+
+
+@pytest.mark.parametrize(("count", "entries"), [(20, 1), (400, 2**24)])
+def test_many_small_pieces_do_not_cost_a_large_one_its_structure(count, entries, monkeypatch):
+    """A few that leave no room for vectors, as in groups far larger than this one; and nine tenths of all samples."""
+    features, truth = beside_tiny(*bursts(0, 1), count)
+    monkeypatch.setattr("spray.analysis.spectral._ENTRIES", entries)
+    steps = Analysis(clusterings=EVERY, picture="tsne", stability=Stability(draws=2))
+    found = steps.features(features)
+    assert (found.components, found.strategies) == (count + 2, count + 2)
+    assert found.facts["components_without_vectors"] == count
+    assert found.facts["samples_without_vectors"] == 12 * count
+    tiny = truth >= 4
     for name, clustering in found.clusterings.items():
-        assert adjusted_rand(contingency(clustering.labels, truth)) > 0.99, name
-        assert clustering.parameters["clusters"] == 22
+        clusters = 2 if name == "hdbscan" else count + 2
+        expected = np.where(tiny, 4, truth) if name == "hdbscan" else truth
+        assert adjusted_rand(contingency(clustering.labels, expected)) > 0.99, name
+        assert clustering.parameters["clusters"] == clusters == clustering.labels.max() + 1
+        assert found.facts["stability"][name]["adjusted_rand"] > 0.95, name
+    # Too small for a cluster of it: HDBSCAN leaves them noise, as it does where they have vectors.
+    assert (found.clusterings["hdbscan"].labels[tiny] == -1).all()
+    assert found.clusterings["hdbscan"].parameters["noise"] >= 12 * count
+    places = found.pictures["tsne"]
+    assert len(np.unique(places[tiny], axis=0)) == 1
+    assert (places[tiny][0] < places[~tiny].min(axis=0)).all()
+    # The rest is found as if it were alone.
+    alone = steps.features(features[~tiny])
+    np.testing.assert_array_equal(
+        found.clusterings["kmeans"].labels[~tiny], alone.clusterings["kmeans"].labels
+    )
+    np.testing.assert_array_equal(
+        found.eigengap["null"]["significant"], alone.eigengap["null"]["significant"]
+    )
+
+
+def test_k_means_of_nothing_but_components_takes_no_search():
+    maps, truth = groups_apart(40)
+    found = Analysis(clusterings=(KMeans(),), picture="none").group(maps)
+    assert (found.components, found.strategies) == (40, 40)
+    assert adjusted_rand(contingency(found.clusterings["kmeans"].labels, truth)) == 1
 
 
 @pytest.mark.parametrize("step", [KMeans(40), ClusterQR(40), CLUSTERINGS["agglomerative"](40)])

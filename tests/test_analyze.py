@@ -182,3 +182,18 @@ def test_a_configuration_names_representation_sign_and_clusterings():
 def test_a_configuration_that_names_nothing_known_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         analysis_step(AnalysisConfig(**options))
+
+
+def test_small_components_that_were_not_looked_into_are_told():
+    from spray.cli.groups import neighbours_in_words
+
+    group = {
+        "class": "cat",
+        "neighbours": 10,
+        "components_without_vectors": 1500,
+        "samples_without_vectors": 18000,
+    }
+    assert neighbours_in_words(group) == (
+        "10, exact; in cat 1,500 small components of the graph (18,000 samples) count as a strategy each, and only the "
+        "others were looked into"
+    )

@@ -168,3 +168,6 @@ def test_components_without_vectors_are_clusters_beside_those_that_were_found():
     assert one.labels.tolist() == [0, 2, 3, 1, -1, 1, 0]
     assert one.outlier.tolist() == [0.1, 0, 0.2, 0, 0.9, 0, 0.3]
     assert one.parameters == {"clusters": 4, "noise": 1}
+    large = with_components(found, np.array([0, 2, 4, 6]), component, 2)
+    assert large.labels.tolist() == [0, -1, 2, 1, -1, 1, 0]
+    assert large.parameters == {"clusters": 3, "noise": 2}

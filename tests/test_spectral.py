@@ -128,6 +128,27 @@ def test_small_components_leave_a_large_one_its_vectors(monkeypatch):
     assert not found.all_zero
 
 
+def test_of_many_components_those_that_could_be_two_groups_have_vectors():
+    few = pieces(*[complete(5)] * 30, cycle(60), cycle(41))
+    assert (len(solve(few, 5, above_zero=4).values), solve(few, 5, above_zero=4).without) == (36, 0)
+    many = pieces(*[complete(5)] * 40, cycle(39), cycle(60), cycle(41))
+    found = solve(many, 5, above_zero=4)
+    assert (found.components, found.without, found.all_zero) == (43, 41, False)
+    pair = np.linalg.eigvalsh(laplacian(pieces(cycle(60), cycle(41))))[:6]
+    np.testing.assert_allclose(found.values, np.maximum(pair, 0), atol=EXACT)
+    assert np.bincount(found.component)[:2].tolist() == [60, 41]
+    np.testing.assert_array_equal(found.inside, np.arange(239, 340))
+    assert not found.vectors[:239].any()
+    assert found.facts() == {
+        "component_sizes": [60, 41, 39] + 29 * [5],
+        "components_without_vectors": 41,
+        "samples_without_vectors": 239,
+    }
+    # A vector each is not needed to know that all are apart.
+    alone = solve(pieces(*[complete(5)] * 40), 5, above_zero=4)
+    assert (alone.components, alone.without, len(alone.values), alone.all_zero) == (40, 0, 5, True)
+
+
 def test_a_stored_weight_of_zero_joins_nothing():
     dense = pieces(complete(3), complete(3))
     dense[0, 3] = dense[3, 0] = 7

@@ -38,6 +38,9 @@ class Clusterer(Protocol):
     def eigenvectors(self, strategies: int) -> int:
         """How many leading eigenvectors it looks at."""
 
+    def smallest(self, m: int) -> int:
+        """Samples of the smallest cluster that it makes of ``m``."""
+
     def lighter(self) -> Clusterer:
         """The same with less effort, for resamples, whose labels are compared and not kept."""
 
@@ -72,6 +75,10 @@ class Partition(ABC):
     def eigenvectors(self, strategies: int) -> int:
         """One per cluster."""
         return self.clusters or max(strategies, 1)
+
+    def smallest(self, m: int) -> int:
+        """One: how large they are is not asked."""
+        return 1
 
     def lighter(self) -> Clusterer:
         """Itself."""
@@ -119,7 +126,12 @@ class KMeans(Partition):
     def _split(
         self, vectors: Float[np.ndarray, "m k"], affinity: Graph, seed: int
     ) -> tuple[Int[np.ndarray, " m"], dict[str, Json]]:
-        points, chosen = row_normalised(vectors), _some(len(vectors), seed)
+        chosen = _some(len(vectors), seed)
+        pieces, component = connected(affinity)
+        if pieces == vectors.shape[1]:
+            # Rows of as many points as there are clusters, which are found without looking.
+            return component, {"clusters": pieces, "fitted_rows": len(chosen)}
+        points = row_normalised(vectors)
         found = self._fitted(points[chosen], seed)
         labels = found.labels_ if len(chosen) == len(points) else found.predict(points)
         return labels.astype(np.int64), {"clusters": found.n_clusters, "fitted_rows": len(chosen)}
@@ -236,6 +248,14 @@ class HDBSCAN:
         """At least as many as there are strategies."""
         return max(self.dimensions, strategies)
 
+    def smallest(self, m: int) -> int:
+        """``min_cluster_size`` or the share, less in small groups."""
+        return self._size(m, m)
+
+    def _size(self, m: int, fitted: int) -> int:
+        least = max(self.min_cluster_size, round(self.min_share * fitted))
+        return max(2, min(least, max(5, m // 5)))
+
     def lighter(self) -> Clusterer:
         """The same without outlier scores."""
         return _LabelsAlone(**{field.name: getattr(self, field.name) for field in fields(self)})
@@ -252,8 +272,7 @@ class HDBSCAN:
 
         m = len(vectors)
         chosen = _some(m, seed)
-        smallest = max(self.min_cluster_size, round(self.min_share * len(chosen)))
-        size = max(2, min(smallest, max(5, m // 5)))
+        size = self._size(m, len(chosen))
         pieces, _ = connected(affinity)
         dimensions = min(max(self.dimensions + pieces - 1, strategies), vectors.shape[1])
         if m < 2 * size:
@@ -342,17 +361,27 @@ def together(clustering: Clustering, twins: Int[np.ndarray, " m"]) -> Clustering
 
 
 def with_components(
-    clustering: Clustering, inside: Int[np.ndarray, " i"], component: Int[np.ndarray, " m"]
+    clustering: Clustering,
+    inside: Int[np.ndarray, " i"],
+    component: Int[np.ndarray, " m"],
+    smallest: int = 1,
 ) -> Clustering:
-    """The clustering of the samples numbered in ``inside``, with every component of the others as a cluster."""
+    """The clustering of the samples numbered in ``inside``, with every component of the others as a cluster.
+
+    Components of fewer than ``smallest`` samples are noise.
+    """
     labels = component + len(component)
+    labels[np.bincount(component)[component] < smallest] = -1
     labels[inside] = clustering.labels
     outlier = None
     if clustering.outlier is not None:
         outlier = np.zeros(len(component))
         outlier[inside] = clustering.outlier
     labels = by_size(labels)
-    return Clustering(labels, outlier, {**clustering.parameters, "clusters": int(labels.max()) + 1})
+    facts = {**clustering.parameters, "clusters": int(labels.max()) + 1}
+    if "noise" in facts:
+        facts["noise"] = int((labels < 0).sum())
+    return Clustering(labels, outlier, facts)
 
 
 def by_size(labels: NDArray[np.integer]) -> Int[np.ndarray, " m"]:

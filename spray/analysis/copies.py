@@ -4,7 +4,7 @@ More copies of a map than it has neighbours are a knot in the graph, or a compon
 eigenvalue: a few dozen pictures that occur a dozen times would hide what the other thousands do.
 
 Two exceptions. Of fewer than ``FEW`` times as many distinct maps as neighbours no graph can show groups, for each is
-near most: all samples stay, and a component of copies is a strategy. And a map that is many (``MASS`` and ``SHARE``)
+near most: all samples stay, and a component of copies is a strategy. And a map that is as many as the smallest group
 and lies apart from all others (``APART``) is no accident of collecting but a group, such as a placeholder in place of
 photographs: all of its copies stay, which are each other's neighbours.
 """
@@ -20,14 +20,12 @@ from numpy.typing import NDArray
 from spray.analysis.clustering import by_size
 from spray.analysis.features import alike
 from spray.analysis.graph import NearestNeighbours, Neighbourhood, Reduce
-from spray.analysis.spectral import Spectrum
+from spray.analysis.spectral import GROUP, SHARE
 from stores.analysis import Clustering
 from stores.provenance import Json
 
 FEW = 4
 """Distinct maps, in neighbours of each, from which on a graph of them alone is made."""
-MASS, SHARE = 20, 0.002
-"""Copies, also as a share of the samples, from which on a map by itself is a group, as for HDBSCAN's clusters."""
 APART = 1.5
 """Distance of a map to its neighbours, in those of its neighbours to theirs, from which on it lies apart: one in a
 hundred maps of real relevance does, and hardly any of a Gaussian cloud."""
@@ -71,18 +69,15 @@ class Counted:
         """Rows of all samples, from those in the graph."""
         return rows if self.place is None else rows[self.place]
 
-    def facts(self, solved: Spectrum) -> dict[str, Json]:
+    def facts(self) -> dict[str, Json]:
         """How many samples equal an earlier one, and how many of them were left out of the graph; nothing without."""
         everything = len(self.near.features) if self.place is None else len(self.place)
-        told: dict[str, Json] = {}
-        if self.distinct < everything:
-            told = {
-                "copies": everything - self.distinct,
-                "counted_once": everything - len(self.near.features),
-            }
-        if solved.without:
-            told["components_without_vectors"] = solved.without
-        return told
+        if self.distinct == everything:
+            return {}
+        return {
+            "copies": everything - self.distinct,
+            "counted_once": everything - len(self.near.features),
+        }
 
 
 def counted_once(
@@ -127,7 +122,7 @@ def counted_once(
 
 def _masses(near: Neighbourhood, copies: Int[np.ndarray, " g"], m: int) -> Int[np.ndarray, " c"]:
     """Maps that are many and lie apart: a local outlier factor (Breunig et al. 2000) of mean distances."""
-    many = np.flatnonzero(copies >= max(MASS, 2 * near.k, SHARE * m))
+    many = np.flatnonzero(copies >= max(GROUP, 2 * near.k, SHARE * m))
     k = near.k
     own = near.distances[many, :k].mean(axis=1)
     others = near.distances[near.indices[many, :k], :k].mean(axis=(1, 2))

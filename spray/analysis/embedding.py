@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from spray.analysis.parallel import one_thread
 from spray.analysis.spectral import row_normalised
@@ -99,6 +99,16 @@ def picture(
     _, nearest = KDTree(points[chosen]).query(points[rest], k=3)
     placed[rest] = placed[chosen[nearest]].mean(axis=1)
     return placed
+
+
+def beside(
+    placed: Float[np.ndarray, "i 2"], inside: Int[np.ndarray, " i"], count: int
+) -> Float[np.ndarray, "m 2"]:
+    """The picture of the samples numbered in ``inside``, with the others at one point at its lower left."""
+    low, high = placed.min(axis=0), placed.max(axis=0)
+    places = np.tile(low - (high - low) / 10, (count, 1)).astype(np.float32)
+    places[inside] = placed
+    return places
 
 
 def choose(name: str, samples: int) -> str:

@@ -176,6 +176,13 @@ class Neighbourhood:
             "neighbour_bytes": self.indices.nbytes + self.distances.nbytes,
         }
 
+    def closed(self, chosen: Int[np.ndarray, " r"]) -> Neighbourhood:
+        """The part of some samples whose neighbours are among them, as those of whole components are."""
+        place = np.full(len(self.features), -1)
+        place[chosen] = np.arange(len(chosen))
+        indices, apart = place[self.indices[chosen, : self.k]], self.distances[chosen, : self.k]
+        return Neighbourhood(self.step, self.features[chosen], indices, apart, self.seed)
+
     def among(self, chosen: Int[np.ndarray, " r"]) -> Graph:
         """The graph of some samples by themselves, given by ascending number: that of their features alone.
 

@@ -109,7 +109,8 @@ class GaussianNull:
                 tolerance=_TOLERANCE,
                 checked=True,
             )
-            return eigengap(solved.values)[0].relative
+            # More components than are asked for eigenvalues: nothing joins them, and the gap is full.
+            return 1.0 if solved.all_zero else eigengap(solved.all_values)[0].relative
 
         features, graph = near.features, near.affinity
         if len(features) > self.rows:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from spray.analysis import lobpcg
 from spray.analysis.graph import Graph
 from spray.analysis.parallel import one_thread
+from stores.provenance import Json
 
 _DENSE = 256
 """Components up to this size are solved densely: faster there, and sure of every multiple eigenvalue."""
@@ -45,7 +46,28 @@ class Spectrum:
         """Whether there are at least as many components as eigenvalues, which say nothing else then."""
         return self.components - self.without >= len(self.values)
 
+    @property
+    def all_values(self) -> Float[np.ndarray, " a"]:
+        """The eigenvalues, with a zero for each component without vectors."""
+        return np.concatenate([np.zeros(self.without), self.values])
 
+    @property
+    def inside(self) -> Int[np.ndarray, " i"]:
+        """The vertices of the components that have vectors."""
+        return np.flatnonzero(self.component < self.components - self.without)
+
+    def facts(self) -> dict[str, Json]:
+        """The sizes of the largest components, and what has no vectors, where there is such."""
+        sizes = np.bincount(self.component)
+        told: dict[str, Json] = {"component_sizes": [int(size) for size in sizes[:_TOLD]]}
+        if self.without:
+            told["components_without_vectors"] = self.without
+            told["samples_without_vectors"] = int(sizes[-self.without :].sum())
+        return told
+
+
+_TOLD = 32
+"""Components whose sizes are told."""
 _ABOVE_ZERO = float(np.finfo(float).tiny)
 """Least eigenvalue that is solved for: zero itself counts components."""
 _ENTRIES = 2**24
@@ -53,6 +75,10 @@ _ENTRIES = 2**24
 _FEWEST, _LARGE = 6, 0.1
 """Vectors above zero that components leave room for; where they do not, the small ones get none if there are others
 with more than this part of the vertices."""
+GROUP, SHARE = 20, 0.002
+"""Samples of the smallest group that is looked for, also as a share of all."""
+_MANY = 32
+"""Components beyond which those that are too small for two such groups get no vectors: they would be most of them."""
 
 
 class Gap(NamedTuple):
@@ -80,7 +106,8 @@ def spectrum(
         k: number of eigenvalues.
         above_zero: as many more as it takes for so many above zero, which are beyond those of the components, as long
             as all vectors together have less than 2^24 entries. Where that leaves hardly any above zero, a component
-            with more than a tenth of the vertices gets them before small ones get theirs of zero.
+            with more than a tenth of the vertices gets them before small ones get theirs of zero. Of more than 32
+            components only those get any that could be two groups, of 20 samples or 0.2 % of all, if there are such.
         seed: of the start vector of Lanczos. Each vector's largest entry is made positive.
         tolerance: relative accuracy of the eigenvalues; 0 is machine precision.
         device: a CUDA device is asked for large components (`spray.analysis.lobpcg`); where its residuals are too
@@ -95,11 +122,7 @@ def spectrum(
     components, label = connected(graph)
     solved = components
     if above_zero:
-        k = max(k, min(components + above_zero, _ENTRIES // n))
-        large = int((np.bincount(label) > _LARGE * n).sum())
-        if large and components + min(above_zero, _FEWEST) > k:
-            solved = min(components, max(k - above_zero, large))
-            k = solved + above_zero
+        solved, k = _with_vectors(np.bincount(label), k, above_zero)
     k = min(k, n)
     degree = degrees(graph)
     zeros = _indicators(label, components, degree, min(solved, k))
@@ -129,6 +152,21 @@ def spectrum(
     all_values = np.concatenate([np.zeros(solved), flat[smallest]])
     all_vectors = _signed(np.concatenate([zeros, others], axis=1))
     return Spectrum(all_values, all_vectors, components, label, components - solved)
+
+
+def _with_vectors(size: Int[np.ndarray, " c"], k: int, above_zero: int) -> tuple[int, int]:
+    """Of components of these sizes, falling, how many get vectors, and how many eigenvalues that makes."""
+    n, solved = int(size.sum()), len(size)
+    if solved > _MANY:
+        solved = int((size >= 2 * max(GROUP, SHARE * n)).sum())
+        if not solved:
+            return len(size), k
+    k = max(k, min(solved + above_zero, _ENTRIES // n))
+    large = int((size > _LARGE * n).sum())
+    if large and solved + min(above_zero, _FEWEST) > k:
+        solved = min(solved, max(k - above_zero, large))
+        k = solved + above_zero
+    return solved, k
 
 
 def degrees(affinity: Graph) -> Float[np.ndarray, " n"]:

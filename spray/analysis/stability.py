@@ -47,6 +47,7 @@ class Stability:
         found: Mapping[str, Labels],
         analyse: Callable[[Int[np.ndarray, " r"]], Mapping[str, Labels]],
         seed: int = 0,
+        among: Int[np.ndarray, " a"] | None = None,
     ) -> dict[str, Json]:
         """Stability of each clustering, by name.
 
@@ -54,6 +55,7 @@ class Stability:
             found: labels of all samples.
             analyse: labels of the samples of these numbers, by the same steps without the others.
             seed: of the resamples.
+            among: the samples that are drawn from; all if left out. A cluster of none of them counts as lost.
 
         Returns:
             ``adjusted_rand``, the mean over resamples, and ``clusters``, for each cluster the mean of its
@@ -62,11 +64,11 @@ class Stability:
         if not self.draws or not found:
             return {}
         rng = np.random.default_rng(seed)
-        count = len(next(iter(found.values())))
-        size = max(2, min(int(self.share * count), self.rows))
+        among = np.arange(len(next(iter(found.values())))) if among is None else among
+        size = max(2, min(int(self.share * len(among)), self.rows))
         drawn: dict[str, list[Float[np.ndarray, " f"]]] = {name: [] for name in found}
         for draw in range(1, self.draws + 1):
-            chosen = np.sort(rng.choice(count, size, replace=False))
+            chosen = among[np.sort(rng.choice(len(among), size, replace=False))]
             again = analyse(chosen)
             for name, labels in found.items():
                 drawn[name].append(_figures(labels, labels[chosen], again[name]))

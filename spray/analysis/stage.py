@@ -133,11 +133,12 @@ class Analysis:
             stability = self.stability.measure(
                 {name: clustering.labels[counted.first] for name, clustering in clusterings.items()},
                 lambda rows: self._labels_again(
-                    near.among(rows), strategies, None if twins is None else twins[rows]
+                    near.among(rows), strategies - solved.without, None if twins is None else twins[rows]
                 ),
                 self.seed,
+                among=solved.inside,
             )
-            pictures = self._pictures(solved.vectors)
+            pictures = self._pictures(solved)
         return GroupAnalysis(
             group=sorted_out.group,
             status="ok",
@@ -153,24 +154,24 @@ class Analysis:
             pictures={name: counted.all_of(places) for name, places in pictures.items()},
             facts={
                 **near.facts(),
-                **counted.facts(solved),
+                **counted.facts(),
                 "stability": stability,
-                "component_sizes": [int(size) for size in np.bincount(solved.component)[:32]],
+                **solved.facts(),
             },
         )
 
     def _strategies(self, near: Neighbourhood, solved: Spectrum) -> tuple[int, dict[str, Json]]:
         """The eigengap's number of strategies, or 1 where the null shows gaps as large.
 
-        Where there are more components than eigenvalues, these are the strategies.
+        Where there are more components than eigenvalues, these are the strategies; one without vectors is one each.
         """
         if solved.all_zero:
             return solved.components, {"k": solved.components, "gap": 0.0, "runners_up": [], "null": {}}
         # More eigenvalues than are looked for may be there, for clusterings that ask for them.
-        values = np.concatenate([np.zeros(solved.without), solved.values])
-        best, *others = eigengap(values[: solved.components + self.eigenvectors - 1])
+        best, *others = eigengap(solved.all_values[: solved.components + self.eigenvectors - 1])
         norm = "none" if self.reduction.always else self.representation.norm
-        null = self.null.test(near, self.eigenvectors, norm=norm, seed=self.seed)
+        tested = near.closed(solved.inside) if solved.without else near
+        null = self.null.test(tested, self.eigenvectors, norm=norm, seed=self.seed)
         runners_up = [gap._asdict() for gap in others]
         return max(best.k if null.significant else 1, solved.without + 1), {
             **best._asdict(),
@@ -207,12 +208,15 @@ class Analysis:
         if not solved.without:
             found = {step.name: step.cluster(solved.vectors, graph, strategies, self.seed) for step in steps}
         else:
-            inside = np.flatnonzero(solved.component < solved.components - solved.without)
+            inside = solved.inside
             vectors, graph = solved.vectors[inside], graph[inside][:, inside]
             strategies -= solved.without
             found = {
                 step.name: with_components(
-                    step.cluster(vectors, graph, strategies, self.seed), inside, solved.component
+                    step.cluster(vectors, graph, strategies, self.seed),
+                    inside,
+                    solved.component,
+                    step.smallest(len(solved.component)),
                 )
                 for step in steps
             }
@@ -221,7 +225,7 @@ class Analysis:
     def _labels_again(
         self, graph: Graph, strategies: int, twins: Int[np.ndarray, " r"] | None
     ) -> dict[str, Int[np.ndarray, " r"]]:
-        """The clusterings of a resample, for as many strategies as were found in all."""
+        """The clusterings of a resample, for as many strategies as were found in all that had vectors."""
         wanted = min(
             max((step.eigenvectors(strategies) for step in self.clusterings), default=1), self._computed
         )
@@ -229,14 +233,18 @@ class Analysis:
             graph, wanted, above_zero=wanted - 1, seed=self.seed, tolerance=RESAMPLED, checked=True
         )
         steps = [step.lighter() for step in self.clusterings]
-        found = self._clusters(steps, graph, solved, max(strategies, solved.without + 1), twins)
+        found = self._clusters(steps, graph, solved, strategies + solved.without, twins)
         return {name: clustering.labels for name, clustering in found.items()}
 
-    def _pictures(self, vectors: Float[np.ndarray, "m k"]) -> dict[str, Float[np.ndarray, "m 2"]]:
-        name = embedding.choose(self.picture, len(vectors))
+    def _pictures(self, solved: Spectrum) -> dict[str, Float[np.ndarray, "m 2"]]:
+        name = embedding.choose(self.picture, len(solved.vectors))
         if name == "none":
             return {}
-        return {name: embedding.picture(embedding.PICTURES[name](), vectors, self.seed)}
+        inside, method = solved.inside, embedding.PICTURES[name]()
+        if not solved.without:
+            return {name: embedding.picture(method, solved.vectors, self.seed)}
+        placed = embedding.picture(method, solved.vectors[inside], self.seed)
+        return {name: embedding.beside(placed, inside, len(solved.vectors))}
 
     def _trivial(self, sorted_out: _SortedOut, status: str) -> GroupAnalysis:
         """What is known of samples that cannot be told apart: they are one cluster."""

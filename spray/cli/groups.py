@@ -49,16 +49,22 @@ def null_in_words(group: dict[str, Any]) -> str:
 
 
 def neighbours_in_words(group: dict[str, Any]) -> str:
-    """How neighbours were found: "10, exact", or "10, cells, recall 0.98"; and how many maps equal another."""
+    """How neighbours were found: "10, exact", or "10, cells, recall 0.98"; what is equal or apart."""
     if "neighbours" not in group:
         return "–"
     told = f"{group['neighbours']}, exact"
     if not group.get("exact_neighbours", True):
         told = f"{group['neighbours']}, {group['method']}, recall {group['recall']:.2f}"
-    if "copies" not in group:
-        return told
-    counted = f", {group['counted_once']:,} of them not counted again" if group["counted_once"] else ""
-    return f"{told}; in {group['class']} {group['copies']:,} maps equal another{counted}"
+    if "copies" in group:
+        counted = f", {group['counted_once']:,} of them not counted again" if group["counted_once"] else ""
+        told += f"; in {group['class']} {group['copies']:,} maps equal another{counted}"
+    if "components_without_vectors" in group:
+        told += (
+            f"; in {group['class']} {group['components_without_vectors']:,} small components of the graph "
+            f"({group.get('samples_without_vectors', 0):,} samples) count as a strategy each, and only the others "
+            "were looked into"
+        )
+    return told
 
 
 def clusters_in_words(group: dict[str, Any], clustering: str) -> str:
