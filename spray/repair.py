@@ -107,7 +107,7 @@ def _selection(run: Run, id: str, config: AuditConfig) -> _Selection | None:
             step = suited_to(run, name, column, analysis_step(config.analysis))
             step = replace(step, picture=embedding.choose(step.picture, run.n))
             for group_by in get_args(GroupBy):
-                if lineage(table, column, group_by, step).id.startswith(id):
+                if lineage(run, table, column, group_by, step).id.startswith(id):
                     return _Selection(step, name, column, group_by)
     return None
 

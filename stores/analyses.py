@@ -24,6 +24,8 @@ from stores.provenance import Json, Provenance, to_json
 from stores.schema import content_of, element, parsed
 
 ROOT = "analyses"
+SEARCHED = "groups"
+"""What a step of the provenance of findings calls the groups that they were searched in, where these are not all."""
 
 TAKEN_BACK = "`spray check --repair` takes it back, and running the analysis again writes it anew."
 
@@ -146,6 +148,14 @@ class AnalysisHandle:
         return bool(self._revisions())
 
     @property
+    def unsearched(self) -> list[int]:
+        """Committed groups that were not there yet when the newest list of findings was made, as far as it says."""
+        for step in provenance.steps if (provenance := self.findings_provenance) else ():
+            if isinstance(searched := step.get(SEARCHED), Sequence):
+                return [group for group in self.groups if group not in searched]
+        return []
+
+    @property
     def findings_provenance(self) -> Provenance | None:
         """How the newest list of findings was made; None if there is none."""
         newest = self._newest_findings()
@@ -196,6 +206,7 @@ def create_analysis(
                     f"{floor.url}: analysis {handle.id} exists and states {handle.facts}, now {stated}. "
                     "What changes the facts must stand in the provenance, so that it gives another analysis."
                 )
+            _plan(floor, handle, groups)
             return handle
     content: dict[str, Json] = {
         "provenance": provenance.to_json(),
@@ -208,6 +219,17 @@ def create_analysis(
     document = group_document(element("analysis", content))
     create_once(floor, f"{ROOT}/{provenance.id[:12]}/zarr.json", document)
     return AnalysisHandle(floor, content, writable=True)
+
+
+def _plan(floor: Floor, handle: AnalysisHandle, groups: Iterable[int] | None) -> None:
+    """Have the document of an analysis that goes on with further groups name these, too."""
+    further = {int(group) for group in groups or ()}
+    if handle.planned is None or further.issubset(handle.planned):
+        return
+    content = analysis_content(floor, handle.id)
+    if content is not None:
+        handle.planned = content["groups"] = sorted(further.union(content.get("groups", ())))
+        floor.put(f"{ROOT}/{handle.id}/zarr.json", group_document(element("analysis", content)))
 
 
 def list_analyses(floor: Floor, writable: bool) -> list[AnalysisHandle]:

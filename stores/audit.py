@@ -10,7 +10,8 @@ from functools import partial
 
 from stores import lost_roots, made_from
 from stores.analyses import ROOT as ANALYSES
-from stores.analyses import analysis_content
+from stores.analyses import AnalysisHandle, analysis_content
+from stores.circumstances import not_searched, of_other_samples
 from stores.errors import Damaged, StoreError, Unreadable
 from stores.groups import group_key, is_group
 from stores.ledger import COMMITS, Commit, Ledger, fingerprint
@@ -110,6 +111,7 @@ class _Check:
         """What is not committed."""
         yield from self._unwritten_shards()
         yield from self._uncommitted_groups()
+        yield from self._unsearched_groups()
 
     def notes(self) -> Iterator[Problem]:
         """What is as it was committed, and yet worth knowing."""
@@ -119,6 +121,12 @@ class _Check:
                 told = mixture(table)
             if told:
                 yield Problem(table.key, "note", told)
+        for handle in self._handles():
+            told = ""
+            with suppress(StoreError):
+                told = of_other_samples(self.run, handle)
+            if told:
+                yield Problem(f"{ANALYSES}/{handle.id}", "note", told)
 
     def _done(self, problem: Problem, repair: Callable[[], object] = lambda: None) -> Problem:
         """The problem, repaired if that is asked for and can be done."""
@@ -408,6 +416,23 @@ class _Check:
             for unit in units:
                 if unit not in self.told:
                     yield Problem(unit, "incomplete", self._why_unwritten(unit))
+
+    def _unsearched_groups(self) -> Iterator[Problem]:
+        """Groups that were written after findings were searched in the others."""
+        for handle in self._handles():
+            told = ""
+            with suppress(StoreError, KeyError):  # damaged findings were told of
+                told = not_searched(self.run, handle)
+            if told:
+                yield Problem(f"{ANALYSES}/{handle.id}/findings", "incomplete", told)
+
+    def _handles(self) -> Iterator[AnalysisHandle]:
+        """The analyses whose documents can be read."""
+        for name in filter(is_key, self.floor.names(ANALYSES)):
+            with suppress(Damaged, Unreadable):
+                content = analysis_content(self.floor, name)
+                if content is not None:
+                    yield AnalysisHandle(self.floor, content, writable=False)
 
     def _why_unwritten(self, unit: str) -> str:
         """Of a unit whose files are there."""

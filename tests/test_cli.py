@@ -469,7 +469,7 @@ def test_two_kinds_of_machines_and_groups_that_are_missing_are_told(tmp_path):
         stores.GroupAnalysis(0, "ok", rows, none, none, np.zeros(2), np.ones((3, 2)), 1, 1, {}, {}, {})
     )
     _, out, _ = spray("info", run.path)
-    assert "Not written yet: 1 groups (dog), of which nothing is said here" in out
+    assert "Not written yet: 1 group (dog), of which nothing is said here" in out
 
 
 def test_a_report_of_an_analysis_that_lacks_groups_says_which(audited, tmp_path):
@@ -479,4 +479,4 @@ def test_a_report_of_an_analysis_that_lacks_groups_says_which(audited, tmp_path)
     (tmp_path / "run.zarr/ledger/commits" / f"{key}.json").unlink()
     shutil.rmtree(tmp_path / "run.zarr" / key)
     code, _, err = spray("report", tmp_path / "run.zarr")
-    assert code == 0 and "WARNING: Not written yet: 1 groups (" in err
+    assert code == 0 and "WARNING: Not written yet: 1 group (" in err

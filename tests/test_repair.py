@@ -61,7 +61,9 @@ def test_findings_are_not_replaced_by_ones_of_other_settings(store: Path, config
     sound = contents(store)
     damage(analysis_of(store) / "findings" / "1")
     told = repaired(store, with_other(config, "members = 10", "members = 4"))
-    assert "done again" not in told and "1 were made with other settings than these" in told
+    assert (
+        "done again" not in told and "1 were made with other settings than these or of other samples" in told
+    )
     assert "Redo just these: " in told
     assert stores.open(store).analysis().findings() == []
     assert not [key for key in contents(store) if key not in sound]
@@ -138,3 +140,24 @@ def test_a_lost_root_is_written_again_from_its_copy_or_by_the_command(store: Pat
     assert "Redo just these: " in result.stdout
     assert "1 units were taken back and done again." in repaired(store, config)
     assert contents(store) == sound
+
+
+def test_a_group_made_before_a_sample_came_back_is_not_mixed_with_it(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    (tmp_path / "audit.toml").write_text(TOML)
+    draw_pictures(tmp_path / "images", ("cat", "dog"), 24)
+    picture = tmp_path / "images" / "cat" / "02.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:40])
+    spray("audit", tmp_path / "audit.toml", "--quiet")
+    picture.write_bytes(whole)
+    store, config = tmp_path / "audit.zarr", tmp_path / "audit.toml"
+    spray("attribute", config, "--retry-failed", "--quiet")
+    before, first = contents(store), analysis_of(store)
+    damage(first / "c0")
+    assert "or of other samples" in repaired(store, config)
+    assert all(before[key] == data for key, data in contents(store).items() if "/c0/" not in key)
+    again = json.loads(spray("analyze", store, "--json"))
+    assert again["analysis"] != first.name and again["shortfalls"] == []
+    told = spray("info", store)
+    assert "Made when 1 samples had failed, and others have now (0)" in told and "Not written yet" in told

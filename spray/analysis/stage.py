@@ -36,6 +36,7 @@ from spray.analysis.stability import Stability
 from spray.journal import journal
 from stores import AnalysisHandle, Run, Table
 from stores.analysis import Clustering, GroupAnalysis
+from stores.circumstances import FAILED, SELECTION, failed_samples
 from stores.provenance import Json, Provenance, describe
 
 Progress = Callable[[int, int, str], None]
@@ -276,13 +277,18 @@ class _SortedOut:
     invalid: Int[np.ndarray, " f"]
 
 
-def lineage(table: Table, column: str, group_by: GroupBy, settled: Analysis) -> Provenance:
-    """What gives an analysis its id: the relevance that was chosen, and the steps with their picture settled."""
+def lineage(run: Run, table: Table, column: str, group_by: GroupBy, settled: Analysis) -> Provenance:
+    """What gives an analysis its id: the relevance that was chosen, and the steps with their picture settled.
+
+    Which samples had failed is part of it: what was made without them is not mixed with what is made with them.
+    """
+    failed = failed_samples(run, table)
     select: dict[str, Json] = {
-        "name": "select",
+        "name": SELECTION,
         "relevance": table.name,
         "column": column,
         "group_by": group_by,
+        **({FAILED: failed} if failed else {}),
     }
     return Provenance((select, describe(settled)), (table.provenance.id,))
 
@@ -334,7 +340,7 @@ def analyze(
         picture=embedding.choose(asked.picture, run.n),
         neighbours=dataclasses.replace(asked.neighbours, device=device),
     )
-    provenance = lineage(stored, column, group_by, settled)
+    provenance = lineage(run, stored, column, group_by, settled)
     grid = list(stored.columns[column].shape[-2:]) if column.endswith(".place") else None
     handle = run.create_analysis(
         provenance,

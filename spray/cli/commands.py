@@ -28,7 +28,6 @@ from spray.cli.options import (
     verify_options,
 )
 from spray.cli.output import (
-    missing_in_words,
     printable,
     reporting,
     show_analysis,
@@ -380,13 +379,14 @@ def report(
     """
     import reports
     import stores
+    from stores.circumstances import circumstances
 
     written = reports.write(
         store, out or report_beside(store), analysis=analysis_id, title=title, carrier=carrier
     )
     run = stores.open(store)
     handle = run.analysis(analysis_id)
-    if told := missing_in_words(run, handle.missing(handle.planned or [])):
+    for told in circumstances(run, handle):
         click.echo(f"WARNING: {printable(told)}", err=True)
     if as_json:
         show_json({"report": str(written.path), "bytes": written.bytes, "carrier": written.carrier})

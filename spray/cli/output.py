@@ -118,6 +118,8 @@ def show_analysis(audit: Audit, as_json: bool) -> None:
 
 
 def _audit_facts(audit: Audit) -> dict[str, Any]:
+    from stores.circumstances import shortfalls
+
     findings = [
         {
             "name": finding.name,
@@ -131,11 +133,18 @@ def _audit_facts(audit: Audit) -> dict[str, Any]:
         }
         for finding in audit.findings
     ]
-    return {"store": str(audit.run.path), "analysis": audit.analysis.id, "findings": findings}
+    return {
+        "store": str(audit.run.path),
+        "analysis": audit.analysis.id,
+        "findings": findings,
+        "shortfalls": shortfalls(audit.run, audit.analysis),
+    }
 
 
 def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
     """The ranked findings."""
+    from stores.circumstances import shortfalls
+
     findings = audit.findings
     if as_json:
         show_json(_audit_facts(audit) | ({"report": str(page)} if page else {}))
@@ -162,6 +171,8 @@ def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
                 f"{failed} of {audit.run.n} samples failed and are left out: spray info {audit.run.path}"
             )
         )
+    for told in shortfalls(audit.run, audit.analysis):
+        click.echo(printable(told))
     if page is not None:
         click.echo(printable(f"Open {page} in a browser."))
 
@@ -216,7 +227,7 @@ def _conclusion(
     elif lost and not to_redo:
         yield f"{len(lost)} units were taken back and done again."
     elif lost:
-        of_others = f"; {len(to_redo)} were made with other settings than these, or are superseded"
+        of_others = f"; {len(to_redo)} were made with other settings than these or of other samples, or are superseded"
         yield (
             f"{len(lost)} units are to be written again, all else stays as it is{'' if left is None else of_others}."
         )
@@ -331,24 +342,13 @@ def show_run(run: Run, as_json: bool) -> None:
                 f"{entry['groups']} groups, {entry['findings']} findings, {entry['flagged']} flagged"
             )
         )
-        if told := missing_in_words(run, entry["missing"]):
+        for told in entry["shortfalls"]:
             console.print(plain(f"  {told}"))
     console.print(f"{facts['verdicts']} verdicts")
 
 
-def missing_in_words(run: Run, groups: Sequence[int]) -> str:
-    """Groups that an analysis was begun for and that are not written; "" where there are none."""
-    if not groups:
-        return ""
-    few = ", ".join([_class_name(run, group) for group in groups[:SHOWN_GROUPS]])
-    more = f" and {len(groups) - SHOWN_GROUPS} more" if len(groups) > SHOWN_GROUPS else ""
-    return (
-        f"Not written yet: {len(groups)} groups ({few}{more}), of which nothing is said here. The command that made "
-        "the analysis goes on with them."
-    )
-
-
 def _facts(run: Run) -> dict[str, Any]:
+    from stores.circumstances import shortfalls
     from stores.machines import mixture
 
     tables = []
@@ -381,6 +381,8 @@ def _facts(run: Run) -> dict[str, Any]:
                 "group_by": handle.facts.get("group_by"),
                 "groups": len(handle.groups),
                 "missing": handle.missing(handle.planned or []),
+                "unsearched": handle.unsearched,
+                "shortfalls": shortfalls(run, handle),
                 "findings": len(findings),
                 "flagged": sum(finding.flagged for finding in findings),
             }

@@ -23,7 +23,8 @@ from spray.findings.verification.significance import benjamini_hochberg
 from spray.findings.words import summary
 from spray.journal import journal
 from spray.progress import Report, silent
-from stores import AnalysisHandle, Finding, Provenance, Run, describe
+from stores import ALL_CLASSES, AnalysisHandle, Finding, Provenance, Run, describe
+from stores.analyses import SEARCHED
 from stores.provenance import Json
 
 
@@ -57,6 +58,8 @@ def find(
     proven = _tested_by(step, analysis)
     known = subject is None and all(analysis.tested(group, proven) is not None for group in groups)
     done = _interventions(known or subject is not None)
+    if groups != [ALL_CLASSES] and len(groups) < len(run.classes):
+        done |= {SEARCHED: groups}  # a list of some groups is not taken for one of all
     provenance = Provenance((describe(step), done), (analysis.id,))
     if _stored(analysis, provenance) and not isinstance(step.ranking, OwnRank):
         return list(analysis.findings())

@@ -1,0 +1,97 @@
+"""What a reader of an analysis has to know beside its results: what it lacks, and on what it was computed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stores.analysis import ALL_CLASSES
+from stores.errors import StoreError
+from stores.machines import mixture
+from stores.provenance import Json
+
+if TYPE_CHECKING:
+    from stores.analyses import AnalysisHandle
+    from stores.run import Run
+    from stores.tables import Table
+
+SELECTION, FAILED = "select", "failed"
+"""The step of an analysis that chose its samples, and what that calls those that had failed."""
+NAMED = 8
+"""So many classes are named."""
+
+
+def circumstances(run: Run, handle: AnalysisHandle) -> list[str]:
+    """A sentence for each; none of an analysis of all samples, wholly searched, of relevance by one kind of machine."""
+    told = shortfalls(run, handle)
+    try:
+        table = run.table(str(handle.facts["relevance"]))
+        told += [f"{table.name} {mixed}." if (mixed := mixture(table)) else ""]
+    except (KeyError, StoreError):  # an analysis that says less, or damage, which a check tells
+        pass
+    return [sentence for sentence in told if sentence]
+
+
+def shortfalls(run: Run, handle: AnalysisHandle) -> list[str]:
+    """Those of them that say what it lacks."""
+    told = [not_written(run, handle), not_searched(run, handle), of_other_samples(run, handle)]
+    return [sentence for sentence in told if sentence]
+
+
+def not_written(run: Run, handle: AnalysisHandle) -> str:
+    """Groups that the analysis was begun for and that are not there; "" where all are."""
+    missing = handle.missing(handle.planned or [])
+    if not missing:
+        return ""
+    return (
+        f"Not written yet: {_groups(run, missing)}, of which nothing is said here. The command that made the analysis "
+        "goes on with them."
+    )
+
+
+def not_searched(run: Run, handle: AnalysisHandle) -> str:
+    """Groups that are there and were not when findings were searched; "" where there are none."""
+    if not (unsearched := handle.unsearched):
+        return ""
+    return (
+        f"Not searched for findings: {_groups(run, unsearched)}, written after the others were. `spray verify` "
+        "searches and tests them."
+    )
+
+
+def of_other_samples(run: Run, handle: AnalysisHandle) -> str:
+    """Where other samples have failed by now than when the analysis was made; "" where the same have."""
+    select = next((step for step in handle.provenance.steps if step.get("name") == SELECTION), {})
+    then = select.get(FAILED)
+    if not isinstance(then, dict):
+        return ""  # none had, or an early release did not say
+    try:
+        now = failed_samples(run, run.table(str(handle.facts["relevance"])))
+    except (KeyError, StoreError):
+        return ""
+    if now == then:
+        return ""
+    return (
+        f"Made when {then['rows']:,} samples had failed, and others have now ({now['rows'] if now else 0:,}): `spray "
+        "analyze` makes one of the samples as they are."
+    )
+
+
+def failed_samples(run: Run, table: Table) -> dict[str, Json] | None:
+    """How many samples have failed, here or in this table, and a digest of which; None where none has.
+
+    It is part of what makes an analysis that one: of samples that come back it knows nothing.
+    """
+    rows = sorted({*run.samples.failures, *table.failures})
+    digest = hashlib.sha256(np.array(rows, "<i8").tobytes()).hexdigest()[:16]
+    return {"rows": len(rows), "digest": digest} if rows else None
+
+
+def _groups(run: Run, groups: Sequence[int]) -> str:
+    names = [run.classes[group] if group != ALL_CLASSES else "all classes" for group in groups[:NAMED]]
+    more = f" and {len(groups) - NAMED} more" if len(groups) > NAMED else ""
+    count = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
+    return f"{count} ({', '.join(names)}{more})"

@@ -1,0 +1,89 @@
+"""What a reader of an analysis is told beside its results: what it lacks, and on what it was computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from audit_tools import Images, contents, spray, tiny_model
+
+import stores
+from spray.analysis import Analysis, analyze
+from spray.analysis.null import GaussianNull
+from spray.analysis.stability import Stability
+from spray.attribution import Attribution, attribute_dataset
+from spray.findings import find
+from stores.circumstances import circumstances, shortfalls
+
+STEP = Attribution(block=4, grid=4, thumbnails=8)
+QUICK = Analysis(null=GaussianNull(draws=0), stability=Stability(draws=0), picture="none")
+AWAY = OSError("Stale file handle")
+
+
+def attribute(out: Path, *failing: int) -> stores.Run:
+    data = Images(items=dict.fromkeys(failing, AWAY))
+    return attribute_dataset(tiny_model(), data, out, STEP, retry_failed=True)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> stores.Run:
+    return stores.synthetic.make(tmp_path / "run.zarr", samples=120, classes=3)
+
+
+def told(run: stores.Run, kind: str) -> list[str]:
+    return [f"{it.unit}: {it.detail}" for it in stores.check(run.path) if it.kind == kind]
+
+
+def test_samples_that_come_back_make_another_analysis(tmp_path: Path) -> None:
+    run = attribute(tmp_path / "run.zarr", 1, 9)
+    first = analyze(run, QUICK)
+    before = contents(tmp_path / "run.zarr/analyses")
+    assert circumstances(run, first) == [] and analyze(run, QUICK).id == first.id
+    run = attribute(tmp_path / "run.zarr")
+    (sentence,) = shortfalls(run, first)
+    assert sentence.startswith("Made when 2 samples had failed, and others have now (0)")
+    assert told(run, "note") == [f"analyses/{first.id}: {sentence}"]
+    second = analyze(run, QUICK)
+    assert second.id != first.id and shortfalls(run, second) == []
+    now = contents(tmp_path / "run.zarr/analyses")
+    assert all(now[key] == data for key, data in before.items())
+    never = analyze(attribute(tmp_path / "sound.zarr"), QUICK)
+    assert never.id == second.id and never.read(0).rows.tolist() == second.read(0).rows.tolist()
+
+
+def test_classes_that_are_analysed_after_a_search_are_searched_by_the_next(run: stores.Run) -> None:
+    early = analyze(run, QUICK, groups=[2])
+    assert {finding.group for finding in find(run, early)} <= {2}
+    assert early.unsearched == [] and shortfalls(run, early) == []
+    late = analyze(run, QUICK)
+    assert late.id == early.id and late.planned == [0, 1, 2] and late.unsearched == [0, 1]
+    (sentence,) = shortfalls(run, late)
+    assert f"2 groups ({run.classes[0]}, {run.classes[1]})" in sentence
+    assert told(run, "incomplete") == [f"analyses/{late.id}/findings: {sentence}"]
+    whole = find(run, late)
+    assert {finding.group for finding in whole} == {0, 1, 2}
+    assert late.unsearched == [] and told(run, "incomplete") == []
+    assert [finding.name for finding in find(run, late)] == [finding.name for finding in whole]
+
+
+def test_an_analysis_of_further_classes_is_to_be_completed_with_these(
+    run: stores.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = analyze(run, QUICK, groups=[2])
+    monkeypatch.setattr(stores.AnalysisHandle, "write", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        analyze(run, QUICK, groups=[0, 2])
+    assert run.analysis(handle.id).planned == [0, 2]
+    (gap,) = told(run, "incomplete")
+    assert "1 of 2 groups are not written yet (c0)" in gap
+    assert "Not written yet: 1 group (" in shortfalls(run, run.analysis(handle.id))[0]
+
+
+def test_commands_say_so(run: stores.Run) -> None:
+    handle = analyze(run, QUICK, groups=[2])
+    find(run, handle)
+    handle = analyze(run, QUICK)
+    told = spray("info", run.path)
+    assert "Not searched for findings: 2 groups (" in told
+    find(run, handle)
+    assert "Not searched" not in spray("info", run.path)
