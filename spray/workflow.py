@@ -162,7 +162,15 @@ def audit(
     run = attribute_dataset(model, data, out, step, device=device, report=report)
     clock.append(time.perf_counter())
     suited = suited_to(run, step.table, column, analysis or Analysis())
-    handle = analyze(run, suited, relevance=step.table, column=column, group_by=group_by, progress=report)
+    handle = analyze(
+        run,
+        suited,
+        relevance=step.table,
+        column=column,
+        group_by=group_by,
+        device=str(device),
+        progress=report,
+    )
     clock.append(time.perf_counter())
     find(run, handle, findings, model=model, dataset=data, device=device, report=report)
     clock.append(time.perf_counter())

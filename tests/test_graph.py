@@ -184,3 +184,26 @@ def test_errors(step, features, message):
 def test_a_graph_without_neighbours_is_refused_before_any_work():
     with pytest.raises(ValueError, match="k=0"):
         NearestNeighbours(0)
+
+
+def test_products_on_a_device_are_of_full_precision_whatever_was_chosen_for_training() -> None:
+    import torch
+
+    features = np.random.default_rng(0).standard_normal((300, 20)).astype(np.float32) + 50
+    chosen = torch.get_float32_matmul_precision()
+    seen: list[str] = []
+    product = torch.Tensor.__matmul__
+
+    def watched(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_float32_matmul_precision())
+        return product(left, right)
+
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, "__matmul__", watched)
+            there = exact_neighbours(features, 5, device="cpu:0")
+        assert seen and set(seen) == {"highest"} and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(chosen)
+    assert np.array_equal(there[0], exact_neighbours(features, 5)[0])

@@ -103,6 +103,22 @@ def test_data_that_are_no_pictures(tmp_path, shape):
     assert audit.flagged == []
 
 
+def test_all_stages_of_an_audit_run_on_the_device_that_is_named(tmp_path, monkeypatch):
+    import spray.workflow
+
+    asked = {}
+    for stage in ("attribute_dataset", "analyze", "find"):
+        made = getattr(spray.workflow, stage)
+
+        def watched(*args, made=made, stage=stage, **options):
+            asked[stage] = str(options["device"])
+            return made(*args, **options)
+
+        monkeypatch.setattr(spray.workflow, stage, watched)
+    spray.audit(tiny_model(), Images(), tmp_path / "a.zarr", device="cpu:0", **STEPS)
+    assert asked == dict.fromkeys(("attribute_dataset", "analyze", "find"), "cpu:0")
+
+
 def test_a_column_that_will_not_be_there_is_refused_before_the_work(tmp_path):
     for column in ("4.channel", "input.full", "input.channel", "place"):
         with pytest.raises(ConfigError, match=r"3\.channel, 3\.place, input\.place"):

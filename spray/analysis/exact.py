@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -149,6 +150,19 @@ def asked_here(right: NDArray[Number]) -> Ask:
     return ask
 
 
+@contextmanager
+def in_full_precision() -> Iterator[None]:
+    """Products of float32 in float32, whatever a program chose for its training: their error is counted on."""
+    import torch
+
+    chosen = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)
+
+
 def asked_there(right: NDArray[Number], device: str) -> Ask:
     """By torch, on a device, where the columns stay."""
     import torch
@@ -156,7 +170,8 @@ def asked_there(right: NDArray[Number], device: str) -> Ask:
     columns = torch.from_numpy(right).to(device)
 
     def ask(left: NDArray[Number], own: Own, count: int) -> NDArray[np.int64]:
-        near = torch.from_numpy(left).to(device) @ columns
+        with in_full_precision():
+            near = torch.from_numpy(left).to(device) @ columns
         near[tuple(torch.from_numpy(each).to(device) for each in own)] = torch.inf
         chosen: NDArray[np.int64] = (
             near.topk(count, largest=False, sorted=False).indices.sort().values.cpu().numpy()
