@@ -6,11 +6,13 @@ import torch
 
 from spray.findings.verification.fills import (
     FILLS,
+    BlurFill,
     Fill,
     HarmonicFill,
     LocalMeanFill,
     NeighbourFill,
     jittered,
+    shorter_side,
     transplant,
 )
 
@@ -124,3 +126,18 @@ def test_a_moved_transplant_stays_whole_and_never_lies_in_its_place() -> None:
     everything = torch.ones(1, 1, 12, 12, dtype=torch.bool)
     assert torch.equal(jittered(hosts, donors, everything, 2, np.random.default_rng(0)), donors)
     assert torch.equal(jittered(hosts, donors, ~everything, 2, np.random.default_rng(0)), hosts)
+
+
+def test_a_signal_is_blurred_and_looked_around_by_shares_of_its_length() -> None:
+    """A signal is a picture one pixel high: its own length is what counts, not the 1."""
+    assert shorter_side(torch.zeros(2, 3, 1, 1000)) == 1000 and shorter_side(torch.zeros(2, 3, 60, 80)) == 60
+    assert shorter_side(torch.zeros(1, 1, 1, 1)) == 1
+    pulse, mask = torch.zeros(1, 1, 1, 1000), torch.zeros(1, 1, 1, 1000, dtype=torch.bool)
+    pulse[..., 400:430] = 1
+    mask[..., 400:430] = True
+    generator = torch.Generator().manual_seed(0)
+    assert BlurFill().apply(pulse, mask, pulse, generator).max() < 0.2
+    pulse[..., :400], pulse[..., 430:] = 0.3, 0.5
+    filled = LocalMeanFill().apply(pulse, mask, pulse, generator)
+    assert filled[..., 400:430].allclose(torch.tensor(0.4))
+    assert (filled[..., 400:430] == filled[..., 400:401]).all()

@@ -80,3 +80,20 @@ def test_accuracy_stability_and_twins() -> None:
     assert SCORES["stability"](case) == 0.8
     assert SCORES["duplicates"](case) == pytest.approx(0.4)
     assert SCORES["duplicates"](replace(case, thumbnails=lambda places: None)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("count", [500, 502, 1300])
+def test_twins_that_lie_side_by_side_are_found_among_any_number(count: int) -> None:
+    """Frames of a video, or each picture saved twice: whoever is asked has his twin beside him."""
+    rng = np.random.default_rng(0)
+    pictures = np.repeat(rng.integers(0, 256, (count // 2, 4, 4, 1), np.uint8), 2, axis=0)
+    members = np.arange(count + 100) < count
+    unlike = rng.integers(0, 256, (100, 4, 4, 1), np.uint8)
+    everything = np.concatenate([pictures, unlike])
+    case = replace(
+        suspect(np.ones((count + 100, 3, 3)), members, np.ones((3, 3), bool)),
+        digests=np.arange(count + 100),
+        thumbnails=lambda places: everything[places],
+    )
+    assert SCORES["duplicates"](case) == 1.0
+    assert SCORES["duplicates"](replace(case, members=~members)) == 0.0

@@ -190,23 +190,36 @@ def accuracy_of_rest(suspect: Suspect) -> float | None:
 
 
 def duplicates(suspect: Suspect) -> float | None:
-    """Share of the members that have a near-identical twin among them: same input, or pictures that correlate."""
+    """Share of the members that have a near-identical twin among them: same input, or pictures that correlate.
+
+    Of many members some are asked, each for its twins among all.
+    """
     places = np.flatnonzero(suspect.members)
     if suspect.digests is None or not len(places):
         return None
-    chosen = places[:: -(-len(places) // COMPARED)]
+    asked = np.arange(0, len(places), -(-len(places) // COMPARED))
     _, codes, counts = np.unique(suspect.digests[places], return_inverse=True, return_counts=True)
-    twins = dict(zip(places.tolist(), (counts[codes] > 1).tolist(), strict=True))
-    twin = np.array([twins[place] for place in chosen.tolist()])
-    pictures = suspect.thumbnails(chosen)
-    if pictures is not None and len(chosen) > 1:
-        flat = pictures.reshape(len(chosen), -1).astype(np.float64)
-        flat -= flat.mean(1, keepdims=True)
-        flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
-        alike = flat @ flat.T
-        np.fill_diagonal(alike, 0)
+    twin = counts[codes][asked] > 1
+    pictures = suspect.thumbnails(places[asked])
+    if pictures is None:
+        return float(twin.mean())
+    patterns = _patterns(pictures)
+    for start in range(0, len(places), COMPARED):
+        block = np.arange(start, min(start + COMPARED, len(places)))
+        others = suspect.thumbnails(places[block])
+        assert others is not None
+        alike = patterns @ _patterns(others).T
+        alike[asked[:, None] == block] = 0
         twin |= alike.max(1) >= ALIKE
     return float(twin.mean())
+
+
+def _patterns(pictures: UInt8[np.ndarray, "k y x c"]) -> Float[np.ndarray, "k d"]:
+    """Each of mean 0 and length 1, so that products are correlations; of one brightness all over: 0."""
+    flat = pictures.reshape(len(pictures), -1).astype(np.float32)
+    flat -= flat.mean(1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return flat
 
 
 def share(suspect: Suspect) -> float | None:

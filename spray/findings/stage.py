@@ -18,7 +18,6 @@ from spray.findings.step import Findings
 from spray.findings.subject import Subject
 from spray.findings.suspicion import OwnRank, Ranking
 from spray.findings.verification import Requirements
-from spray.findings.verification.evidence import APART
 from spray.findings.verification.significance import benjamini_hochberg
 from spray.findings.words import summary
 from spray.journal import journal
@@ -126,12 +125,8 @@ def concluded(findings: Sequence[Finding], step: Findings) -> list[Finding]:
 
 
 def _judged(findings: Sequence[Finding], requirements: Requirements) -> list[Finding]:
-    """With q-values over the candidates of all classes, and whether each finding is confirmed.
-
-    Candidates that do not stand apart are none of those: that is known before any effect (independent filtering).
-    Source: Bourgon, Gentleman and Huber 2010.
-    """
-    candidates = [finding for finding in findings if _may_be_confirmed(finding)]
+    """With q-values over the candidates of all classes, and whether each finding is confirmed."""
+    candidates = [finding for finding in findings if finding.evidence.get("candidate") is True]
     p_values = [float(str(finding.evidence["p_value"])) for finding in candidates]
     q_values = dict(zip((f.name for f in candidates), benjamini_hochberg(p_values), strict=True))
     judged = []
@@ -144,12 +139,6 @@ def _judged(findings: Sequence[Finding], requirements: Requirements) -> list[Fin
         evidence = {**finding.evidence, "q_value": q, "confirmed": confirmed, "candidates": len(candidates)}
         judged.append(replace(finding, evidence=evidence))
     return judged
-
-
-def _may_be_confirmed(finding: Finding) -> bool:
-    unmet = finding.evidence.get("unmet")
-    apart = not isinstance(unmet, list) or APART not in unmet
-    return finding.evidence.get("candidate") is True and apart
 
 
 def _associated(findings: Sequence[Finding], alpha: float) -> list[Finding]:

@@ -72,7 +72,7 @@ class LocalMeanFill(Fill):
     def content(self, scene: Scene) -> Float[Tensor, "n c 1 1"]:
         """The mean over the ring; over the whole image where nothing lies outside the region."""
         images, masks = scene.images, scene.masks.to(scene.images)
-        side = 2 * max(1, round(self.reach * min(images.shape[-2:]))) + 1
+        side = 2 * max(1, round(self.reach * shorter_side(images))) + 1
         grown = F.max_pool2d(masks, side, stride=1, padding=side // 2)
         ring = (grown - masks).expand(len(images), 1, -1, -1)
         weight = ring.sum((2, 3), keepdim=True)
@@ -133,7 +133,7 @@ class BlurFill(Fill):
     def content(self, scene: Scene) -> Float[Tensor, "n c h w"]:
         """The blurred images."""
         blurred = scene.images
-        side = 2 * max(1, round(self.reach * min(blurred.shape[-2:]) / 2)) + 1
+        side = 2 * max(1, round(self.reach * shorter_side(blurred) / 2)) + 1
         for _ in range(3):
             blurred = F.avg_pool2d(blurred, side, stride=1, padding=side // 2, count_include_pad=False)
         return blurred
@@ -148,6 +148,11 @@ class ChannelMeanFill(Fill):
     def content(self, scene: Scene) -> Float[Tensor, "1 c ..."]:
         """The mean of the other images."""
         return scene.others.mean(0, keepdim=True)
+
+
+def shorter_side(images: Float[Tensor, "... h w"]) -> int:
+    """In pixels; of signals, which are pictures one pixel high, the length."""
+    return min((side for side in images.shape[-2:] if side > 1), default=1)
 
 
 def _continue_into(masks: Bool[np.ndarray, "k h w"], pictures: Float[np.ndarray, "k h w c"]) -> None:

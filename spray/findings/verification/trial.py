@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from spray.findings.verification.effects import Control, Effect, strongest
-from spray.findings.verification.fills import Fill, jittered, transplant
+from spray.findings.verification.fills import Fill, jittered, shorter_side, transplant
 from spray.findings.verification.hosts import HostIndependence, host_independence
 from spray.findings.verification.judge import FLIP, LOGIT, Readings
 from spray.findings.verification.pairs import Pairs, matched
@@ -179,7 +179,7 @@ class Transplants:
 
     def moved(self, jitter: float) -> Effect:
         """The content pasted beside its place, by up to this share of the shorter side: does it work elsewhere?"""
-        reach = max(1, round(jitter * min(self.trial.hosts.images.shape[-2:])))
+        reach = max(1, round(jitter * shorter_side(self.trial.hosts.images)))
         donors, hosts = torch.from_numpy(self.pairs.donor), torch.from_numpy(self.pairs.host)
         material, shared = self.trial.hosts, self.trial.shared
         content = jittered(
