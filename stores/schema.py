@@ -98,8 +98,18 @@ class Column:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Column:
-        """The inverse of ``to_json``."""
-        return cls(**{**record, "shape": tuple(record["shape"]), "axes": tuple(record["axes"])})
+        """The inverse of ``to_json``.
+
+        Raises:
+            UnknownVersion: it says what this reader does not know: an encoding, a dtype, or a member.
+        """
+        try:
+            return cls(**{**record, "shape": tuple(record["shape"]), "axes": tuple(record["axes"])})
+        except (StoreError, TypeError) as error:
+            raise UnknownVersion(
+                f"the table is of a later release, or of none: {error} The store was left untouched: upgrade "
+                "spray-audit to read it."
+            ) from error
 
 
 def sample_columns(

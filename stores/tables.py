@@ -164,8 +164,11 @@ class Table:
 
         Raises:
             StoreBusy: another process is writing it.
+            UnknownVersion: a later release wrote it.
         """
         with self.claim(shard):
+            with suppress(Damaged):
+                self._ledger.commit(self._unit(shard))
             self._ledger.retract(self._unit(shard))
         self._commits.pop(shard, None)
         self._matched.discard(shard)

@@ -18,6 +18,8 @@ from store_tools import be_reborn, contents, fill, new_run, new_table, values
 
 import stores
 from stores.owners import Owner
+from stores.provenance import canonical_json
+from stores.schema import crc32c
 
 SAMPLES = 30
 LAST_VERDICT = "verdicts/00000002.json"
@@ -300,6 +302,58 @@ def test_a_store_with_anything_newer_in_it_is_left_untouched(path: Path, newer: 
         with pytest.raises(stores.UnknownVersion, match="left untouched"):
             stores.open(path, "r+")
     assert contents(path) == before
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change an element and give it the CRC that it then has."""
+    document = json.loads(path.read_bytes())
+    record = document.get("attributes", document)["spray"]
+    change(record)
+    del record["crc32c"]
+    record["crc32c"] = crc32c(canonical_json(record).encode("utf-8", "surrogatepass"))
+    path.write_text(json.dumps(document))
+
+
+def test_a_newer_commit_between_others_is_refused_where_its_rows_are_used(tmp_path: Path) -> None:
+    table = new_table(new_run(tmp_path))
+    fill(table)
+    middle = tmp_path / f"ledger/commits/{table.key}/1.json"
+    rewritten(middle, lambda record: record.update(version=2))
+    before = contents(tmp_path)
+    told = r"relevance/test/1\.json: the commit has format version 2; this reader knows 1.*left untouched"
+    fresh = stores.open(tmp_path).table(table.name)
+    assert fresh.read("score", [0, 9]).tolist() == [0, 9 / 7]
+    for use in (
+        lambda: fresh.read("score", [4]),
+        lambda: list(fresh.iterate("score")),
+        lambda: fresh.ok,
+        lambda: fresh.failures,
+        lambda: fresh.facts(1),
+        lambda: stores.check(tmp_path),
+        lambda: stores.check(tmp_path, repair=True),
+        lambda: new_table(stores.open(tmp_path, "r+")).write(1, values(range(4, 8))),
+        lambda: new_table(stores.open(tmp_path, "r+")).take_back(1),
+    ):
+        with pytest.raises(stores.UnknownVersion, match=told):
+            use()
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("member", "value"), [("encoding", "int8"), ("dtype", "bfloat16"), ("scale_of", "label")]
+)
+def test_a_column_of_a_later_release_is_refused(tmp_path: Path, member: str, value: str) -> None:
+    table = new_table(new_run(tmp_path))
+    fill(table)
+    rewritten(tmp_path / table.key / "zarr.json", lambda record: record["columns"][1].update({member: value}))
+    before = contents(tmp_path)
+    for use in (
+        lambda: stores.open(tmp_path).table(table.name),
+        lambda: stores.check(tmp_path, repair=True),
+    ):
+        with pytest.raises(stores.UnknownVersion, match=f"{member}.*upgrade spray-audit"):
+            use()
+    assert contents(tmp_path) == before
 
 
 def test_what_is_not_written_is_named(tmp_path: Path) -> None:
