@@ -61,15 +61,12 @@ def contents(found: Comparison, title: str | None = None) -> dict[str, Any]:
     runs = [stores.open(side.store) for side in (left, right)]
     samples = f"{found.shared:,} samples in common" if found.shared else "no samples in common"
     compared = "which samples they group" if found.by == "members" else "where their relevance lies"
-    counts = ", ".join(
-        f"{found.count(change)} {change}" for change in ("vanished", "appeared", "moved", "kept")
-    )
     scores = [max((value for value in _scores(found, side)), default=None) for side in ("left", "right")]
     return {
         "title": title or f"{left.name} → {right.name}",
         "left": left,
         "right": right,
-        "headline": f"{counts}",
+        "headline": found.counts(),
         "matched": f"{left.samples:,} and {right.samples:,} samples, {samples}; strategies are matched by {compared}.",
         "notes": found.notes,
         "tiles": [
@@ -105,6 +102,7 @@ def card(pair: Pair, found: Comparison, runs: Sequence[stores.Run]) -> dict[str,
         "change": pair.change,
         "class_name": pair.class_name,
         "flagged": pair.flagged,
+        "missing": "This class was not analysed here." if pair.change == "unseen" else "No such strategy.",
         "elsewhere": ""
         if pair.elsewhere is None
         else f"Accuracy of the same samples here: {share(pair.elsewhere)}.",

@@ -12,12 +12,13 @@ from jaxtyping import Bool, Float
 
 from stores.provenance import Json
 
-Change = Literal["kept", "moved", "vanished", "appeared"]
+Change = Literal["kept", "moved", "vanished", "appeared", "unseen"]
 CHANGES: Mapping[Change, str] = {
     "vanished": "only in the first audit",
     "appeared": "only in the second audit",
     "moved": "the same samples or the same shape of relevance, at another place",
     "kept": "in both",
+    "unseen": "of a class that the other audit did not analyse",
 }
 
 
@@ -59,6 +60,7 @@ class Pair:
     """A strategy of either audit, or of both where they correspond."""
 
     class_name: str
+    """With both names, "three → drei", where the same samples have another one in the second audit."""
     change: Change
     left: Strategy | None
     right: Strategy | None
@@ -67,7 +69,7 @@ class Pair:
     overlap: float | None = None
     """Intersection over union of the two regions."""
     likeness: float | None = None
-    """Cosine of the two mean maps, each less the mean of its class."""
+    """Cosine of the two mean maps, each less the mean of its class; as they are where both are their whole class."""
     shift: tuple[int, int] | None = None
     """Cells (down, right) from the first place to the second, where only a move makes the maps alike."""
     elsewhere: float | None = None
@@ -125,6 +127,11 @@ class Comparison:
     def count(self, change: Change) -> int:
         """How many strategies changed like that."""
         return sum(pair.change == change for pair in self.pairs)
+
+    def counts(self) -> str:
+        """How many strategies changed like that, in words; "unseen" only where there are any."""
+        told = [(self.count(change), change) for change in CHANGES]
+        return ", ".join(f"{count} {change}" for count, change in told if count or change != "unseen")
 
     def to_json(self) -> dict[str, Json]:
         """Everything but the arrays and the rows of the members."""

@@ -42,9 +42,13 @@ def audited(
     flagged: Sequence[str] = (),
     wrong: Sequence[int] = (),
     grid: int = GRID,
+    noise: int | None = None,
+    status: str = "ok",
 ) -> Run:
     """A store of N samples of the first class; each strategy has its rows, and relevance in a box at its place."""
     maps = np.full((N, 1, grid, grid), 0.01)
+    if noise is not None:
+        maps += np.random.default_rng(noise).normal(scale=0.05, size=maps.shape)
     for rows, (y, x) in strategies.values():
         maps[list(rows), :, y : y + 3, x : x + 3] = 1.0
     logits = np.tile([2.0, 1.0], (N, 1))
@@ -97,7 +101,7 @@ def audited(
         )
     nothing = np.zeros(0, np.int64)
     group = GroupAnalysis(
-        0, "ok", np.arange(N), nothing, nothing, np.zeros(2), np.zeros((N, 2)), 1, 2, {},
+        0, status, np.arange(N), nothing, nothing, np.zeros(2), np.zeros((N, 2)), 1, 2, {},
         {"hdbscan": Clustering(labels)}, {},
     )  # fmt: skip
     handle.write(group)
@@ -183,6 +187,121 @@ def test_other_samples_are_matched_by_where_relevance_lies(pair: tuple[Run, Run]
     assert compare(pair[0], pair[1], by="maps").by == "maps"
 
 
+@pytest.mark.parametrize("members", [N, N - 3])
+def test_a_class_that_is_one_strategy_in_both_audits_is_kept(tmp_path: Path, members: int) -> None:
+    """Its mean less that of the class is nothing, or noise: the maps themselves are compared."""
+    runs = [
+        audited(
+            tmp_path / f"{side}.zarr",
+            {"whole": (range(count), place)},
+            ids=[f"{side} {row}" for row in range(N)],
+            noise=side,
+        )
+        for side, (count, place) in enumerate([(N, (4, 4)), (members, (4, 5)), (members, (0, 0))])
+    ]
+    (kept,) = compare(runs[0], runs[1]).pairs
+    assert kept.change == "kept" and kept.overlap == pytest.approx(0.5) and 0.5 < kept.likeness < 0.8
+    (same,) = compare(runs[0], runs[0], by="maps").pairs
+    assert same.change == "kept" and same.likeness == pytest.approx(1.0)
+    (elsewhere,) = compare(runs[0], runs[2]).pairs
+    assert elsewhere.change == "moved" and elsewhere.shift == (-4, -4)
+
+
+def one_strategy_each(
+    path: Path,
+    names: Sequence[str] = ("cat", "dog", "cow"),
+    *,
+    by: str = "label",
+    seed: int = 0,
+    **attribution: object,
+) -> Run:
+    """A store of 24 images of three classes whose pixels are known, each class one strategy."""
+    images = Images(24)
+    images.classes = tuple(names)
+    settled = Attribution(**{"block": 8, "grid": 8, **attribution})
+    run = attribute_dataset(tiny_model(), as_audit_data(images), path, settled)
+    (table,) = (name for name in run.tables() if name.startswith("relevance/"))
+    facts = {"relevance": table, "column": "input.place", "group_by": by, "grid": [8, 8]}
+    handle = run.create_analysis(Provenance(({"representation": "pooled", "seed": seed},)), facts=facts)
+    nothing = np.zeros(0, np.int64)
+    for group in range(3):
+        rows = np.arange(group, 24, 3)
+        handle.write(
+            GroupAnalysis(
+                group, "ok", rows, nothing, nothing, np.zeros(2), np.zeros((8, 2)), 1, 1, {}, {}, {}
+            )
+        )
+    found = [
+        Finding(f"c{group}.f0", group, "hdbscan", (0,), np.arange(group, 24, 3), 0.1, False, {}, None, None)
+        for group in range(3)
+    ]
+    handle.write_findings(found, Provenance(({"name": "drawn"},)))
+    return run
+
+
+def test_a_class_by_two_names_is_one_where_the_samples_are_the_same(tmp_path: Path) -> None:
+    one = one_strategy_each(tmp_path / "one.zarr", ["cat", "dog", "cow"])
+    for at, (names, told) in enumerate(
+        (
+            (["cat", "hound", "cow"], "dog → hound"),
+            (["dog", "cat", "cow"], "cat → dog, dog → cat"),
+            (["Katze", "Hund", "Kuh"], "cat → Katze, dog → Hund, cow → Kuh"),
+        )
+    ):
+        found = compare(one, one_strategy_each(tmp_path / f"{at}.zarr", names))
+        assert [it.change for it in found.pairs] == ["kept"] * 3
+        assert all(it.left.name == it.right.name for it in found.pairs)
+        assert set(told.split(", ")) <= {it.class_name for it in found.pairs}
+        assert found.notes == (
+            f"Compared as one class, for they have the same samples under two names: {told}.",
+        )
+
+
+def test_what_else_than_model_and_data_differs_is_told(tmp_path: Path) -> None:
+    one = one_strategy_each(tmp_path / "one.zarr")
+    assert compare(one, one_strategy_each(tmp_path / "same.zarr", layers=("0",), block=6)).notes == ()
+    for at, (changed, told) in enumerate(
+        (
+            (
+                {"composite": "lrp_0"},
+                "Explained by other relevance, epsilon_plus_flat input.place and lrp_0 ",
+            ),
+            ({"target": "prediction"}, "Explained by other relevance, epsilon_plus_flat input.place and "),
+            (
+                {"start": "unit"},
+                "Relevance was computed with other settings in the two audits (start)",
+            ),
+            ({"by": "prediction"}, "Grouped by label in the first audit and by prediction in the second"),
+            ({"seed": 1}, "Analysed with other settings in the two audits (seed)"),
+        )
+    ):
+        (note,) = compare(one, one_strategy_each(tmp_path / f"{at}.zarr", **changed)).notes
+        assert note.startswith(told) and "differ for that alone" in note
+
+
+def test_ids_alone_do_not_say_that_a_class_has_another_name(pair: tuple[Run, Run], tmp_path: Path) -> None:
+    with pytest.raises(ComparisonError, match="no class in common"):
+        compare(pair[0], audited(tmp_path / "run.zarr", LEFT, classes=("circle", "square")))
+
+
+def test_a_class_that_one_audit_did_not_analyse_neither_vanished_nor_appeared(
+    pair: tuple[Run, Run], tmp_path: Path
+) -> None:
+    empty = audited(tmp_path / "empty.zarr", {}, status="empty")
+    found = compare(pair[0], empty)
+    assert {it.change for it in found.pairs} == {"unseen"} and found.counts().endswith("0 kept, 3 unseen")
+    (note,) = found.notes
+    assert note.startswith("Not analysed in the second audit: round (no samples).") and "vanished" in note
+    assert "Not analysed in the first" in compare(empty, pair[0]).notes[0]
+    assert "appeared" in compare(empty, pair[0]).notes[0]
+    assert compare(empty, empty).notes == ()
+    shown = CliRunner().invoke(main, ["compare", str(pair[0].path), str(empty.path), "--quiet"])
+    assert "0 kept, 3 unseen" in shown.output.replace("\n", " ")
+    page = reports.write_comparison(found, tmp_path / "c.html").read_text("utf-8")
+    assert page.count("This class was not analysed here.") == 3 and "No such strategy" not in page
+    assert "unseen" not in compare(*pair).counts()
+
+
 def test_the_best_shift_is_found_and_jaccard_counts() -> None:
     one, other = box(1, 2).astype(float), box(5, 3).astype(float)
     assert best_shift(one, other) == (pytest.approx(1.0), (4, 1))
@@ -251,7 +370,7 @@ def test_the_command_prints_writes_and_does_not_overwrite(pair: tuple[Run, Run],
     assert again.exit_code == 2 and "there already" in again.output
     told = CliRunner().invoke(main, [*base, "--force", "--json"])
     result = json.loads(told.output)
-    assert result["changes"] == {"vanished": 1, "appeared": 1, "moved": 1, "kept": 1}
+    assert result["changes"] == {"vanished": 1, "appeared": 1, "moved": 1, "kept": 1, "unseen": 0}
     assert result["strategies"][0]["left_name"] == "tag" and result["strategies"][0]["right_name"] is None
     with sheet.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -60,15 +60,12 @@ def _layers(done: Corrected) -> Grid:
 
 def show_comparison(found: Comparison) -> None:
     """Counts, classes and the most suspicious strategies of both audits."""
-    from stores.comparison import CHANGES
-
     console = Console()
     one, other = found.left, found.right
-    told = ", ".join(f"{found.count(change)} {change}" for change in CHANGES)
     compared = "common samples" if found.by == "members" else "where relevance lies"
     for line in (
         f"{one.name} ({one.samples} samples) → {other.name} ({other.samples}), {found.shared} in common.",
-        f"Strategies matched by {compared}: {told}.",
+        f"Strategies matched by {compared}: {found.counts()}.",
         f"Flagged {one.flagged} → {other.flagged}; accuracy {share(one.accuracy)} → {share(other.accuracy)}.",
     ):
         console.print(plain(line))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,6 @@ import stores
 from spray.findings.regions import unit_maps
 from stores import AnalysisHandle, Finding, GroupAnalysis, Run, Uncommitted
 from stores.comparison import Side
-from stores.provenance import Json
 
 JOINT = "all classes"
 
@@ -73,12 +71,6 @@ class Audited:
         """Whether interventions were made: suspicion without them is of another kind, and nothing is flagged."""
         return any("removal" in finding.evidence for finding in self.findings)
 
-    @property
-    def step(self) -> Mapping[str, Json]:
-        """The settings by which findings were made; empty where they are not known."""
-        made = self.analysis.findings_provenance
-        return next((step for step in made.steps if "ranking" in step), {}) if made is not None else {}
-
     def side(self) -> Side:
         """Counts for the head of a table."""
         name = str(self.run.path).rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr")
@@ -103,26 +95,6 @@ class Audited:
         return np.asarray(total / len(group.rows))
 
 
-def unlike(one: Audited, other: Audited) -> tuple[str, ...]:
-    """What keeps suspicion and flags of two audits from being compared, in sentences."""
-    notes = []
-    if one.tested != other.tested:
-        which = "second" if one.tested else "first"
-        notes.append(
-            f"The {which} audit was not tested by intervention: nothing in it can be flagged, and its suspicion is of "
-            "another kind. That flags differ says nothing about the model; run `spray verify` on it first."
-        )
-    settings = [
-        name for name in sorted(one.step.keys() & other.step.keys()) if one.step[name] != other.step[name]
-    ]
-    if settings:
-        notes.append(
-            f"Findings were made with other settings in the two audits ({', '.join(settings)}): suspicion and flags "
-            "may differ for that alone."
-        )
-    return tuple(notes)
-
-
 @dataclass(frozen=True)
 class Common:
     """Samples that both stores have: the same id, once in each, and the same pixels where both know them."""
@@ -130,6 +102,8 @@ class Common:
     left: Int[np.ndarray, " k"]
     right: Int[np.ndarray, " k"]
     notes: tuple[str, ...] = ()
+    sure: bool = False
+    """Whether pixels were compared; otherwise only ids are the same."""
 
     @classmethod
     def of(cls, one: Run, other: Run) -> Common:
@@ -145,7 +119,7 @@ class Common:
             notes.append(
                 f"{int((~same).sum())} of {len(ids)} common ids have other pixels, and are taken for other samples."
             )
-        return cls(left[same], right[same], tuple(notes))
+        return cls(left[same], right[same], tuple(notes), sure=True)
 
     @property
     def count(self) -> int:

@@ -16,11 +16,15 @@ Shift = tuple[int, int]
 
 @dataclass(frozen=True)
 class Traits:
-    """What a strategy is told by: members among the common samples, region, and mean map less that of its class."""
+    """What a strategy is told by: members among the common samples, region, and mean map less that of its class.
+
+    A strategy that is nearly its whole class has no contrast, since the difference is noise: ``whole`` is its mean map.
+    """
 
     members: Int[np.ndarray, " k"]
     region: Bool[np.ndarray, "y x"] | None
     contrast: Float[np.ndarray, "y x"] | None
+    whole: Float[np.ndarray, "y x"] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Matching:
         jaccard: least share of common members.
         likeness: least mean of the regions' overlap and the maps' cosine, where members cannot be compared.
         place: regions that overlap by this lie at the same place.
-        moved: least cosine at the best shift for a strategy to have moved, where members cannot be compared.
+        moved: least cosine at the best shift for a strategy to have moved, where members cannot be compared. Two
+            strategies that are their whole classes lie at the same place by such a cosine, too.
     """
 
     jaccard: float = 0.3
@@ -54,7 +59,7 @@ class Matching:
             [i for i in range(len(left)) if i not in taken[0]],
             [j for j in range(len(right)) if j not in taken[1]],
         )
-        found = {(i, j): best_shift(left[i].contrast, right[j].contrast) for i in rest[0] for j in rest[1]}
+        found = {(i, j): best_shift(*comparable(left[i], right[j])) for i in rest[0] for j in rest[1]}
         peaks = np.array([[found[i, j][0] for j in rest[1]] for i in rest[0]])
         for a, b in self._assigned(peaks, self.moved):
             pairs.append((rest[0][a], rest[1][b], found[rest[0][a], rest[1][b]][1]))
@@ -64,7 +69,11 @@ class Matching:
         """Whether two regions lie at the same place; so where one side has none, since nothing speaks against it."""
         if left.region is None or right.region is None or left.region.shape != right.region.shape:
             return True
-        return overlap(left.region, right.region) >= self.place
+        if overlap(left.region, right.region) >= self.place:
+            return True
+        # The region of a whole class is where its relevance is, of nearly a whole one where the few others have less.
+        both = left.whole is not None and right.whole is not None
+        return both and (likeness(left, right) or 0.0) >= self.moved
 
     def _assigned(self, scores: Float[np.ndarray, "a b"], least: float) -> list[tuple[int, int]]:
         if scores.size == 0:
@@ -85,14 +94,29 @@ def cosine(left: Float[np.ndarray, "y x"], right: Float[np.ndarray, "y x"]) -> f
     return float((left * right).sum() / length) if length > 0 else 0.0
 
 
+def comparable(
+    left: Traits, right: Traits
+) -> tuple[Float[np.ndarray, "y x"], Float[np.ndarray, "y x"]] | tuple[None, None]:
+    """What two strategies are compared by: their contrasts, or their mean maps where both are whole classes."""
+    for one, other in ((left.contrast, right.contrast), (left.whole, right.whole)):
+        if one is not None and other is not None and one.shape == other.shape:
+            return one, other
+    return None, None
+
+
+def likeness(left: Traits, right: Traits) -> float | None:
+    """Cosine of the maps that two strategies can be compared by; None without."""
+    one, other = comparable(left, right)
+    return None if one is None or other is None else cosine(one, other)
+
+
 def alikeness(left: Traits, right: Traits) -> float:
     """Mean of the regions' overlap and the maps' cosine, of those that both sides have; 0 without any."""
     parts = []
     if left.region is not None and right.region is not None:
         parts.append(overlap(left.region, right.region))
-    if left.contrast is not None and right.contrast is not None:
-        parts.append(cosine(left.contrast, right.contrast))
-    return float(np.mean(parts)) if parts else 0.0
+    alike = likeness(left, right)
+    return float(np.mean(parts if alike is None else [*parts, alike])) if parts or alike is not None else 0.0
 
 
 def best_shift(

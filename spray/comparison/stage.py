@@ -11,16 +11,20 @@ import numpy as np
 from jaxtyping import Float
 
 from spray.analysis.correspondence import adjusted_rand, contingency
-from spray.comparison.audited import Audited, Common, ComparisonError, mean, unlike
-from spray.comparison.matching import Matching, Shift, Traits, cosine, jaccard
+from spray.comparison.audited import Audited, Common, ComparisonError, mean
+from spray.comparison.classes import Counterpart, counterparts, few, missing, renamed
+from spray.comparison.matching import Matching, Shift, Traits, jaccard, likeness
+from spray.comparison.settings import unlike
 from spray.findings.regions import overlap
 from spray.progress import Report, silent
 from stores import Finding, Run
-from stores.comparison import CHANGES, ClassChange, ClassSide, Comparison, Pair, Strategy
+from stores.comparison import CHANGES, Change, ClassChange, ClassSide, Comparison, Pair, Strategy
 
 By = Literal["auto", "members", "maps"]
 ENOUGH = 0.5
 """Members are compared where at least so much of the smaller audit is in the other."""
+WHOLE = 0.9
+"""A strategy of more than this share of its class is compared as the class itself."""
 
 
 def compare(
@@ -45,25 +49,27 @@ def compare(
         ComparisonError: no analysis or no findings, no class and no sample in common, maps of different grids.
     """
     one, other = Audited.open(left, analyses[0]), Audited.open(right, analyses[1])
-    common = set(one.groups) & set(other.groups)
-    if not common:
-        raise ComparisonError(
-            f"the two audits have no class in common: {_few(one.groups)}; and {_few(other.groups)}."
-        )
     samples = Common.of(one.run, other.run)
+    named = counterparts(one, other, samples)
+    if all(None in it.names for it in named):
+        raise ComparisonError(
+            f"the two audits have no class in common: {few(one.groups)}; and {few(other.groups)}."
+        )
     by = _by(by, samples, one, other)
     notes = samples.notes + unlike(one, other)
     if by == "maps":
         _check_grids(one, other)
-    names = [*one.groups, *(name for name in other.groups if name not in one.groups)]
     pairs: list[Pair] = []
     classes: list[ClassChange] = []
-    for done, name in enumerate(names):
-        report(done, len(names), "compare")
-        found = _Class(name, one, other, samples, by, matching or Matching())
+    lacking: list[tuple[str | None, str | None]] = []
+    for done, entry in enumerate(named):
+        report(done, len(named), "compare")
+        found = _Class(entry, one, other, samples, by, matching or Matching())
         pairs.extend(found.pairs())
         classes.append(found.change())
-    report(len(names), len(names), "compare")
+        lacking.append(found.lacking)
+    report(len(named), len(named), "compare")
+    notes += renamed(named) + missing(named, lacking)
     order = list(CHANGES)
     pairs.sort(key=lambda pair: (not pair.flagged, -pair.score, order.index(pair.change), pair.class_name))
     classes.sort(
@@ -106,22 +112,37 @@ class _Class:
     """One class of both audits."""
 
     def __init__(
-        self, name: str, one: Audited, other: Audited, samples: Common, by: str, matching: Matching
+        self, entry: Counterpart, one: Audited, other: Audited, samples: Common, by: str, matching: Matching
     ) -> None:
-        self.name, self.by, self.matching, self.samples = name, by, matching, samples
+        self.name, self.by, self.matching, self.samples = entry.told, by, matching, samples
         self.sides = (one, other)
         self.numbers: tuple[Mapping[int, int], Mapping[int, int]] = (
             {int(row): at for at, row in enumerate(samples.left)},
             {int(row): at for at, row in enumerate(samples.right)},
         )
         """Of each side's rows that are common, the place among the common ones."""
+        numbers = [
+            None if name is None else side.groups[name]
+            for side, name in zip(self.sides, entry.names, strict=True)
+        ]
         self.groups = tuple(
-            side.analysis.read(side.groups[name]) if name in side.groups else None for side in self.sides
+            None if number is None else side.analysis.read(number)
+            for side, number in zip(self.sides, numbers, strict=True)
         )
         self.findings = tuple(
-            [finding for finding in side.findings if finding.group == side.groups.get(name)]
-            for side in self.sides
+            [finding for finding in side.findings if finding.group == number]
+            for side, number in zip(self.sides, numbers, strict=True)
         )
+
+    @property
+    def lacking(self) -> tuple[str | None, str | None]:
+        """Of each side, why it has no strategies of the class to be found; None where it was analysed."""
+        why = {"empty": "no samples", "single": "one sample", "identical": "all maps equal"}
+        one, other = (
+            "" if group is None else None if group.status == "ok" else why.get(group.status, group.status)
+            for group in self.groups
+        )
+        return one, other
 
     def pairs(self) -> list[Pair]:
         """Every strategy of the class once."""
@@ -135,19 +156,20 @@ class _Class:
             matched = self.matching.by_maps(one, other)
         pairs = [self._pair((i, j), one[i], other[j], shift) for i, j, shift in matched]
         left, right = {i for i, _, _ in matched}, {j for _, j, _ in matched}
-        for place, finding in enumerate(self.findings[0]):
+        for place in range(len(one)):
             if place not in left:
-                gone = self._strategy(0, finding)
-                pairs.append(
-                    Pair(self.name, "vanished", gone, None, elsewhere=self._elsewhere(0, one[place]))
-                )
-        for place, finding in enumerate(self.findings[1]):
+                pairs.append(self._alone(0, place, one[place]))
+        for place in range(len(other)):
             if place not in right:
-                new = self._strategy(1, finding)
-                pairs.append(
-                    Pair(self.name, "appeared", None, new, elsewhere=self._elsewhere(1, other[place]))
-                )
+                pairs.append(self._alone(1, place, other[place]))
         return pairs
+
+    def _alone(self, i: int, place: int, traits: Traits) -> Pair:
+        """A strategy of one side without its like on the other."""
+        change: Change = "unseen" if self.lacking[1 - i] is not None else "vanished" if i == 0 else "appeared"
+        found = self._strategy(i, self.findings[i][place])
+        left, right = (found, None) if i == 0 else (None, found)
+        return Pair(self.name, change, left, right, elsewhere=self._elsewhere(i, traits))
 
     def _elsewhere(self, i: int, traits: Traits) -> float | None:
         """Accuracy of a strategy's samples in the other audit."""
@@ -197,20 +219,15 @@ class _Class:
     def _traits(self, i: int, finding: Finding) -> Traits:
         known, whole = self.numbers[i], self._class_maps[i]
         members = np.array([known[row] for row in finding.rows.tolist() if row in known], dtype=np.int64)
-        contrast = None
-        if finding.mean_map is not None and whole is not None and finding.mean_map.shape == whole.shape:
-            contrast = finding.mean_map - whole
-        return Traits(members, finding.region, contrast)
+        found, group = finding.mean_map, self.groups[i]
+        if found is None or group is None or whole is None or found.shape != whole.shape:
+            return Traits(members, finding.region, None)
+        if len(finding.rows) > WHOLE * len(group.rows):
+            return Traits(members, finding.region, None, found)
+        return Traits(members, finding.region, found - whole)
 
     def _pair(self, places: tuple[int, int], one: Traits, other: Traits, shift: Shift) -> Pair:
         stays = shift == (0, 0) and self.matching.same_place(one, other)
-        alike = None
-        if (
-            one.contrast is not None
-            and other.contrast is not None
-            and one.contrast.shape == other.contrast.shape
-        ):
-            alike = cosine(one.contrast, other.contrast)
         iou = None
         if one.region is not None and other.region is not None and one.region.shape == other.region.shape:
             iou = overlap(one.region, other.region)
@@ -222,7 +239,7 @@ class _Class:
             right,
             jaccard=jaccard(one.members, other.members) if self.by == "members" else None,
             overlap=iou,
-            likeness=alike,
+            likeness=likeness(one, other),
             shift=None if shift == (0, 0) else shift,
         )
 
@@ -240,7 +257,3 @@ class _Class:
             region=finding.region,
             mean_map=finding.mean_map,
         )
-
-
-def _few(names: Mapping[str, int]) -> str:
-    return ", ".join(list(names)[:5]) + (", …" if len(names) > 5 else "")
