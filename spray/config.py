@@ -86,7 +86,8 @@ class VerifyConfig:
     fills: tuple[str, ...] = ("neighbour", "harmonic")
     """What takes a removed region's place: "neighbour", "harmonic", "local mean", "noise", "blur"; all must agree."""
     clustering: str = "auto"
-    """Whose clusters become findings; "auto": hdbscan, or where it was not analysed the first that was."""
+    """Whose clusters become findings; "auto": hdbscan, or where it was not analysed the first that was, and kmeans in a
+    class that is one cluster by hdbscan and several strategies by the eigengap."""
     seed: int = 0
 
 

@@ -26,7 +26,7 @@ from spray.findings.verification import Verification
 from spray.findings.verification.fills import BlurFill, Fill, NeighbourFill
 from spray.memory import SpaceError
 from spray.models import model_digest
-from stores import AnalysisHandle, Finding, Run
+from stores import AnalysisHandle, Finding, GroupAnalysis, Run
 
 SIDE = 12
 REGION = TopRegion(share=9 / SIDE**2, smooth=1)
@@ -285,6 +285,31 @@ def test_a_model_that_answers_nan_for_a_changed_image_costs_that_class_its_test_
     assert all("The model answers NaN or infinity for" in finding.notes[0] for finding in untold)
     assert "Not tested by intervention" in untold[0].summary
     assert stores.check(run.path) == []
+
+
+def test_what_is_one_cluster_by_density_and_several_strategies_by_the_eigengap_is_searched_by_these(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _, model, data = audited
+    handle = analyze(run, Analysis(picture="none", seed=6))
+    read = AnalysisHandle.read
+
+    def of_one_density(self: AnalysisHandle, group: int) -> GroupAnalysis:
+        result = read(self, group)
+        dense = result.clusterings["hdbscan"]
+        one = replace(dense, labels=np.zeros_like(dense.labels))
+        return replace(result, clusterings={**result.clusterings, "hdbscan": one})
+
+    monkeypatch.setattr(AnalysisHandle, "read", of_one_density)
+    named = as_audit_data(data, classes=["dark <b>", "bright"])
+    first = find(run, handle, STEP, model=model, dataset=named)[0]
+    assert first.clustering == "kmeans" and first.flagged and first.rows.tolist() == list(range(50))
+    alone = find(run, handle, replace(STEP, clustering="hdbscan"), model=model, dataset=named)
+    assert {one.clustering for one in alone} == {"hdbscan"} and not any(one.flagged for one in alone)
+    one_strategy = replace(handle.read(1), strategies=1)
+    assert STEP.of(handle).clustering_of(one_strategy) == "hdbscan"
+    monkeypatch.undo()
+    assert STEP.of(handle).clustering_of(handle.read(1)) == "hdbscan"
 
 
 def test_many_candidates_need_more_significance(found: list[Finding]) -> None:

@@ -67,6 +67,7 @@ class ClassFindings:
         self.units = unit_maps(self.maps) if self.maps.ndim == 3 else self.maps
         if self.layer:
             self.units = unit_vectors(self.maps)
+        self.clustering = step.clustering_of(self.result)
         self.strategies = self._strategies()
 
     def findings(self, subject: Subject | None) -> list[Finding]:
@@ -80,7 +81,7 @@ class ClassFindings:
         return [self._finding(index, one, subject) for index, one in enumerate(tested)]
 
     def _strategies(self) -> list[Strategy]:
-        clustering = self.result.clusterings.get(self.step.clustering)
+        clustering = self.result.clusterings.get(self.clustering)
         if clustering is None or self.result.status != "ok":
             return []
         merged = merge(clustering.labels, self.units, self.step.region, self.step.merge_likeness)
@@ -229,7 +230,7 @@ class ClassFindings:
         return Finding(
             name=f"c{self.group}.f{index}",
             group=self.group,
-            clustering=self.step.clustering,
+            clustering=self.clustering,
             clusters=strategy.clusters,
             rows=self.rows[members],
             score=0.0,
@@ -274,11 +275,11 @@ class ClassFindings:
     def _stability(self, strategy: Strategy) -> float | None:
         """Of the strategy's clusters, weighted by how many members each has."""
         measured = self.result.facts.get("stability")
-        of_clustering = measured.get(self.step.clustering) if isinstance(measured, Mapping) else None
+        of_clustering = measured.get(self.clustering) if isinstance(measured, Mapping) else None
         each = of_clustering.get("clusters") if isinstance(of_clustering, Mapping) else None
         if not isinstance(each, Sequence) or not each:
             return None
-        labels = self.result.clusterings[self.step.clustering].labels
+        labels = self.result.clusterings[self.clustering].labels
         sizes = [int((labels == cluster).sum()) for cluster in strategy.clusters]
         values = [float(str(each[cluster])) for cluster in strategy.clusters]
         return float(np.average(values, weights=sizes))

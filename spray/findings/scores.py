@@ -94,18 +94,18 @@ class Suspect:
 
 
 def causal(suspect: Suspect) -> float | None:
-    """√(net removal · net transplant), in probability."""
+    """√(necessity · sufficiency); 0 where either is not positive."""
     return None if suspect.evidence is None else suspect.evidence.score
 
 
 def necessity(suspect: Suspect) -> float | None:
-    """How much removing the region lowers P(class), less the strongest control."""
-    return None if suspect.evidence is None else suspect.evidence.removal.net
+    """How much removing the region lowers P(class) net of controls, as it counts (``Effect.size``)."""
+    return None if suspect.evidence is None else suspect.evidence.removal.size
 
 
 def sufficiency(suspect: Suspect) -> float | None:
-    """How much pasting the region raises P(class) elsewhere, less the strongest control."""
-    return None if suspect.evidence is None else suspect.evidence.transplant.net
+    """How much pasting the region raises P(class) elsewhere net of controls, as it counts (``Effect.size``)."""
+    return None if suspect.evidence is None else suspect.evidence.transplant.size
 
 
 def mode(suspect: Suspect) -> float | None:

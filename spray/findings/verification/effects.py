@@ -193,6 +193,7 @@ class Effect:
             "measure": MEASURES[self.measure],
             "mean": self.mean,
             "net": self.net,
+            "size": self.size,
             "net_interval": list(self.interval),
             "p_value": self.p_value if tested else None,
             "images": len(self.ways[way]),
