@@ -189,6 +189,47 @@ def test_more_strategies_apart_than_eigenvectors_are_all_found(count):
         assert measured["adjusted_rand"] > 0.99, name
 
 
+@pytest.mark.parametrize("longer", [2, 10])
+def test_two_longish_groups_apart_are_two_strategies(longer):
+    """Their own smallest eigenvalues crowd near zero, so that no gap behind the second tells them apart."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], 250)
+    along, across = 20 * longer * rng.uniform(size=500), 20 * truth + rng.standard_normal(500)
+    features = np.stack([along, across, *rng.standard_normal((3, 500))], axis=1).astype(np.float32)
+    steps = Analysis(representation=Channels(norm="none"), clusterings=EVERY, picture="none")
+    found = steps.features(features)
+    assert found.components == 2
+    assert found.strategies >= 2
+    if found.strategies == 2:
+        assert adjusted_rand(contingency(found.clusterings["kmeans"].labels, truth)) == 1
+
+
+def test_two_poles_are_two_strategies():
+    rng = np.random.default_rng(0)
+    truth = rng.random(600) < 0.5
+    features = np.where(truth, 1, -1)[:, None] + 0.2 * rng.standard_normal((600, 2))
+    found = Analysis(representation=Channels(), clusterings=EVERY, picture="none").group(
+        features[:, :, None, None]
+    )
+    assert (found.components, found.strategies) == (2, 2)
+    for name in ("kmeans", "agglomerative", "cluster_qr"):
+        assert adjusted_rand(contingency(found.clusterings[name].labels, truth.astype(int))) == 1
+
+
+def test_a_component_that_no_resample_of_the_null_shows_is_a_strategy_and_no_noise():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((12_030, 8)).astype(np.float32)
+    features[12_000:, 0] += 30
+    steps = dataclasses.replace(QUICK, representation=Channels(norm="none"), null=GaussianNull())
+    found = steps.features(features)
+    assert found.facts["component_sizes"] == [12_000, 30]
+    assert found.strategies == 2
+    assert found.clusterings["kmeans"].labels.tolist() == 12_000 * [0] + 30 * [1]
+    own = found.clusterings["hdbscan"].labels[12_000:]
+    assert own.min() == own.max() >= 0
+    assert (found.clusterings["hdbscan"].labels == own[0]).sum() == 30
+
+
 def test_small_pieces_do_not_hide_what_the_rest_does():
     maps, tagged = planted(400, share=0.2)
     rng = np.random.default_rng(1)
@@ -328,6 +369,12 @@ def test_many_small_pieces_do_not_cost_a_large_one_its_structure(count, entries,
     np.testing.assert_array_equal(
         found.eigengap["null"]["significant"], alone.eigengap["null"]["significant"]
     )
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(ValueError, match="from 0 to 4294967295"):
+        Analysis(seed=seed)
 
 
 def test_k_means_of_nothing_but_components_takes_no_search():

@@ -184,7 +184,7 @@ def test_a_configuration_that_names_nothing_known_is_refused(options, message):
         analysis_step(AnalysisConfig(**options))
 
 
-def test_small_components_that_were_not_looked_into_are_told():
+def test_components_of_the_graph_are_told():
     from spray.cli.groups import neighbours_in_words
 
     group = {
@@ -197,3 +197,7 @@ def test_small_components_that_were_not_looked_into_are_told():
         "10, exact; in cat 1,500 small components of the graph (18,000 samples) count as a strategy each, and only the "
         "others were looked into"
     )
+    group = {"class": "cat", "neighbours": 10, "components": 2, "component_sizes": [980, 20]}
+    assert neighbours_in_words(group) == "10, exact; in cat the graph is in 2 pieces (980, 20 samples)"
+    group = {"class": "cat", "neighbours": 10, "components": 40, "component_sizes": [30] * 32}
+    assert neighbours_in_words(group).endswith("in 40 pieces (30, 30, 30, 30, 30, … samples)")

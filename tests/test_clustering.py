@@ -107,6 +107,21 @@ def test_hdbscan_scores_outliers():
     assert ((found.outlier >= 0) & (found.outlier <= 1)).all()
 
 
+def test_a_component_is_no_noise_to_hdbscan():
+    """However few its samples are in the share of a large group; smaller ones than the smallest cluster stay noise."""
+    rng = np.random.default_rng(0)
+    sizes = (400, 25, 12)
+    graphs = [NearestNeighbours().affinity(rng.standard_normal((size, 5))) for size in sizes]
+    graph = scipy.sparse.csr_array(scipy.sparse.block_diag(graphs))
+    vectors = spectrum(graph, 10, above_zero=9).vectors
+    truth = np.repeat(np.arange(3), sizes)
+    labels = HDBSCAN(min_share=0.1).cluster(vectors, graph, 1, 0).labels
+    assert len(set(labels[truth == 1])) == 1 and labels[-20] >= 0
+    assert not np.isin(labels[truth != 1], labels[-20]).any()
+    assert (labels[truth == 2] == -1).all()
+    assert set(labels[labels >= 0]) == set(range(labels.max() + 1))
+
+
 def test_hdbscan_finds_one_strategy_where_nothing_splits():
     # One dense group and a few samples around it: no two clusters of 20.
     vectors = np.linalg.qr(np.random.default_rng(0).standard_normal((60, 4)))[0]

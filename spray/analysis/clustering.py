@@ -222,7 +222,8 @@ class HDBSCAN:
     groups of fewer than five times as many samples, a fifth of them but at least 5. ``min_samples``:
     neighbours that make a place dense. ``noise``: "majority" gives a noise sample to the cluster that holds
     more than half of its edge weight, "keep" leaves it noise. Where no split is dense enough, all samples
-    are one cluster: one strategy.
+    are one cluster: one strategy. A component of the graph of ``min_cluster_size`` samples is no noise, and one that is
+    too small by the share is a cluster.
     """
 
     min_cluster_size: int = 20
@@ -273,7 +274,7 @@ class HDBSCAN:
         m = len(vectors)
         chosen = _some(m, seed)
         size = self._size(m, len(chosen))
-        pieces, _ = connected(affinity)
+        pieces, component = connected(affinity)
         dimensions = min(max(self.dimensions + pieces - 1, strategies), vectors.shape[1])
         if m < 2 * size:
             return _whole(m)
@@ -291,6 +292,8 @@ class HDBSCAN:
         if len(chosen) < m:
             nearest = nearest_of(points, points[chosen], seed)
             labels, outlier = labels[nearest], None if outlier is None else outlier[nearest]
+        if pieces > 1:
+            labels = self._pieces(labels, component)
         if (labels < 0).all():
             labels[:] = 0
         noise = int((labels < 0).sum())
@@ -305,6 +308,19 @@ class HDBSCAN:
             "noise_joined": noise - int((labels < 0).sum()),
         }
         return Clustering(by_size(labels), outlier, facts)
+
+    def _pieces(
+        self, labels: Int[np.ndarray, " m"], component: Int[np.ndarray, " m"]
+    ) -> Int[np.ndarray, " m"]:
+        """The labels with a cluster for each component that is large enough by itself, and was not seen or is noise."""
+        size = np.bincount(component)
+        seen = np.bincount(component, labels >= 0) > 0
+        least = self.smallest(len(labels))
+        own = (size >= min(self.min_cluster_size, least)) & ((size < least) | ~seen)
+        found = np.where(own[component], len(labels) + component, labels)
+        real = found >= 0
+        found[real] = np.unique(found[real], return_inverse=True)[1]
+        return found
 
     def _outlier(self, model: Any) -> Float[np.ndarray, " s"] | None:
         """Scores of the samples that the model was fitted on."""

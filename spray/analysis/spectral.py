@@ -47,6 +47,12 @@ class Spectrum:
         return self.components - self.without >= len(self.values)
 
     @property
+    def groups(self) -> int:
+        """Components that are groups by their size: of 20 samples; where there are few, of a fifth, at least 5."""
+        least = min(GROUP, max(5, len(self.component) // 5))
+        return int((np.bincount(self.component) >= least).sum())
+
+    @property
     def all_values(self) -> Float[np.ndarray, " a"]:
         """The eigenvalues, with a zero for each component without vectors."""
         return np.concatenate([np.zeros(self.without), self.values])

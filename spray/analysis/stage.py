@@ -74,6 +74,8 @@ class Analysis:
     def __post_init__(self) -> None:
         embedding.choose(self.picture, 0)
         require_row_by_row(self.representation)
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"a seed is a whole number from 0 to 4294967295; got {self.seed}.")
         if self.eigenvectors < 2:
             raise ValueError(f"an analysis needs at least 2 eigenvectors; got {self.eigenvectors}.")
         names = [clustering.name for clustering in self.clusterings]
@@ -164,7 +166,8 @@ class Analysis:
     def _strategies(self, near: Neighbourhood, solved: Spectrum) -> tuple[int, dict[str, Json]]:
         """The eigengap's number of strategies, or 1 where the null shows gaps as large.
 
-        Where there are more components than eigenvalues, these are the strategies; one without vectors is one each.
+        At least as many as there are components that are groups, or have no vectors: no test is needed to know these
+        apart. Where there are more components than eigenvalues, these are the strategies.
         """
         if solved.all_zero:
             return solved.components, {"k": solved.components, "gap": 0.0, "runners_up": [], "null": {}}
@@ -174,7 +177,7 @@ class Analysis:
         tested = near.closed(solved.inside) if solved.without else near
         null = self.null.test(tested, self.eigenvectors, norm=norm, seed=self.seed)
         runners_up = [gap._asdict() for gap in others]
-        return max(best.k if null.significant else 1, solved.without + 1), {
+        return max(best.k if null.significant else 1, solved.groups, solved.without + 1), {
             **best._asdict(),
             "runners_up": runners_up,
             "null": dataclasses.asdict(null),

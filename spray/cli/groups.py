@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from stores import AnalysisHandle, Run
 
 SHOWN_GROUPS = 20
+SHOWN_PIECES = 5
 
 
 def groups_of(run: Run, analysis: AnalysisHandle) -> list[dict[str, Any]]:
@@ -64,6 +65,10 @@ def neighbours_in_words(group: dict[str, Any]) -> str:
             f"({group.get('samples_without_vectors', 0):,} samples) count as a strategy each, and only the others "
             "were looked into"
         )
+    elif group.get("components", 1) > 1:
+        sizes = [f"{size:,}" for size in group.get("component_sizes", [])[:SHOWN_PIECES]]
+        more = ", …" if group["components"] > len(sizes) else ""
+        told += f"; in {group['class']} the graph is in {group['components']:,} pieces ({', '.join(sizes)}{more} samples)"
     return told
 
 
