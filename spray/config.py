@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stores.places import named
+
 T = TypeVar("T")
 
 
@@ -187,4 +189,4 @@ def report_beside(store: str | Path) -> Path:
     """
     if "://" in str(store):
         raise ConfigError(f"{store} is remote: say where the report goes, with --out or out=.")
-    return Path(store).with_suffix(".html")
+    return named(store).with_suffix(".html")

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from spray.invocation import COMMAND
 from stores.errors import StoreError
 from stores.floor import Floor, LocalFloor
-from stores.places import Location, floor_at, refuse_place
+from stores.places import Location, floor_at, named, refuse_place
 from stores.provenance import to_json
 
 SUFFIX = ".log"
@@ -41,8 +41,9 @@ class Journal(Protocol):
 def place_of(store: Location) -> str:
     """The folder (or prefix) of a store's logs: its own name with ``.log`` after it."""
     text = str(store).rstrip("/")
-    bucket_alone = "://" in text and not urlsplit(text).path
-    return f"{text}/log" if bucket_alone else f"{text}{SUFFIX}"
+    if "://" not in text:
+        return f"{named(store)}{SUFFIX}"
+    return f"{text}{SUFFIX}" if urlsplit(text).path else f"{text}/log"
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 BOOT_ID, MACHINE_ID = Path("/proc/sys/kernel/random/boot_id"), Path("/etc/machine-id")
 
@@ -71,7 +72,9 @@ class Owner:
             return False
         except PermissionError:
             pass
-        return self.start in (0, _start_tick(self.pid))
+        state, threads, start = _stat(self.pid)
+        ended = state in {"Z", "X"} and threads <= 1  # a zombie, for whom nobody has waited
+        return not ended and self.start in (0, start)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host or 'machine ' + self.machine}"
@@ -79,7 +82,7 @@ class Owner:
 
 @functools.lru_cache(maxsize=1)
 def _me(pid: int) -> Owner:
-    return Owner(_machine(), pid, _start_tick(pid), socket.gethostname(), _system(), _boot())
+    return Owner(_machine(), pid, _stat(pid).start, socket.gethostname(), _system(), _boot())
 
 
 @functools.cache
@@ -115,10 +118,19 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def _start_tick(pid: int) -> int:
-    """Field 22 of /proc/<pid>/stat, counted after the command's closing bracket; 0 where there is none."""
+class _Stat(NamedTuple):
+    """Of a process: its state's letter, how many threads it has, and its start tick; empty and 0 where not told."""
+
+    state: str = ""
+    threads: int = 0
+    start: int = 0
+
+
+def _stat(pid: int) -> _Stat:
+    """Fields 3, 20 and 22 of /proc/<pid>/stat, counted after the command's closing bracket."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return int(text.rpartition(")")[2].split()[19])
+        fields = text.rpartition(")")[2].split()
+        return _Stat(fields[0], int(fields[17]), int(fields[19]))
     except (OSError, IndexError, ValueError):
-        return 0
+        return _Stat()

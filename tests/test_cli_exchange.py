@@ -194,11 +194,15 @@ def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a-crane.txt").write_text("cat\ncrane\ncat\ncat\n")
     (tmp_path / "digits.txt").write_text("7\n1\n0\n")
     (tmp_path / "digits4.txt").write_text("7\n1\n0\n1\n")
+    (tmp_path / "folds.txt").write_text("1_1\n1\n0\n1\n")
+    (tmp_path / "arabic.txt").write_text("٣\n1\n0\n1\n", encoding="utf-8")
     (tmp_path / "attribution.h5").write_bytes(b"")
     for arguments, words, code in (
         (["maps.npy", "--ids", "three.txt"], "there are 4 maps, but of {'ids': 3}", 1),
         (["maps.npy", "--labels", "three.txt"], "there are 4 maps, but of {'labels': 3}", 1),
         (["maps.npy", "--labels", "words.txt"], "the label 'cat' is no class's number", 1),
+        (["maps.npy", "--labels", "folds.txt"], "the label '1_1' is no class's number", 1),
+        (["maps.npy", "--labels", "arabic.txt"], "the label '٣' is no class's number", 1),
         (
             ["maps.npy", "--labels", "a-crane.txt", "--classes", "cranes.txt"],
             "may be any of the classes 0, 2",

@@ -126,7 +126,10 @@ def test_flags_are_laid_over_the_file(write, tmp_path):
         settings(None, {"std": "a,b"})
 
 
-def test_the_report_goes_beside_a_local_store_only():
+def test_the_report_goes_beside_a_local_store_only(tmp_path, monkeypatch):
     assert report_beside("runs/a.zarr/") == Path("runs/a.html")
+    (tmp_path / "here.zarr").mkdir()
+    monkeypatch.chdir(tmp_path / "here.zarr")
+    assert report_beside(".") == tmp_path / "here.html"
     with pytest.raises(ConfigError, match="remote: say where"):
         report_beside("s3://bucket/a.zarr")

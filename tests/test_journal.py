@@ -170,6 +170,12 @@ def test_where_logs_lie(store, place):
     assert place_of(store) == place
 
 
+def test_logs_of_the_folder_that_one_is_in_lie_beside_it_and_not_in_it(tmp_path, monkeypatch):
+    (tmp_path / "a.zarr").mkdir()
+    monkeypatch.chdir(tmp_path / "a.zarr")
+    assert place_of(".") == f"{tmp_path}/a.zarr.log"
+
+
 def test_what_a_stage_tells_may_be_anything_of_numpy_and_any_text(tmp_path):
     with journal(tmp_path / "a.zarr", "attribute", name="ü\ud800\n") as log:
         log("shard", shard=np.int64(3), rows=(1, 2))

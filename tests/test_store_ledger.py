@@ -19,7 +19,7 @@ import stores
 from stores.floor import Floor, LocalFloor
 from stores.ledger import Ledger
 from stores.names import safe_key
-from stores.owners import Owner
+from stores.owners import Owner, _stat
 from stores.remote import ObjectFloor, remote_floor
 from stores.schema import content_of
 
@@ -242,6 +242,21 @@ def test_owners() -> None:
     ).alive  # the number is used again by another process
     assert dataclasses.replace(me, machine="elsewhere").alive
     assert not Owner.from_mark("nonsense").alive
+
+
+def test_a_process_for_whom_nobody_has_waited_is_not_alive() -> None:
+    """In a container whose first process reaps nothing a killed writer stays in the list of processes for ever."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    owner = dataclasses.replace(Owner.me(), pid=child.pid, start=_stat(child.pid).start)
+    assert owner.alive
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is not reaped
+    try:
+        os.kill(child.pid, 0)
+        assert not owner.alive
+    finally:
+        child.wait()
+    assert not owner.alive
 
 
 def test_leases_name_their_owner_and_nothing_secret(tmp_path: Path) -> None:

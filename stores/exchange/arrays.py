@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def _labels(path: str | Path, names: Sequence[str]) -> Int[np.ndarray, " n"]:
 def _label(text: str, known: Mapping[str, Sequence[int]], path: str | Path) -> int:
     """The class that a label names, by its name or its number; refused where that may be several."""
     meant = known.get(text, ())
-    if text.isdecimal() and meant and int(text) < sum(map(len, known.values())):
+    if re.fullmatch(r"[0-9]+", text) and meant and int(text) < sum(map(len, known.values())):
         meant = sorted({*meant, int(text)})
     if len(meant) > 1:
         raise StoreError(
@@ -119,16 +120,13 @@ def _label(text: str, known: Mapping[str, Sequence[int]], path: str | Path) -> i
         )
     if meant:
         return meant[0]
-    try:
-        number = int(text)
-        if -1 <= number <= LARGEST:
-            return number
-        raise ValueError(text)
-    except ValueError:
-        raise StoreError(
-            f"{path}: the label {text!r} is no class's number and none of the {len(known)} classes. Name the classes "
-            "in the order of their numbers, or give numbers; -1 is unknown."
-        ) from None
+    # As a number is written: int() also takes "1_1" and " 3", which may be names.
+    if re.fullmatch(r"-1|[0-9]+", text) and int(text) <= LARGEST:
+        return int(text)
+    raise StoreError(
+        f"{path}: the label {text!r} is no class's number and none of the {len(known)} classes. Name the classes "
+        "in the order of their numbers, or give numbers; -1 is unknown."
+    )
 
 
 def _logits(path: str | Path) -> Any:
