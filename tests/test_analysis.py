@@ -371,6 +371,15 @@ def test_many_small_pieces_do_not_cost_a_large_one_its_structure(count, entries,
     )
 
 
+def test_flat_maps_that_are_left_as_long_as_they_are_differ():
+    levels = np.repeat([1.0, 100.0], 200)
+    found = Analysis(representation=Pooled(norm="none"), picture="none").group(
+        levels[:, None, None] * np.ones((6, 6))
+    )
+    assert (found.status, found.strategies) == ("ok", 2)
+    assert adjusted_rand(contingency(found.clusterings["kmeans"].labels, np.repeat([0, 1], 200))) == 1
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_what_is_no_seed_is_refused(seed):
     with pytest.raises(ValueError, match="from 0 to 4294967295"):

@@ -201,3 +201,5 @@ def test_components_of_the_graph_are_told():
     assert neighbours_in_words(group) == "10, exact; in cat the graph is in 2 pieces (980, 20 samples)"
     group = {"class": "cat", "neighbours": 10, "components": 40, "component_sizes": [30] * 32}
     assert neighbours_in_words(group).endswith("in 40 pieces (30, 30, 30, 30, 30, … samples)")
+    group = {"class": "cat", "neighbours": 10, "zero": 2, "invalid": 1}
+    assert neighbours_in_words(group) == "10, exact; in cat 2 of no relevance and 1 not finite set aside"

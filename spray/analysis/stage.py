@@ -117,11 +117,16 @@ class Analysis:
         used = features if len(kept) == len(features) else features[kept]
         if len(used) < 2:
             return self._trivial(sorted_out, "single" if len(used) else "empty")
-        # Maps that are the same at every place differ by nothing that could be grouped but their sign.
-        constant = used.shape[1] > 1 and (np.ptp(used, axis=1) <= _IDENTICAL * np.abs(used).max(1)).all()
-        if constant or np.ptp(used, axis=0).max() <= _IDENTICAL * np.abs(used).max():
+        if self._same(used):
             return self._trivial(sorted_out, "identical")
         return self._spectral(sorted_out, self.reduction.transform(used) if self.reduction.always else used)
+
+    def _same(self, used: Float[np.ndarray, "m d"]) -> bool:
+        """Whether nothing that could be grouped tells vectors apart: of one length the sign of flat maps does not."""
+        flat = self.representation.norm != "none" and used.shape[1] > 1
+        if flat and (np.ptp(used, axis=1) <= _IDENTICAL * np.abs(used).max(1)).all():
+            return True
+        return bool(np.ptp(used, axis=0).max() <= _IDENTICAL * np.abs(used).max())
 
     def _spectral(self, sorted_out: _SortedOut, features: Float[np.ndarray, "m d"]) -> GroupAnalysis:
         # Neighbours are the same on any number of threads: differences decide.

@@ -50,7 +50,7 @@ def null_in_words(group: dict[str, Any]) -> str:
 
 
 def neighbours_in_words(group: dict[str, Any]) -> str:
-    """How neighbours were found: "10, exact", or "10, cells, recall 0.98"; what is equal or apart."""
+    """How neighbours were found: "10, exact", or "10, cells, recall 0.98"; what is equal, apart or set aside."""
     if "neighbours" not in group:
         return "–"
     told = f"{group['neighbours']}, exact"
@@ -68,8 +68,14 @@ def neighbours_in_words(group: dict[str, Any]) -> str:
     elif group.get("components", 1) > 1:
         sizes = [f"{size:,}" for size in group.get("component_sizes", [])[:SHOWN_PIECES]]
         more = ", …" if group["components"] > len(sizes) else ""
-        told += f"; in {group['class']} the graph is in {group['components']:,} pieces ({', '.join(sizes)}{more} samples)"
-    return told
+        pieces = f"{group['components']:,} pieces ({', '.join(sizes)}{more} samples)"
+        told += f"; in {group['class']} the graph is in {pieces}"
+    aside = [
+        f"{group[name]:,} {why}"
+        for name, why in (("zero", "of no relevance"), ("invalid", "not finite"))
+        if group.get(name)
+    ]
+    return f"{told}; in {group['class']} {' and '.join(aside)} set aside" if aside else told
 
 
 def clusters_in_words(group: dict[str, Any], clustering: str) -> str:
