@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from stores import AnalysisHandle, Run, Table
 from stores.analysis import ALL_CLASSES, Finding, GroupAnalysis
+from stores.circumstances import circumstances
 from stores.provenance import Json, canonical_json
 from stores.verdicts import members_digest
 
@@ -378,6 +379,7 @@ def facts(run: Run, handle: AnalysisHandle, findings: Sequence[Finding]) -> dict
         "findings": len(findings),
         "tested": sum(map(is_tested, findings)),
         "searched": handle.searched,
+        "circumstances": circumstances(run, handle),
         "format": run.version,
     }
 

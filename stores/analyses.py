@@ -148,6 +148,13 @@ class AnalysisHandle:
         return bool(self._revisions())
 
     @property
+    def tested_groups(self) -> list[int]:
+        """Groups whose tested findings are kept, be it by different settings."""
+        units = self._ledger.units(f"{ROOT}/{self.id}/tested")
+        keys = {unit.partition("-")[2] for unit in units}
+        return sorted(group_number(key) for key in keys if is_group(key))
+
+    @property
     def unsearched(self) -> list[int]:
         """Committed groups that were not there yet when the newest list of findings was made, as far as it says."""
         for step in provenance.steps if (provenance := self.findings_provenance) else ():

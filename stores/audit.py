@@ -11,11 +11,11 @@ from functools import partial
 from stores import lost_roots, made_from
 from stores.analyses import ROOT as ANALYSES
 from stores.analyses import AnalysisHandle, analysis_content
-from stores.circumstances import not_searched, of_other_samples
+from stores.circumstances import not_finished, not_searched, of_other_samples
 from stores.errors import Damaged, StoreError, Unreadable
 from stores.groups import group_key, is_group
 from stores.ledger import COMMITS, Commit, Ledger, fingerprint
-from stores.machines import TOLD, mixture, numbers_in_words
+from stores.machines import TOLD, circumstances_of, numbers_in_words
 from stores.names import is_key
 from stores.places import Location
 from stores.roots import COPY, ROOT, contradicts, copied
@@ -111,22 +111,17 @@ class _Check:
         """What is not committed."""
         yield from self._unwritten_shards()
         yield from self._uncommitted_groups()
-        yield from self._unsearched_groups()
+        yield from self._unfinished_searches()
 
     def notes(self) -> Iterator[Problem]:
         """What is as it was committed, and yet worth knowing."""
         for table in self._sound_tables():
-            told = ""
             with suppress(StoreError):  # what is wrong with a commit was told of it
-                told = mixture(table)
-            if told:
-                yield Problem(table.key, "note", told)
+                yield from [Problem(table.key, "note", told) for told in circumstances_of(table)]
         for handle in self._handles():
-            told = ""
             with suppress(StoreError):
-                told = of_other_samples(self.run, handle)
-            if told:
-                yield Problem(f"{ANALYSES}/{handle.id}", "note", told)
+                if told := of_other_samples(self.run, handle):
+                    yield Problem(f"{ANALYSES}/{handle.id}", "note", told)
 
     def _done(self, problem: Problem, repair: Callable[[], object] = lambda: None) -> Problem:
         """The problem, repaired if that is asked for and can be done."""
@@ -417,14 +412,14 @@ class _Check:
                 if unit not in self.told:
                     yield Problem(unit, "incomplete", self._why_unwritten(unit))
 
-    def _unsearched_groups(self) -> Iterator[Problem]:
-        """Groups that were written after findings were searched in the others."""
+    def _unfinished_searches(self) -> Iterator[Problem]:
+        """Findings that are not searched or tested to the end, or not in groups that came later."""
         for handle in self._handles():
-            told = ""
+            if any(unit.startswith(f"{ANALYSES}/{handle.id}/") for unit in self.told):
+                continue  # which is to be written again
             with suppress(StoreError, KeyError):  # damaged findings were told of
-                told = not_searched(self.run, handle)
-            if told:
-                yield Problem(f"{ANALYSES}/{handle.id}/findings", "incomplete", told)
+                if told := not_searched(self.run, handle) or not_finished(handle):
+                    yield Problem(f"{ANALYSES}/{handle.id}/findings", "incomplete", told)
 
     def _handles(self) -> Iterator[AnalysisHandle]:
         """The analyses whose documents can be read."""

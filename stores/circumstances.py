@@ -10,7 +10,7 @@ import numpy as np
 
 from stores.analysis import ALL_CLASSES
 from stores.errors import StoreError
-from stores.machines import mixture
+from stores.machines import circumstances_of
 from stores.provenance import Json
 
 if TYPE_CHECKING:
@@ -25,14 +25,17 @@ NAMED = 8
 
 
 def circumstances(run: Run, handle: AnalysisHandle) -> list[str]:
-    """A sentence for each; none of an analysis of all samples, wholly searched, of relevance by one kind of machine."""
+    """A sentence for each; none of an analysis of all samples, wholly searched, of relevance by one kind of machine.
+
+    What differs between kinds of machines, `spray info` tells.
+    """
     told = shortfalls(run, handle)
     try:
         table = run.table(str(handle.facts["relevance"]))
-        told += [f"{table.name} {mixed}." if (mixed := mixture(table)) else ""]
+        told += [f"{table.name} {sentence}." for sentence in circumstances_of(table, details=False)]
     except (KeyError, StoreError):  # an analysis that says less, or damage, which a check tells
         pass
-    return [sentence for sentence in told if sentence]
+    return told
 
 
 def shortfalls(run: Run, handle: AnalysisHandle) -> list[str]:
@@ -60,6 +63,22 @@ def not_searched(run: Run, handle: AnalysisHandle) -> str:
         f"Not searched for findings: {_groups(run, unsearched)}, written after the others were. `spray verify` "
         "searches and tests them."
     )
+
+
+def not_finished(handle: AnalysisHandle) -> str:
+    """Where the commands that find and test stopped before the end; "" where there is nothing to go on with.
+
+    What was imported is what it is: nobody searches it unasked.
+    """
+    if handle.missing(handle.planned or []) or not handle.groups or handle.facts.get("imported"):
+        return ""
+    tested = handle.tested_groups
+    if not handle.searched and not tested:
+        return "Not searched for findings yet."
+    done = handle.findings_provenance
+    if tested and not (done and any(step.get("done") for step in done.steps)):
+        return f"Tests of the findings were begun, and are not done ({len(tested)} of {len(handle.groups)} groups)."
+    return ""
 
 
 def of_other_samples(run: Run, handle: AnalysisHandle) -> str:

@@ -12,25 +12,41 @@ from stores.provenance import canonical_json
 if TYPE_CHECKING:
     from stores.tables import Table
 
-KIND = ("processor", "device", "libraries")
+KIND = ("processor", "threads", "device", "libraries")
 """Facts of commits that say what computed a shard; early releases left some of them out."""
 TOLD = 8
 """So many runs of numbers are named."""
 
 
+def facts_by_shard(table: Table) -> dict[int, dict[str, Any]]:
+    """What the commits of a table say beside their rows, by shard; of those that are there."""
+    missing = set(table.missing())
+    return {shard: table.facts(shard) for shard in range(len(table.shards)) if shard not in missing}
+
+
 def kinds(table: Table) -> list[tuple[Mapping[str, Any], list[int]]]:
     """What computed the committed shards of a table, and which shards, the most frequent first."""
     found: dict[str, tuple[Mapping[str, Any], list[int]]] = {}
-    missing = set(table.missing())
-    for shard in range(len(table.shards)):
-        if shard not in missing:
-            facts = table.facts(shard)
-            kind = {name: facts[name] for name in KIND if name in facts}
-            found.setdefault(canonical_json(kind), (kind, []))[1].append(shard)
+    for shard, facts in facts_by_shard(table).items():
+        kind = {name: facts[name] for name in KIND if name in facts}
+        found.setdefault(canonical_json(kind), (kind, []))[1].append(shard)
     return sorted((entry for entry in found.values() if entry[0]), key=lambda entry: -len(entry[1]))
 
 
-def mixture(table: Table) -> str:
+def batches(table: Table) -> dict[int, int]:
+    """The batch of each shard that was computed in smaller pieces since memory ran out."""
+    return {shard: facts["batch"] for shard, facts in facts_by_shard(table).items() if "batch" in facts}
+
+
+def halved(table: Table) -> str:
+    """A sentence about a table with such shards; "" of any other."""
+    if not (found := batches(table)):
+        return ""
+    sizes = ", ".join(map(str, sorted(set(found.values()))))
+    return f"ran out of memory in {len(found)} shards, which were computed in batches of {sizes}"
+
+
+def mixture(table: Table, *, details: bool = True) -> str:
     """A sentence about a table that was computed on several kinds of machines; "" of any other."""
     usual, *others = kinds(table) or [({}, [])]
     if not others:
@@ -38,7 +54,13 @@ def mixture(table: Table) -> str:
     told = "; ".join(
         f"shards {numbers_in_words(shards)} differ in {difference(usual[0], kind)}" for kind, shards in others
     )
-    return f"was computed on {1 + len(others)} kinds of machines; equal inputs may differ in their last bits: {told}"
+    told = f": {told}" if details else ""
+    return f"was computed on {1 + len(others)} kinds of machines; equal inputs may differ in their last bits{told}"
+
+
+def circumstances_of(table: Table, *, details: bool = True) -> list[str]:
+    """Both sentences, as far as they apply, with what differs between the machines or without."""
+    return [told for told in (mixture(table, details=details), halved(table)) if told]
 
 
 def numbers_in_words(numbers: list[int]) -> str:

@@ -314,6 +314,7 @@ def test_mistakes_end_with_code_1_one_message_and_nothing_written(project, store
         (("serve", store, "--analysis", "zz", "--port", 0), "0 analyses whose id begins 'zz'"),
         (("analyze", store, "--column", "9.place"), "has no column '9.place'"),
         (("analyze", store, "--relevance", "lrp"), "no relevance 'lrp'"),
+        (("analyze", store, "--device", "tpu"), "got 'tpu', and this machine has"),
         (("analyze", store, "--representation", "pooled+pca"), "got 'pca', expected one of pooled"),
         (("analyze", store, "--seed", -1), "pca and seed are 0 or more"),
         (("analyze", store, "--pca", -1), "pca and seed are 0 or more"),
@@ -450,7 +451,7 @@ def test_two_kinds_of_machines_and_groups_that_are_missing_are_told(tmp_path):
         "relevance/x", [stores.Column("sum", "float64")], rows_per_shard=2, provenance=made
     )
     for shard, kind in enumerate(("AVX512", "AVX512", "DEFAULT", "AVX512")):
-        facts = {"threads": shard, "processor": {"instructions": kind}}
+        facts = {"threads": 1, "processor": {"instructions": kind}}
         table.write(shard, {"sum": np.zeros(2)}, facts=facts)
     (problem,) = stores.check(run.path, repair=True)
     assert (problem.unit, problem.kind, problem.repaired) == ("relevance/x", "note", False)

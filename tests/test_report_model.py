@@ -430,6 +430,34 @@ def test_the_newest_analysis_that_was_searched_is_shown_first(tmp_path):
     assert read_models(run)[0].analysis == later.id, "that nothing was found is an answer"
 
 
+def test_what_an_analysis_lacks_and_on_what_it_was_computed_is_told(tmp_path):
+    run = stores.synthetic.make(tmp_path / "run.zarr", samples=60)
+    first = run.analysis()
+    assert ReportModel.from_run(run).facts["circumstances"] == []
+    table = run.create_table(
+        "relevance/mixed",
+        list(run.table(stores.synthetic.RELEVANCE).columns.values()),
+        rows_per_shard=30,
+        provenance=stores.Provenance(({"name": "mixed"},)),
+    )
+    for shard, rows in enumerate(table.shards):
+        values = {name: run.table(stores.synthetic.RELEVANCE).read(name, rows) for name in table.columns}
+        table.write(shard, values, facts={"threads": 1 + shard, "batch": 8})
+    handle = run.create_analysis(
+        stores.Provenance(({"name": "begun"},)),
+        facts={**first.facts, "relevance": table.name},
+        groups=first.groups,
+    )
+    handle.write(first.read(0))
+    told = ReportModel.from_run(run, handle.id).facts["circumstances"]
+    missing = ", ".join(run.classes[group] for group in first.groups if group)
+    assert told[0].startswith(f"Not written yet: {len(first.groups) - 1} groups ({missing})")
+    assert told[1:] == [
+        "relevance/mixed was computed on 2 kinds of machines; equal inputs may differ in their last bits.",
+        "relevance/mixed ran out of memory in 2 shards, which were computed in batches of 8.",
+    ]
+
+
 def test_columns_whose_values_repeat_travel_as_codes():
     told = column_payload(["a", "b", "a", "a", "b", "a"])
     codes = np.frombuffer(base64.b64decode(told["codes"]["data"]), np.uint16)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from audit_tools import Images, contents, spray, tiny_model
 
 import stores
 from spray.analysis import Analysis, analyze
 from spray.analysis.null import GaussianNull
 from spray.analysis.stability import Stability
-from spray.attribution import Attribution, attribute_dataset
+from spray.attribution import Attribution, attribute_dataset, attribute_share
 from spray.findings import find
 from stores.circumstances import circumstances, shortfalls
 
@@ -66,6 +69,21 @@ def test_classes_that_are_analysed_after_a_search_are_searched_by_the_next(run: 
     assert [finding.name for finding in find(run, late)] == [finding.name for finding in whole]
 
 
+def test_a_search_that_stopped_before_its_end_is_told(run: stores.Run) -> None:
+    handle = analyze(run, QUICK)
+    unit = f"analyses/{handle.id}/findings"
+    assert told(run, "incomplete") == [f"{unit}: Not searched for findings yet."]
+    assert "Not searched for findings yet" in spray("info", run.path)
+    first = find(run, handle)
+    assert told(run, "incomplete") == []
+    of_class = [finding for finding in first if finding.group == 1]
+    handle.write_tested(1, of_class, stores.Provenance(({"name": "interventions", "done": True},)))
+    (gap,) = told(run, "incomplete")
+    assert gap == f"{unit}: Tests of the findings were begun, and are not done (1 of 3 groups)."
+    handle.write_findings(first, stores.Provenance(({"name": "interventions", "done": True},)))
+    assert told(run, "incomplete") == []
+
+
 def test_an_analysis_of_further_classes_is_to_be_completed_with_these(
     run: stores.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,3 +105,50 @@ def test_commands_say_so(run: stores.Run) -> None:
     assert "Not searched for findings: 2 groups (" in told
     find(run, handle)
     assert "Not searched" not in spray("info", run.path)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_store_goes_on_with_the_threads_that_it_was_begun_with(
+    tmp_path: Path, threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    torch.set_num_threads(1)
+    attribute(tmp_path / "whole.zarr")
+    attribute_share(tiny_model(), Images(), tmp_path / "run.zarr", STEP, share=0, of=2)
+    torch.set_num_threads(2)
+    run = attribute(tmp_path / "run.zarr")
+    assert torch.get_num_threads() == 2 and run.samples.complete
+    assert contents(tmp_path / "run.zarr") == contents(tmp_path / "whole.zarr")
+
+
+def test_fewer_cores_than_it_was_begun_with_are_told(
+    tmp_path: Path, threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(2)
+    attribute_share(tiny_model(), Images(), tmp_path / "run.zarr", STEP, share=0, of=2)
+    torch.set_num_threads(1)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    run = attribute(tmp_path / "run.zarr")
+    told_of = told(run, "note")
+    assert len(told_of) == 2 and all("differ in threads (stored " in sentence for sentence in told_of)
+    assert circumstances(run, analyze(run, QUICK))[0].startswith(
+        "relevance/epsilon_plus_flat was computed on 2 kinds"
+    )
+
+
+def test_batches_that_memory_halved_are_told(run: stores.Run) -> None:
+    made = stores.Provenance(({"name": "test"},))
+    table = run.create_table(
+        "relevance/x", [stores.Column("sum", "float64")], rows_per_shard=40, provenance=made
+    )
+    for shard, facts in enumerate(({}, {"batch": 8}, {"batch": 2})):
+        table.write(shard, {"sum": np.zeros(40)}, facts=facts)
+    sentence = "ran out of memory in 2 shards, which were computed in batches of 2, 8"
+    assert told(run, "note") == [f"relevance/x: {sentence}"]
+    assert f"relevance/x {sentence}" in spray("info", run.path)

@@ -15,6 +15,9 @@ spray.panel({
     const { section } = this;
     section.querySelector("#overview-title").textContent = report.title;
     section.querySelector("#overview-facts").textContent = `${spray.factLine()} · ${report.name}`;
+    const told = section.querySelector("#overview-circumstances");
+    spray.fill(told, report.facts.circumstances.map((sentence) => spray.element("li", {}, sentence)));
+    told.hidden = !report.facts.circumstances.length;
     const flagged = report.groups.reduce((sum, group) => sum + group.flagged, 0);
     const numbers = [
       [spray.audited(), "samples audited"],

@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
+from spray.attribution.tables import stored_threads
+from stores import StoreError
 from stores.provenance import Json
 
 LIBRARIES = ("spray-audit", "numpy", "numcodecs", "pillow", "torchvision")
@@ -26,6 +30,25 @@ def circumstances(device: torch.device) -> dict[str, Json]:
     if device.type == "cuda":
         found["device"] = torch.cuda.get_device_name(device)
     return found
+
+
+@contextmanager
+def threads_as_begun(out: str | Path, device: torch.device) -> Iterator[None]:
+    """Have torch use as many threads as for the shards of the store at ``out`` that are there: the same bytes follow.
+
+    Where there are fewer cores than that it is left as it is, and commits tell: threads that wait for a core cost more
+    than their last bits are worth.
+    """
+    before, begun = torch.get_num_threads(), None
+    if device.type == "cpu":
+        with suppress(StoreError):  # which is told where the store is gone on with
+            begun = stored_threads(out)
+    try:
+        if begun is not None and begun <= (os.cpu_count() or 1):
+            torch.set_num_threads(begun)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @functools.cache

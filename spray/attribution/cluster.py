@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 import stores
+from spray.attribution.circumstances import threads_as_begun
 from spray.attribution.dataset import WHAT, tell
 from spray.attribution.quarantine import Quarantine
 from spray.attribution.retry import take_back_failed
@@ -91,6 +92,8 @@ def attribute_on(
         AttributionError: workers die whatever rows they work on; otherwise as ``attribute_dataset``.
     """
     where = str(out) if "://" in str(out) else str(Path(out).resolve())
+    with threads_as_begun(where, torch.device(device)):
+        threads = torch.get_num_threads()
     job = Job(
         uuid.uuid4().hex,
         model.to("cpu"),
@@ -98,7 +101,7 @@ def attribute_on(
         where,
         attribution or Attribution(),
         device,
-        torch.get_num_threads(),
+        threads,
         max(1, len(client.nthreads())),
         retry_failed,
     )

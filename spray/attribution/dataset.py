@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spray.attribution.circumstances import threads_as_begun
 from spray.attribution.retry import take_back_failed
 from spray.attribution.stage import Stage, Written, prepared
 from spray.attribution.step import Attribution
@@ -64,7 +65,7 @@ def attribute_dataset(
             client, model, dataset, out, step, device=str(device), retry_failed=retry_failed, report=report
         )
     where = torch.device(device)
-    with journal(out, WHAT, device=str(where)) as log:
+    with threads_as_begun(out, where), journal(out, WHAT, device=str(where)) as log:
         stage, tables = prepared(model.to(where), as_audit_data(dataset), step, where, out)
         retried = take_back_failed(stage, tables) if retry_failed else []
         todo = tables.missing()
@@ -96,7 +97,8 @@ def attribute_share(
     if not 0 <= share < of:
         raise AttributionError(f"share {share} of {of}: shares go from 0 to {of - 1}.")
     where, step = torch.device(device), attribution or Attribution()
-    with journal(out, WHAT, device=str(where), share=f"{share}::{of}") as log:
+    told = {"device": str(where), "share": f"{share}::{of}"}
+    with threads_as_begun(out, where), journal(out, WHAT, **told) as log:
         stage, tables = prepared(model.to(where), as_audit_data(dataset), step, where, out, sharing=of)
         mine = range(share, len(tables.samples.shards), of)
         todo = {shard: rows for shard, rows in tables.missing().items() if shard in mine}

@@ -54,11 +54,24 @@ def stored_display(out: str | Path) -> Display | None:
     return Display(tuple(shown[0]["scale"]), tuple(shown[0]["offset"])) if shown else None
 
 
+def stored_threads(out: str | Path) -> int | None:
+    """Torch's threads when the first shard of the store at ``out`` was computed; None without one, or on GPUs."""
+    for table in _tables(out):
+        for shard in sorted(set(range(len(table.shards))).difference(table.missing())):
+            threads = table.facts(shard).get("threads")
+            return threads if isinstance(threads, int) else None
+    return None
+
+
 def _steps(out: str | Path, name: str) -> list[Mapping[str, Any]]:
     """The steps of this name in the provenance of the tables of the store at ``out``."""
+    return [step for table in _tables(out) for step in table.provenance.steps if step.get("name") == name]
+
+
+def _tables(out: str | Path) -> list[Table]:
+    """Those of the store at ``out``; none where there is no store yet."""
     try:
         run = stores.open(out)
     except stores.NotAStore:
         return []
-    tables = filter(None, map(run.table_at, run.table_keys()))
-    return [step for table in tables for step in table.provenance.steps if step.get("name") == name]
+    return [table for table in map(run.table_at, run.table_keys()) if table is not None]

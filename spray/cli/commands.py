@@ -276,6 +276,7 @@ def attribute(
 @click.argument("store", type=str)
 @click.option("--relevance", help="Relevance table, where there are several.")
 @analysis_options
+@device_option
 @quiet_option
 @json_option
 def analyze(store: str, relevance: str | None, quiet: bool, as_json: bool, **flags: Any) -> None:
@@ -288,7 +289,7 @@ def analyze(store: str, relevance: str | None, quiet: bool, as_json: bool, **fla
     import stores
     from spray import analysis, findings
     from spray.analysis.groups import choose_table
-    from spray.workflow import Audit, analysis_step, findings_step, group_by_of, suited_to
+    from spray.workflow import Audit, analysis_step, choose_device, findings_step, group_by_of, suited_to
 
     given = settings(None, flags)
     chosen = given.analysis
@@ -301,6 +302,7 @@ def analyze(store: str, relevance: str | None, quiet: bool, as_json: bool, **fla
             relevance=table,
             column=chosen.column,
             group_by=group_by_of(chosen.group_by),
+            device=str(choose_device(given.device)),
             progress=report,
         )
         if not handle.searched:

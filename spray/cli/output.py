@@ -31,7 +31,7 @@ from spray.progress import Display, Report, progress, silent
 
 if TYPE_CHECKING:
     from spray.workflow import Audit
-    from stores import Problem, Run, Table
+    from stores import Problem, Run
 
 SHOWN_FAILURES = 5
 SHOWN_FINDINGS = 10
@@ -326,15 +326,8 @@ def show_run(run: Run, as_json: bool) -> None:
     for entry in facts["tables"]:
         if entry["checks"]:
             console.print(plain(f"  {entry['name']}: {in_words(entry['checks'])}"))
-        if entry["halved"]:
-            console.print(
-                plain(
-                    f"  {entry['name']}: memory ran out in {len(entry['halved'])} shards, which were computed in "
-                    f"batches of {', '.join(map(str, sorted(set(entry['halved'].values()))))}"
-                )
-            )
-        if entry["mixture"]:
-            console.print(plain(f"  {entry['name']} {entry['mixture']}"))
+        for told in entry["circumstances"]:
+            console.print(plain(f"  {entry['name']} {told}"))
     for entry in facts["analyses"]:
         console.print(
             plain(
@@ -348,8 +341,8 @@ def show_run(run: Run, as_json: bool) -> None:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    from stores.circumstances import shortfalls
-    from stores.machines import mixture
+    from stores.circumstances import not_finished, shortfalls
+    from stores.machines import batches, circumstances_of
 
     tables = []
     for name in run.tables():
@@ -365,8 +358,8 @@ def _facts(run: Run) -> dict[str, Any]:
                 "columns": list(table.columns),
                 "provenance": table.provenance.id,
                 "checks": checks(run, table),
-                "halved": _halved(table),
-                "mixture": mixture(table),
+                "halved": {str(shard): batch for shard, batch in batches(table).items()},
+                "circumstances": circumstances_of(table),
             }
         )
     analyses = []
@@ -382,7 +375,7 @@ def _facts(run: Run) -> dict[str, Any]:
                 "groups": len(handle.groups),
                 "missing": handle.missing(handle.planned or []),
                 "unsearched": handle.unsearched,
-                "shortfalls": shortfalls(run, handle),
+                "shortfalls": [*shortfalls(run, handle), *filter(None, [not_finished(handle)])],
                 "findings": len(findings),
                 "flagged": sum(finding.flagged for finding in findings),
             }
@@ -396,13 +389,6 @@ def _facts(run: Run) -> dict[str, Any]:
         "analyses": analyses,
         "verdicts": len(run.verdicts()),
     }
-
-
-def _halved(table: Table) -> dict[str, int]:
-    """The batch of each shard for which memory ran out, by the shard's number."""
-    missing = set(table.missing())
-    facts = {shard: table.facts(shard) for shard in range(len(table.shards)) if shard not in missing}
-    return {str(shard): told["batch"] for shard, told in facts.items() if "batch" in told}
 
 
 def _class_name(run: Run, group: int) -> str:
