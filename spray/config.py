@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stores.places import named
 
 T = TypeVar("T")
 
@@ -187,6 +186,8 @@ def report_beside(store: str | Path) -> Path:
     Raises:
         ConfigError: the store is remote.
     """
+    from stores.places import named  # which brings Zarr with it
+
     if "://" in str(store):
         raise ConfigError(f"{store} is remote: say where the report goes, with --out or out=.")
     return named(store).with_suffix(".html")
