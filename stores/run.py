@@ -81,7 +81,7 @@ class Run:
         Raises:
             StoreError: there is another table of this name, or two columns have one name.
         """
-        self._check_writable()
+        self.check_writable()
         key = self._table_key(name)
         names = [column.name for column in columns]
         if not columns or len(set(names)) != len(names) or rows_per_shard < 1:
@@ -193,7 +193,7 @@ class Run:
         ("label", "prediction" or "all") and the grid (y, x) of the maps. ``groups`` are those that are going to be
         written, so that a check can tell which are not.
         """
-        self._check_writable()
+        self.check_writable()
         return create_analysis(self.floor, provenance, facts, groups)
 
     def write_analysis(
@@ -230,7 +230,7 @@ class Run:
 
     def add_verdict(self, verdict: Verdict) -> None:
         """Append a verdict."""
-        self._check_writable()
+        self.check_writable()
         add_verdict(self.floor, verdict)
 
     def verdicts(self) -> VerdictList:
@@ -284,7 +284,12 @@ class Run:
                 "Put the right one in its place."
             )
 
-    def _check_writable(self) -> None:
+    def check_writable(self) -> None:
+        """Refuse to write where that cannot be; long work asks before it begins.
+
+        Raises:
+            StoreError: the run was opened for reading.
+        """
         if not self.writable:
             raise StoreError(f"{self.path} is open for reading; open it with mode 'r+' to write.")
 

@@ -389,6 +389,16 @@ def test_a_model_for_which_one_image_fits_is_asked_for_one_at_a_time(
             Subject.of(run, little, dataset, "cpu")
 
 
+def test_a_store_that_was_opened_for_reading_is_refused_before_the_work(
+    audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _, model, data = audited
+    reading = stores.open(run.path)
+    monkeypatch.setattr(ClassFindings, "findings", None)
+    with pytest.raises(stores.StoreError, match="open for reading"):
+        find(reading, reading.analysis(), replace(STEP, seed=77), model=model, dataset=data)
+
+
 def test_a_model_in_training_mode_is_refused_before_a_pass_could_change_it(
     audited: tuple[Run, AnalysisHandle, nn.Module, TensorDataset],
 ) -> None:

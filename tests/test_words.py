@@ -77,6 +77,16 @@ def test_relevance_that_is_spread_over_the_picture_is_told_to_lie_nowhere() -> N
     assert "lies at the top left: 7 % of it in 4.0 % of the area" in words(concentration=0.07)
 
 
+def test_what_moves_has_no_place_that_it_could_lie_beside() -> None:
+    assert "beside its place" in words(jittered={"mean": 0.5})
+    assert "beside its place" not in words(jittered={"mean": 0.5}, where="moving")
+
+
+def test_a_q_value_below_what_a_double_holds_is_not_0() -> None:
+    found = {"column": "hospital", "test": "chi-square", "effect": 1.0, "q_value": 0.0}
+    assert "effect 1.00, q < 1e-300)" in words(associations=[found])
+
+
 def test_why_a_finding_was_not_tested_is_told() -> None:
     notes = ("Too few members.",)
     found = Finding("c0.f0", 0, "hdbscan", (0,), np.arange(12), 0.0, False, {}, None, None, {}, notes=notes)

@@ -46,6 +46,7 @@ def find(
 
     Raises:
         ValueError: the analysis has no clustering of the name that the step gives.
+        stores.StoreError: the run was opened for reading, and these findings are not there yet.
         MismatchError: the model's or the data set's digest differs from the store's.
         SiteError: the model does not have the layer whose channels were analysed.
     """
@@ -62,6 +63,7 @@ def find(
     provenance = Provenance((describe(step), done), (analysis.id,))
     if _stored(analysis, provenance) and not isinstance(step.ranking, OwnRank):
         return list(analysis.findings())
+    run.check_writable()
     outcomes = Outcomes(run)
     found: list[Finding] = []
     what = "verify" if subject else "rank"

@@ -62,7 +62,7 @@ def _association(evidence: Mapping[str, Json]) -> str:
     best = max(significant, key=lambda one: _number(one["effect"]))
     return (
         f"Membership goes with '{best['column']}' ({best['test']}, effect {_number(best['effect']):.2f}, "
-        f"q = {_number(best['q_value']):.2g})."
+        f"{_q(_number(best['q_value']))})."
     )
 
 
@@ -158,8 +158,8 @@ class _Words:
         """Whether the content works beside its place."""
         moved = self.evidence.get("jittered")
         mean = _number(self.pasted["mean"])
-        if not isinstance(moved, Mapping) or mean <= 0:
-            return ""
+        if not isinstance(moved, Mapping) or mean <= 0 or self.evidence.get("where") == MOVING:
+            return ""  # what has no place of its own has nothing beside it
         kept = _number(moved["mean"]) / mean
         if kept < 0:
             return "A little beside its place it does not work."
@@ -171,7 +171,7 @@ class _Words:
         what = "these channels" if self.channels else "this region"
         q, unmet = self.evidence.get("q_value"), self.evidence.get("unmet")
         if self.evidence.get("confirmed") is True:
-            level = "" if q is None else f" (q = {_number(q):.2g})"
+            level = "" if q is None else f" ({_q(_number(q))})"
             rank = "" if flagged else " Not among the most suspicious of its class, which are flagged."
             return f"Confirmed{level}: the model uses {what} by itself; whether it may is for you to judge.{rank}"
         missing = [str(name) for name in unmet] if isinstance(unmet, list) else ["necessity"]
@@ -227,6 +227,11 @@ def _interval(effect: Mapping[str, Json], sign: int = 1) -> str:
 def _number(value: Json) -> float:
     assert isinstance(value, int | float)
     return float(value)
+
+
+def _q(value: float) -> str:
+    """A q-value; one that no double can hold is not 0."""
+    return f"q = {value:.2g}" if value > 0 else "q < 1e-300"
 
 
 def _percent(value: float, digits: int = 0) -> str:
