@@ -436,6 +436,78 @@ def test_the_class_of_a_finding_of_all_classes_is_the_one_it_was_tested_for(
     assert done.doubt == of_class.doubt
 
 
+def test_others_are_attacked_as_the_class_that_the_finding_was_tested_for(
+    case: tuple[Run, nn.Module, TensorDataset], tmp_path: Path
+) -> None:
+    """Coats that wear the shirts' tag: their relevance, and what the tag makes of others, is that of a shirt."""
+    model, (images, labels) = case[1], case[2].tensors
+    coat, worn = 2, torch.arange(600, 900, 5)
+    images = images.clone()
+    images[worn] = CornerTag(SHIRT).paste(images[worn])
+    data, place = TensorDataset(images, labels), tmp_path / "run.zarr"
+    names, step = ["T-shirt", "pullover", "coat", "shirt"], Attribution(block=100, thumbnails=0)
+    run = attribute_dataset(model, as_audit_data(data, classes=names), place, step)
+    facts = {"relevance": step.table, "column": "input.place", "group_by": "label", "grid": [28, 28]}
+    handle = run.create_analysis(Provenance(({"name": "drawn"},)), facts=facts)
+    none = np.zeros(0, np.int64)
+    handle.write(
+        GroupAnalysis(coat, "empty", none, none, none, np.zeros(0), np.zeros((0, 0)), 0, 1, {}, {}, {})
+    )
+    rows, region = worn.numpy(), (TAG, TAG.astype(np.float32))
+    evidence: Any = {"target": SHIRT}
+    found = [
+        Finding("c2.f0", coat, "hdbscan", (0,), rows, 1.0, True, {}, *region, evidence=evidence),
+        Finding("c2.f1", coat, "hdbscan", (0,), rows, 1.0, True, {}, *region),
+    ]
+    handle.write_findings(found, Provenance(({"name": "drawn"},)))
+    ids = tuple(str(name) for name in run.samples.read("id", rows))
+    run.add_verdict(
+        Verdict("finding", handle.id, "judged", "clever_hans", "", "ada", "2026-01-01T00:00:00Z", ids)
+    )
+    known = {name: artifact_of(run, name) for name in ("c2.f0", "c2.f1", "judged")}
+    assert {it.group for it in known.values()} == {coat}
+    assert [it.target for it in known.values()] == [SHIRT, coat, SHIRT]
+    done, other = (spray.correct(run, name, model, data, layer="9") for name in ("c2.f0", "c2.f1"))
+    assert done.before.flips > done.before.flips_before_attack + 0.2 > other.before.flips + 0.2
+    assert done.after.flips < done.before.flips - 0.2
+    assert (
+        done.record["artifact"]["class_name"] == "coat" and done.record["artifact"]["target_name"] == "shirt"
+    )
+    assert (
+        done.note
+        == "The finding's samples are of 'coat'; its class here is 'shirt', which it was tested for."
+    )
+    assert "its class here is" in done._repr_html_() and other.note == ""
+    healed = replace(done, after=replace(done.after, attacked=done.before.attacked, artifact=0.9))
+    assert not healed.doubt.startswith("The model is no better")
+    assert replace(healed, record={}).doubt.startswith("The model is no better")
+
+
+def test_a_verdict_that_nobody_holds_any_more_is_not_corrected(
+    case: tuple[Run, nn.Module, TensorDataset], tmp_path: Path
+) -> None:
+    run = stores.open(shutil.copytree(case[0].path, tmp_path / "run.zarr"), "r+")
+    ids = tuple(str(name) for name in run.samples.read("id", artifact_of(run, "c3.f0").rows[:40]))
+
+    def say(verdict: Any, who: str, minute: int) -> Verdict:
+        said = Verdict("cluster", "old", "seen", verdict, "", who, f"2026-01-01T00:0{minute}:00Z", ids)
+        run.add_verdict(said)
+        return said
+
+    condemned = say("clever_hans", "ada", 0)
+    say("withdrawn", "ada", 2)
+    for name in ("seen", condemned.digest[:12]):
+        with pytest.raises(
+            CorrectionError, match=r"nothing to unlearn \(ada: withdrawn\).*name the finding itself"
+        ):
+            artifact_of(run, name)
+    say("valid", "bob", 3)
+    with pytest.raises(CorrectionError, match="ada: withdrawn, bob: valid"):
+        artifact_of(run, "seen")
+    say("clever_hans", "eve", 1)
+    assert len(artifact_of(run, "seen").rows) == 40
+
+
 def test_the_same_seed_gives_the_same_weights(case: tuple[Run, nn.Module, TensorDataset]) -> None:
     run, model, data = case
     step = step_of("a-clarc", epochs=1, seed=1)
@@ -571,7 +643,10 @@ def test_what_is_saved_is_loaded_again_and_nothing_is_overwritten(
     assert model_digest(loaded) == told["model_after"]
     with pytest.raises(CorrectionError, match="there already"):
         save(done, weights)
+    before = weights.read_bytes()
     save(done, weights, force=True)
+    save(done, tmp_path / "again" / "corrected.pt")
+    assert weights.read_bytes() == (tmp_path / "again" / "corrected.pt").read_bytes() == before
     with pytest.raises(CorrectionError, match=r"such as corrected\.pt"):
         save(done, tmp_path / "corrected.json")
     assert {path.name for path in tmp_path.iterdir()} >= {"corrected.pt", "corrected.json"}

@@ -32,6 +32,8 @@ def show_correction(done: Corrected) -> None:
     for row in done.before.told(done.after):
         table.add_row(*row)
     console.print(table)
+    if done.note:
+        console.print(plain(done.note))
     if done.doubt:
         click.echo(f"WARNING: {done.doubt}", err=True)
 

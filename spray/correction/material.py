@@ -17,7 +17,7 @@ from spray.data import AuditData, input_digest
 from spray.findings import MismatchError
 from spray.findings.regions import pixel_mask
 from spray.signals import as_pictures
-from stores import AnalysisHandle, Finding, Run
+from stores import AnalysisHandle, Finding, Run, Verdict
 from stores.judged_rows import JudgedRows
 from stores.provenance import Json
 
@@ -37,9 +37,16 @@ class Artifact:
     name: str
     rows: Rows
     group: int
-    """Class index; ``NO_CLASS`` where the samples are of several classes."""
+    """Class index of the samples; ``NO_CLASS`` where they are of several classes."""
     region: Bool[np.ndarray, "y x"] | None = None
     analysis: str = ""
+    tested_for: int | None = None
+    """Class index that the interventions were tested for, where it is known; else it is that of the samples."""
+
+    @property
+    def target(self) -> int:
+        """The class that the artifact speaks for, which others with it are taken for; ``NO_CLASS`` where unknown."""
+        return self.group if self.tested_for is None else self.tested_for
 
     def mask(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, "h w"] | None:
         """The region at the size of the inputs, of signals one pixel high; None without one, or for other inputs."""
@@ -52,11 +59,12 @@ def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | 
     """The artifact of a finding (by name), of a verdict (by its key or the beginning of its digest), or of some rows.
 
     A verdict's own members count, whatever a later analysis groups; its region is that of the finding that shares
-    most members with it. The class of a finding of all classes at once is the one that it was tested for, else the one
-    that all members are labelled.
+    most members with it. The class of a finding of all classes at once is the one that all members are labelled, else
+    the one that it was tested for.
 
     Raises:
-        CorrectionError: there is no such finding or verdict, or it has no members in the store.
+        CorrectionError: there is no such finding or verdict, the verdict was withdrawn or says "valid", or it has no
+            members in the store.
     """
     if not isinstance(what, str):
         rows = _checked_rows(run, np.unique(np.asarray(what, dtype=np.int64)))
@@ -65,10 +73,11 @@ def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | 
     findings = {finding.name: finding for finding in handle.findings()}
     if what in findings:
         found = findings[what]
-        return Artifact(what, _checked_rows(run, found.rows), _class_of(run, found), found.region, handle.id)
+        checked = _checked_rows(run, found.rows)
+        return Artifact(what, checked, _class_of(run, found), found.region, handle.id, _target(found))
     verdicts = [
         verdict
-        for verdict in run.verdicts()
+        for verdict in sorted(run.verdicts(), key=lambda verdict: verdict.moment)
         if what == verdict.key or (len(what) >= 8 and verdict.digest.startswith(what))
     ]
     if not verdicts:
@@ -77,6 +86,7 @@ def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | 
             f"{run.path} has no finding or verdict '{what}'; findings of analysis {handle.id}, the most suspicious "
             f"first: {known}."
         )
+    _check_standing(run, verdicts[-1], what)
     judged = JudgedRows(run).of(verdicts[-1])
     if judged.unclear:
         raise CorrectionError(
@@ -90,7 +100,7 @@ def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | 
     if nearest is None or not shared:
         return Artifact(what, rows, group, None, verdicts[-1].analysis)
     group = _class_of(run, nearest) if group == NO_CLASS else group
-    return Artifact(what, rows, group, nearest.region, verdicts[-1].analysis)
+    return Artifact(what, rows, group, nearest.region, verdicts[-1].analysis, _target(nearest))
 
 
 def _checked_rows(run: Run, rows: Rows) -> Rows:
@@ -101,11 +111,31 @@ def _checked_rows(run: Run, rows: Rows) -> Rows:
     return rows
 
 
+def _check_standing(run: Run, verdict: Verdict, what: str) -> None:
+    """Refuse what nobody condemns: everybody's last word on these samples is that it is valid, or is taken back."""
+    last = {
+        said.author: said
+        for said in sorted(run.verdicts(), key=lambda said: said.moment)
+        if (said.subject, said.digest) == (verdict.subject, verdict.digest)
+    }
+    if all(said.verdict in ("valid", "withdrawn") for said in last.values()):
+        told = ", ".join(f"{said.annotator or 'unnamed'}: {said.verdict}" for said in last.values())
+        raise CorrectionError(
+            f"by the verdict '{what}' there is nothing to unlearn ({told}): to correct it nevertheless, name the "
+            "finding itself, or give its row numbers."
+        )
+
+
 def _class_of(run: Run, found: Finding) -> int:
     if found.group >= 0:
         return found.group
+    common, target = _common_class(run, found.rows), _target(found)
+    return target if common == NO_CLASS and target is not None else common
+
+
+def _target(found: Finding) -> int | None:
     target = found.evidence.get("target")
-    return target if isinstance(target, int) and target >= 0 else _common_class(run, found.rows)
+    return target if isinstance(target, int) and target >= 0 else None
 
 
 def _common_class(run: Run, rows: Rows) -> int:
@@ -267,12 +297,16 @@ class _Again:
         return self.pixels.batches(self.rows)
 
 
-def told(artifact: Artifact) -> dict[str, Json]:
-    """The artifact as a record."""
+def told(artifact: Artifact, classes: Sequence[str]) -> dict[str, Json]:
+    """The artifact as a record, with the names of its classes."""
+    names = [None if index == NO_CLASS else classes[index] for index in (artifact.group, artifact.target)]
     return {
         "name": artifact.name,
         "analysis": artifact.analysis,
         "class": artifact.group,
+        "class_name": names[0],
+        "target": artifact.target,
+        "target_name": names[1],
         "samples": len(artifact.rows),
         "region_cells": None if artifact.region is None else int(artifact.region.sum()),
     }

@@ -20,6 +20,8 @@ from stores.provenance import Json
 class Outcome:
     """Shares of samples classified right, and taken for the finding's class; None where it does not apply.
 
+    The finding's class is the one that it speaks for (``Artifact.target``), whatever its samples are labelled.
+
     Attributes:
         clean: accuracy on samples without the artifact.
         class_clean: the same, of the finding's class only.

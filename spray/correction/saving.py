@@ -36,8 +36,8 @@ def save(corrected: Corrected, path: str | Path, *, force: bool = False) -> tupl
         **corrected.record,
     }
     state = {name: tensor.detach().cpu() for name, tensor in corrected.model.state_dict().items()}
-    with whole(weights) as partial:
-        torch.save(state, partial)
+    with whole(weights) as partial, partial.open("wb") as file:
+        torch.save(state, file)  # given a path, it would write the name of the partial file into the archive
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     with whole(record) as partial:
         partial.write_text(text, encoding="utf-8", errors="surrogatepass")

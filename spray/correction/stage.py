@@ -66,19 +66,37 @@ class Corrected:
             where = "the class or in the others" if before.others else "the class"
             price = f", and {share(cost)} of clean accuracy are lost in {where}" if cost else ""
             return f"Nothing shows that the artifact is gone: {self._lacks}{price}."
-        if after.attacked - cost <= before.attacked:
+        gained, on = after.attacked - before.attacked, "under attack"
+        if self.note and before.artifact is not None and after.artifact is not None:
+            # Samples of another class that the artifact made wrong are what it harms.
+            gained, on = (
+                max(gained, after.artifact - before.artifact),
+                "under attack, or on samples with the artifact,",
+            )
+        if gained <= cost:
             return (
-                "The model is no better for it: what is gained under attack does not make up for what is lost on clean "
+                f"The model is no better for it: what is gained {on} does not make up for what is lost on clean "
                 "samples of the class or of the others. Keep the model as it is, or try another method."
             )
         return self._price
+
+    @property
+    def note(self) -> str:
+        """Which class is meant where the samples are of another, in a sentence; empty where they are not."""
+        artifact = self.record.get("artifact")
+        known = artifact if isinstance(artifact, Mapping) else {}
+        name, target = known.get("class_name"), known.get("target_name")
+        if target is None or known.get("class") == known.get("target"):
+            return ""
+        own = "several classes" if name is None else f"'{name}'"
+        return f"The finding's samples are of {own}; its class here is '{target}', which it was tested for."
 
     @property
     def _lacks(self) -> str:
         """Why nothing could be attacked."""
         artifact = self.record.get("artifact")
         known = artifact if isinstance(artifact, Mapping) else {}
-        if known.get("class") == NO_CLASS:
+        if known.get("target") == NO_CLASS:
             return "its samples are of several classes, so there is no class that others could be taken for"
         if not self.before.others:
             return "there are no samples of other classes that it could be pasted on"
@@ -105,7 +123,7 @@ class Corrected:
     def _repr_html_(self) -> str:
         where = f" at {self.layer}" if self.layer else ""
         rows = self.before.told(self.after)
-        doubt = f"<p>{escape(self.doubt)}</p>" if self.doubt else ""
+        doubt = "".join(f"<p>{escape(said)}</p>" for said in (self.note, self.doubt) if said)
         return f"<p><b>Corrected by {escape(self.method + where)}</b></p>{grid(('', 'before', 'after'), rows)}{doubt}"
 
 
@@ -173,7 +191,7 @@ def correct(
     own = "a data set of its own" if validation is not None else "held-out share of the audited one"
     record: dict[str, Json] = {
         "store": str(run.path),
-        "artifact": told(artifact),
+        "artifact": told(artifact, run.classes),
         "step": describe(step),
         "splitting": describe(bench.splitting),
         "validation": own,
@@ -229,6 +247,7 @@ class _Bench:
             self._check_validation(self.judged)
             usable = usable & ~np.isin(run.samples.read("digest"), self.judged.digests)
         self.split: Split = splitting.split(labels, usable, artifact)
+        self.of_target = self.split.clean_fit[labels[self.split.clean_fit] == artifact.target]
         rest = self.split.clean_fit[labels[self.split.clean_fit] == artifact.group]
         mask = artifact.mask(self.pixels.example)
         attack = self._attack(self.split.artifact_fit, mask)
@@ -257,20 +276,20 @@ class _Bench:
         """On what nothing was fitted on."""
         attack = self._attack(self.split.artifact_held, self.shop.mask)
         clean, inside = self.judged.batches(self.clean), self.pixels.batches(self.split.artifact_held)
-        return judge(model, clean, inside, self.artifact.group, attack)
+        return judge(model, clean, inside, self.artifact.target, attack)
 
     def trial(self, model: nn.Module) -> Trial:
         """Clean samples to choose a layer by, of those to fit on, with an attack from the same."""
         rng = np.random.default_rng([self.splitting.seed, 13])
-        sides = self.shop.rest, np.setdiff1d(self.split.clean_fit, self.shop.rest)
+        sides = self.of_target, np.setdiff1d(self.split.clean_fit, self.of_target)
         chosen = [rng.permutation(rows)[:CHOSEN_ON] for rows in sides]
         clean = np.sort(np.concatenate(chosen))
-        return Trial(model, self.pixels.repeatable(clean), self.artifact.group, self.shop.attack)
+        return Trial(model, self.pixels.repeatable(clean), self.artifact.target, self.shop.attack)
 
     def _attack(self, donors: Rows, mask: Bool[torch.Tensor, "h w"] | None) -> Attack | None:
-        if mask is None or self.artifact.group == NO_CLASS:
+        if mask is None or self.artifact.target == NO_CLASS:
             return None
-        return Attack(self.artifact.group, mask, self.pixels.inputs(donors[:DONORS]))
+        return Attack(self.artifact.target, mask, self.pixels.inputs(donors[:DONORS]))
 
 
 def _sites(model: nn.Module, bench: _Bench, layer: str | Sequence[str] | None) -> list[Site]:
