@@ -50,7 +50,8 @@ class GroupAnalysis:
     components: int
     """Number of connected components of the graph (the multiplicity of eigenvalue 0)."""
     strategies: int
-    """Suggested number of strategies: the eigengap's k, or 1 where the gap is no larger than the null's."""
+    """Suggested number of strategies: the eigengap's k, or 1 where the gap is no larger than the null's; no fewer than
+    there are components of 20 samples or more."""
     eigengap: Mapping[str, Json]
     """``k``, ``gap``, ``runners_up`` [{k, gap}], ``null`` {quantile, gap, p_value, draws}."""
     clusterings: Mapping[str, Clustering]

@@ -269,8 +269,6 @@ class HDBSCAN:
         seed: int,
     ) -> Clustering:
         """Labels with −1 for noise, and GLOSH outlier scores in [0, 1], 1 for the strangest."""
-        import hdbscan
-
         m = len(vectors)
         chosen = _some(m, seed)
         size = self._size(m, len(chosen))
@@ -278,17 +276,8 @@ class HDBSCAN:
         dimensions = min(max(self.dimensions + pieces - 1, strategies), vectors.shape[1])
         if m < 2 * size:
             return _whole(m)
-        model = hdbscan.HDBSCAN(
-            min_cluster_size=size,
-            min_samples=min(self.min_samples, size),
-            cluster_selection_method=self.selection,
-            core_dist_n_jobs=1,
-        )
         points = row_normalised(vectors[:, :dimensions])
-        # Exact duplicates are infinitely dense; the ratio of two such densities means "as dense as can be".
-        with np.errstate(divide="ignore", invalid="ignore"):
-            labels = model.fit_predict(points[chosen]).astype(np.int64)
-            outlier = self._outlier(model)
+        labels, outlier = self._fitted(points[chosen], size)
         if len(chosen) < m:
             nearest = nearest_of(points, points[chosen], seed)
             labels, outlier = labels[nearest], None if outlier is None else outlier[nearest]
@@ -308,6 +297,21 @@ class HDBSCAN:
             "noise_joined": noise - int((labels < 0).sum()),
         }
         return Clustering(by_size(labels), outlier, facts)
+
+    def _fitted(
+        self, points: Float[np.ndarray, "s k"], size: int
+    ) -> tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"] | None]:
+        import hdbscan
+
+        model = hdbscan.HDBSCAN(
+            min_cluster_size=size,
+            min_samples=min(self.min_samples, size),
+            cluster_selection_method=self.selection,
+            core_dist_n_jobs=1,
+        )
+        # Exact duplicates are infinitely dense; the ratio of two such densities means "as dense as can be".
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return model.fit_predict(points).astype(np.int64), self._outlier(model)
 
     def _pieces(
         self, labels: Int[np.ndarray, " m"], component: Int[np.ndarray, " m"]

@@ -48,7 +48,7 @@ class Counted:
         """The first sample of each in the graph."""
         if self.place is None:
             return np.arange(len(self.near.features))
-        return np.unique(self.place, return_index=True)[1]
+        return _first(self.place)
 
     def spread(self, clustering: Clustering) -> Clustering:
         """The clustering of all samples, from that of those in the graph."""

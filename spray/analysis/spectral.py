@@ -9,6 +9,7 @@ zeros.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +28,19 @@ from stores.provenance import Json
 
 _DENSE = 256
 """Components up to this size are solved densely: faster there, and sure of every multiple eigenvalue."""
+_TOLD = 32
+"""Components whose sizes are told."""
+_ABOVE_ZERO = float(np.finfo(float).tiny)
+"""Least eigenvalue that is solved for: zero itself counts components."""
+_ENTRIES = 2**24
+"""Entries of all vectors together beyond which components are no reason for more of them (128 MB)."""
+_FEWEST, _LARGE = 6, 0.1
+"""Vectors above zero that components leave room for; where they do not, the small ones get none if there are others
+with more than this part of the vertices."""
+GROUP, SHARE = 20, 0.002
+"""Samples of the smallest group that is looked for, also as a share of all."""
+_MANY = 32
+"""Components beyond which those that are too small for two such groups get no vectors: they would be most of them."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +84,6 @@ class Spectrum:
             told["components_without_vectors"] = self.without
             told["samples_without_vectors"] = int(sizes[-self.without :].sum())
         return told
-
-
-_TOLD = 32
-"""Components whose sizes are told."""
-_ABOVE_ZERO = float(np.finfo(float).tiny)
-"""Least eigenvalue that is solved for: zero itself counts components."""
-_ENTRIES = 2**24
-"""Entries of all vectors together beyond which components are no reason for more of them (128 MB)."""
-_FEWEST, _LARGE = 6, 0.1
-"""Vectors above zero that components leave room for; where they do not, the small ones get none if there are others
-with more than this part of the vertices."""
-GROUP, SHARE = 20, 0.002
-"""Samples of the smallest group that is looked for, also as a share of all."""
-_MANY = 32
-"""Components beyond which those that are too small for two such groups get no vectors: they would be most of them."""
 
 
 class Gap(NamedTuple):
@@ -148,16 +147,11 @@ def spectrum(
         own, vectors = _solve(block, min(wanted, len(members) - 1), seed, tolerance, device)
         values.extend(own[:, None])
         places.extend((members, vectors[:, column]) for column in range(len(own)))
-
-    flat = np.concatenate(values)
-    smallest = np.argsort(flat, kind="stable")[:wanted]
-    others = np.zeros((n, len(smallest)))
-    for column, chosen in enumerate(smallest):
-        members, vector = places[chosen]
-        others[members, column] = vector
-    all_values = np.concatenate([np.zeros(solved), flat[smallest]])
+    above, others = _smallest(np.concatenate(values), places, n, wanted)
     all_vectors = _signed(np.concatenate([zeros, others], axis=1))
-    return Spectrum(all_values, all_vectors, components, label, components - solved)
+    return Spectrum(
+        np.concatenate([np.zeros(solved), above]), all_vectors, components, label, components - solved
+    )
 
 
 def _with_vectors(size: Int[np.ndarray, " c"], k: int, above_zero: int) -> tuple[int, int]:
@@ -173,6 +167,21 @@ def _with_vectors(size: Int[np.ndarray, " c"], k: int, above_zero: int) -> tuple
         solved = min(solved, max(k - above_zero, large))
         k = solved + above_zero
     return solved, k
+
+
+def _smallest(
+    values: NDArray[np.float64],
+    places: Sequence[tuple[NDArray[np.intp], NDArray[np.float64]]],
+    n: int,
+    k: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The k smallest of the eigenvalues of all components, and their vectors over all vertices."""
+    smallest = np.argsort(values, kind="stable")[:k]
+    vectors = np.zeros((n, len(smallest)))
+    for column, chosen in enumerate(smallest):
+        members, vector = places[chosen]
+        vectors[members, column] = vector
+    return values[smallest], vectors
 
 
 def degrees(affinity: Graph) -> Float[np.ndarray, " n"]:

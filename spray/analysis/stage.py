@@ -53,7 +53,8 @@ class Analysis:
     """All steps and parameters of the spectral analysis; equal values give equal results.
 
     ``eigenvectors``: how many are computed, and up to how many strategies are looked for (one fewer); of a graph in
-    pieces, one more for each further piece. A clustering that is asked for more clusters gets as many as it needs.
+    pieces, one more for each further piece, but for small ones of many. A clustering that is asked for more gets
+    as many as it needs.
     ``tolerance``: of the solver's residuals; the eigenvalues' errors are about its square, more where many crowd.
     ``reduction``: applied to the features where neighbours are approximate; exact ones use them whole, unless it is
     ``Reduced``, which is part of the representation.
