@@ -307,7 +307,11 @@ def analysis_step(config: AnalysisConfig) -> Analysis:
     """
     names = (Pooled.name if config.representation == "auto" else config.representation).split("+")
     for name in names:
-        _one_of("analysis: representation", name, (*REPRESENTATIONS, "auto"))
+        _one_of(
+            "analysis: representation",
+            name,
+            [*REPRESENTATIONS, "auto"] if len(names) == 1 else REPRESENTATIONS,
+        )
     _one_of("analysis: sign", config.sign, get_args(Sign))
     for clustering in config.clusterings:
         _one_of("analysis: clusterings", clustering, CLUSTERINGS)

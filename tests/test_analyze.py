@@ -174,6 +174,7 @@ def test_a_configuration_names_representation_sign_and_clusterings():
     ("options", "message"),
     [
         ({"representation": "fourier"}, "expected one of pooled, channels, magnitude, radial, auto"),
+        ({"representation": "auto+radial"}, "expected one of pooled, channels, magnitude, radial"),
         ({"sign": "negative"}, "analysis: sign: got 'negative', expected one of signed, absolute, positive"),
         ({"clusterings": ("dbscan",)}, "analysis: clusterings: got 'dbscan', expected one of kmeans"),
         ({"representation": "channels"}, "'channels' is for columns LAYER.channel; column is 'input.place'"),
