@@ -13,11 +13,11 @@ import secrets
 import socket
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from spray.invocation import COMMAND
@@ -84,10 +84,13 @@ def journal(store: Location, stage: str, **facts: object) -> Iterator[Journal]:
         lines.close()
 
 
-def last_command(store: Location, stages: tuple[str, ...]) -> str | None:
+def last_command(
+    store: Location, stages: tuple[str, ...], fits: Callable[[Mapping[str, Any]], bool] = lambda facts: True
+) -> str | None:
     """The command line that one of these stages was last started with, as far as logs are there to tell.
 
-    None also of a store that was moved or copied with its log: the command would write the one that lies where it was.
+    ``fits`` chooses by what the log tells at the start and of the plan. None also of a store that was moved or copied
+    with its log: the command would write the one that lies where it was.
     """
     floor = floor_at(place_of(store))
     found = None
@@ -95,20 +98,24 @@ def last_command(store: Location, stages: tuple[str, ...]) -> str | None:
         for name in floor.names(""):
             stage = name.partition("-")[2].partition("-")[0]
             if name.endswith(".jsonl") and stage in stages:
-                found = _command(floor.read(name) or b"", str(store)) or found
+                facts = _started(floor.read(name) or b"")
+                command, written = facts.get("command"), _place(str(facts.get("store")))
+                if isinstance(command, str) and written == _place(str(store)) and fits(facts):
+                    found = command
     return found
 
 
-def _command(log: bytes, store: str) -> str | None:
-    """Of the first line of a log; None where somebody else wrote it, or for another store."""
-    try:
-        first = json.loads(log.partition(b"\n")[0])
-    except ValueError:
-        return None
-    if not isinstance(first, dict) or _place(str(first.get("store"))) != _place(store):
-        return None
-    command = first.get("command")
-    return command if isinstance(command, str) else None
+def _started(log: bytes) -> dict[str, Any]:
+    """What the first lines of a log tell, the start and the plan; nothing where somebody else wrote it."""
+    told: dict[str, Any] = {}
+    for line in log.split(b"\n", 2)[:2]:
+        try:
+            facts = json.loads(line)
+        except ValueError:
+            break
+        if isinstance(facts, dict) and facts.get("event") in ("start", "plan"):
+            told |= facts
+    return told
 
 
 def _place(store: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -32,14 +32,19 @@ from stores.schema import content_of
 ANALYSES = "analyses/"
 TABLES = (ROOT, "samples", "relevance/")
 """What attribution writes."""
+COME_BACK = "Once it can be read again: spray attribute … --retry-failed"
 OF_FINDINGS = ("findings", "tested")
 
 
-def redo(store: str, config: AuditConfig, problems: Sequence[Problem], report: Report = silent) -> list[str]:
-    """Do again what repairing these problems took back; returns the units that are not whole after it.
+def redo(
+    store: str, config: AuditConfig, problems: Sequence[Problem], report: Report = silent
+) -> tuple[list[str], list[Problem]]:
+    """Do again what repairing these problems took back.
 
-    Those are units that were made with other settings than the configuration's, or that nothing makes any more, such as
-    a list of findings that a newer one has superseded: they are left as they are.
+    Returns:
+        The units that are not whole after it: made with other settings than the configuration's or of other samples, or
+        nothing makes them any more, as a list of findings that a newer one has superseded. They are left as they are.
+        And samples that were there before, and could not be made again.
 
     Raises:
         stores.StoreError: the store's relevance was made with another model, data set or settings; nothing is changed.
@@ -58,7 +63,21 @@ def redo(store: str, config: AuditConfig, problems: Sequence[Problem], report: R
             revisions = sorted(int(parts[1]) for parts in inside if len(parts) > 1 and parts[0] == "findings")
             for revision in revisions:
                 _redo_findings(run, run.analysis(id), revision, config, report)
-    return [unit for unit in units if not _is_whole(run, unit)]
+    return [unit for unit in units if not _is_whole(run, unit)], list(_failed_since(run, problems))
+
+
+def _failed_since(run: Run, problems: Sequence[Problem]) -> Iterator[Problem]:
+    """Samples of shards that were done again which have failed now, as files that are gone since have."""
+    tables = {table.key: table for table in map(run.table, run.tables())}
+    for problem in problems:
+        key, _, shard = problem.unit.rpartition("/")
+        table = tables.get(key)
+        if table is None or not problem.redo or int(shard) in table.missing():
+            continue
+        for row, reason in table.failed_in(int(shard)).items():
+            if row not in (problem.failed or ()):
+                told = f"was there before, and has failed now ({reason}). {COME_BACK}"
+                yield Problem(problem.unit, "failed", told, (row, row + 1))
 
 
 def _is_whole(run: Run, unit: str) -> bool:

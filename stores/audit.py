@@ -43,7 +43,8 @@ class Problem:
     ``kind`` is "bytes" (a file is missing or altered), "commit" (a commit record is), "metadata" (a document
     of a table, analysis or array is), "verdict", "lease" (of an owner that died), "held" (by an owner on
     another machine), "litter" (temporary files of a writer that died), "incomplete" (nothing is wrong, but the stage
-    that writes it has not come so far, or its commit was lost) or "note" (nothing is wrong, and it is worth knowing).
+    that writes it has not come so far, or its commit was lost), "failed" (a sample that was there before a repair, and
+    could not be made again) or "note" (nothing is wrong, and it is worth knowing).
     """
 
     unit: str
@@ -55,6 +56,8 @@ class Problem:
     """Whether something was done about it: set right, or where ``redo`` says so, taken back."""
     redo: bool = False
     """Whether the stage that wrote the unit has to write it again, once it is repaired; it redoes just that."""
+    failed: tuple[int, ...] | None = None
+    """Rows of a shard that had failed before, where its commit could be read."""
 
     def __str__(self) -> str:
         rows = f", rows {self.rows[0]} to {self.rows[1] - 1}" if self.rows else ""
@@ -341,7 +344,8 @@ class _Check:
         bad, unread = self._bad_files(commit)
         if bad or unread:
             # What cannot be read only may be sound: a person has to see to it.
-            return Problem(unit, "bytes", "; ".join(bad + unread), rows, redo=bool(bad))
+            failed = tuple(map(int, commit.content["failed"])) if rows else None
+            return Problem(unit, "bytes", "; ".join(bad + unread), rows, redo=bool(bad), failed=failed)
         return None
 
     def _bad_files(self, commit: Commit) -> tuple[list[str], list[str]]:

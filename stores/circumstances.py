@@ -83,16 +83,22 @@ def not_finished(handle: AnalysisHandle) -> str:
 
 def of_other_samples(run: Run, handle: AnalysisHandle) -> str:
     """Where other samples have failed by now than when the analysis was made; "" where the same have."""
-    select = next((step for step in handle.provenance.steps if step.get("name") == SELECTION), {})
-    then = select.get(FAILED)
-    if not isinstance(then, dict):
-        return ""  # none had, or an early release did not say
+    select = next((step for step in handle.provenance.steps if step.get("name") == SELECTION), None)
     try:
-        now = failed_samples(run, run.table(str(handle.facts["relevance"])))
+        table = run.table(str(handle.facts["relevance"]))
+        now = failed_samples(run, table)
     except (KeyError, StoreError):
         return ""
-    if now == then:
+    then = select.get(FAILED) if select else None
+    if now == then or select is None:
         return ""
+    if not isinstance(then, dict):  # none had, or an early release did not say: its groups do
+        since = sum(
+            int(np.isin(handle.read(group).rows, _failed_rows(run, table)).sum()) for group in handle.groups
+        )
+        if not since:
+            return ""
+        return f"{since:,} of its samples have failed since, and have no relevance any more."
     return (
         f"Made when {then['rows']:,} samples had failed, and others have now ({now['rows'] if now else 0:,}): `spray "
         "analyze` makes one of the samples as they are."
@@ -104,9 +110,13 @@ def failed_samples(run: Run, table: Table) -> dict[str, Json] | None:
 
     It is part of what makes an analysis that one: of samples that come back it knows nothing.
     """
-    rows = sorted({*run.samples.failures, *table.failures})
+    rows = _failed_rows(run, table)
     digest = hashlib.sha256(np.array(rows, "<i8").tobytes()).hexdigest()[:16]
     return {"rows": len(rows), "digest": digest} if rows else None
+
+
+def _failed_rows(run: Run, table: Table) -> list[int]:
+    return sorted({*run.samples.failures, *table.failures})
 
 
 def _groups(run: Run, groups: Sequence[int]) -> str:

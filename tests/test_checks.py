@@ -65,6 +65,8 @@ def test_relevance_that_is_found_nowhere_is_told(tmp_path: Path) -> None:
     said = in_words(found)
     assert "differ by more than 1 % in 1 samples (median 0.45 %, largest 50 %)" in said
     assert "does not conserve" not in said
+    more = store(tmp_path / "more", unaccounted=[1.2, 0.996, 1.2, 1.2])
+    assert "median 80 %, largest 240 %" in in_words(checks(more, more.table("relevance/lrp")))
     other = store(tmp_path / "other", unaccounted=[1.0, 1.0, 0.0, 0.1])
     assert "does not conserve relevance here" in in_words(checks(other, other.table("relevance/lrp")))
 

@@ -223,7 +223,7 @@ def test_repair_redoes_at_once_what_it_is_told_how_to(project, store):
     damage(store, f"analyses/{analysis}/c0")
     options = ("--config", project / "audit.toml", "--neighbours", 4, "--quiet")
     code, out, _ = spray("check", store, "--repair", *options)
-    assert code == 3 and "1 were made with other settings than these" in out and "Redo just these: " in out
+    assert code == 3 and "they were made with other settings than these" in out and "Redo just these: " in out
     assert stores.open(store).analyses() == [analysis]
 
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 from audit_tools import MODEL, TOML, contents, draw_pictures, spray
 from click.testing import CliRunner
@@ -49,11 +50,11 @@ def analysis_of(store: Path) -> Path:
     return store / "analyses" / stores.open(store).analysis().id
 
 
-def repaired(store: Path, config: Path, *options: object) -> str:
+def repaired(store: Path, config: Path, *options: object, code: int = 3) -> str:
     """What is told; the exit code says whether anything is left to be done."""
     arguments = ("check", store, "--repair", "--config", config, "--quiet", *options)
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == (0 if "done again" in result.stdout else 3), result.output
+    assert result.exit_code == code, result.output
     return result.stdout
 
 
@@ -61,9 +62,8 @@ def test_findings_are_not_replaced_by_ones_of_other_settings(store: Path, config
     sound = contents(store)
     damage(analysis_of(store) / "findings" / "1")
     told = repaired(store, with_other(config, "members = 10", "members = 4"))
-    assert (
-        "done again" not in told and "1 were made with other settings than these or of other samples" in told
-    )
+    assert "done again" not in told and "1 units are to be written again" in told
+    assert "they were made with other settings than these" in told
     assert "Redo just these: " in told
     assert stores.open(store).analysis().findings() == []
     assert not [key for key in contents(store) if key not in sound]
@@ -72,7 +72,7 @@ def test_findings_are_not_replaced_by_ones_of_other_settings(store: Path, config
 def test_findings_of_these_settings_are_done_again(store: Path, config: Path) -> None:
     sound = contents(store)
     damage(analysis_of(store) / "findings" / "1")
-    assert "1 units were taken back and done again." in repaired(store, config)
+    assert "1 units were taken back and done again." in repaired(store, config, code=0)
     assert contents(store) == sound
 
 
@@ -93,9 +93,9 @@ def test_a_superseded_list_of_findings_is_left_and_the_newest_stays(store: Path,
     newest = stores.open(store).analysis().findings_provenance
     assert (analysis_of(store) / "findings" / "2").is_dir()
     damage(analysis_of(store) / "findings" / "1")
-    told = repaired(store, config)
-    assert "done again" not in told and "superseded" in told
-    assert "Nothing needs 1 of them any more" in told and "Redo just these" not in told
+    told = repaired(store, config, code=0)
+    assert "done again" not in told and "to be written again" not in told
+    assert "Nothing needs 1 of what was taken back any more" in told and "Redo just these" not in told
     assert stores.open(store).analysis().findings_provenance == newest
     assert not (analysis_of(store) / "findings" / "3").exists()
 
@@ -103,8 +103,9 @@ def test_a_superseded_list_of_findings_is_left_and_the_newest_stays(store: Path,
 def test_tested_classes_that_nothing_writes_again_are_not_called_done(store: Path, config: Path) -> None:
     (tested, *_) = sorted((analysis_of(store) / "tested").iterdir())
     (tested / "zarr.json").write_bytes(b"")
-    told = repaired(store, config)
+    told = repaired(store, config, code=0)
     assert "done again" not in told and "Redo just these" not in told
+    assert "Incomplete" not in told
 
 
 @pytest.mark.parametrize("lost", [None, b"", b"{"], ids=["deleted", "empty", "torn"])
@@ -116,7 +117,7 @@ def test_a_lost_document_of_an_analysis_is_written_again(
         document.unlink()
     else:
         document.write_bytes(lost)
-    assert "done again" in repaired(store, config)
+    assert "done again" in repaired(store, config, code=0)
     assert contents(store) == sound and stores.check(store) == []
 
 
@@ -138,7 +139,7 @@ def test_a_lost_root_is_written_again_from_its_copy_or_by_the_command(store: Pat
     result = CliRunner().invoke(main, ["check", str(store), "--repair"])
     assert result.exit_code == 3 and "1 units are to be written again" in result.stdout
     assert "Redo just these: " in result.stdout
-    assert "1 units were taken back and done again." in repaired(store, config)
+    assert "1 units were taken back and done again." in repaired(store, config, code=0)
     assert contents(store) == sound
 
 
@@ -161,3 +162,66 @@ def test_a_group_made_before_a_sample_came_back_is_not_mixed_with_it(tmp_path: P
     assert again["analysis"] != first.name and again["shortfalls"] == []
     told = spray("info", store)
     assert "Made when 1 samples had failed, and others have now (0)" in told and "Not written yet" in told
+
+
+def test_a_sample_that_cannot_be_made_again_is_told(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    (tmp_path / "audit.toml").write_text(TOML)
+    draw_pictures(tmp_path / "images", ("cat", "dog"), 24)
+    spray("audit", tmp_path / "audit.toml", "--quiet")
+    store, config = tmp_path / "audit.zarr", tmp_path / "audit.toml"
+    run = stores.open(store)
+    row = next(at for at, name in enumerate(run.samples.read("id")) if "02.png" in str(name))
+    (table,) = (run.table(name) for name in run.tables() if name != "samples")
+    picture = tmp_path / "images" / "cat" / "02.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:40])
+    (store / table.key / "sum" / "c" / str(row // table.rows_per_shard)).write_bytes(b"")
+    told = repaired(store, config)
+    assert "done again" in told and f"rows {row} to {row}: was there before, and has failed now" in told
+    assert "--retry-failed" in told
+    (note,) = stores.check(store)
+    assert note.kind == "note" and "1 of its samples have failed since" in note.detail
+    assert "1 of its samples have failed since" in spray("info", store)
+    spray("export", store, tmp_path / "project", "--to", "virelay")
+    with (
+        h5py.File(tmp_path / "project" / "attribution.h5") as maps,
+        h5py.File(tmp_path / "project" / "analysis.h5") as analysis,
+    ):
+        there = set(maps["index"][()].tolist())
+        assert row not in there and len(there) == 23
+        for category in analysis.values():
+            (embedding, *_) = category["embedding"].values()
+            assert set(category["index"][()].tolist()) <= there
+            assert len(category["index"]) == len(embedding) == len(category["cluster"]["kmeans"])
+    picture.write_bytes(whole)
+    spray("attribute", config, "--retry-failed", "--quiet")
+    assert stores.check(store) == []
+
+
+def test_the_command_that_is_named_wrote_just_that_table_and_that_analysis(
+    config: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "run.zarr"
+    one = ("attribute", config, "--out", store, "--quiet")
+    spray(*one, "--shards", "1::2")
+    spray(*one, "--composite", "gradient", "--shards", "0::1")
+    gap = CliRunner().invoke(main, ["check", str(store)]).stdout
+    assert [line for line in gap.splitlines() if line.startswith("Go on: ")] == [
+        "Go on: main " + " ".join(map(str, one))
+    ]
+    spray(*one)
+    first, second = (
+        ("analyze", store, "--relevance", name, "--picture", "none", "--quiet")
+        for name in ("gradient", "epsilon_plus")
+    )
+    spray(*first)
+    damage(analysis_of(store) / "c0")
+    spray(*second)
+    damage(store / "relevance" / "gradient")
+    told = CliRunner().invoke(main, ["check", str(store), "--repair"]).stdout
+    redo = [line.removeprefix("Redo just these: main ") for line in told.splitlines() if "Redo" in line]
+    assert redo == [
+        " ".join(map(str, (*one, "--composite", "gradient"))),
+        " ".join(map(str, first)),
+    ]

@@ -94,4 +94,6 @@ def _of_one(step: Mapping[str, Any]) -> bool:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    """Two digits, more only before the point: .2g would write 120 % as 1.2e+02."""
+    percent = 100 * share
+    return f"{percent:.0f} %" if abs(percent) >= 99 else f"{percent:.2g} %"

@@ -34,9 +34,9 @@ from spray.cli.output import (
     show_audit,
     show_demo,
     show_json,
-    show_problems,
     show_run,
 )
+from spray.cli.problems import show_problems
 from spray.config import report_beside
 from spray.invocation import COMMAND
 
@@ -448,5 +448,6 @@ def check(store: str, repair: bool, config: Path | None, quiet: bool, as_json: b
         from spray.repair import redo
 
         with reporting(quiet) as report:
-            left = redo(store, chosen, problems, report)
+            left, failed = redo(store, chosen, problems, report)
+            problems += failed
     sys.exit(show_problems(store, problems, repair, left, as_json))

@@ -5,9 +5,8 @@ Names come from strangers: they are never markup, and never control sequences of
 
 from __future__ import annotations
 
-import shlex
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,7 @@ from spray.progress import Display, Report, progress, silent
 
 if TYPE_CHECKING:
     from spray.workflow import Audit
-    from stores import Problem, Run
+    from stores import Run
 
 SHOWN_FAILURES = 5
 SHOWN_FINDINGS = 10
@@ -179,130 +178,6 @@ def show_audit(audit: Audit, as_json: bool, page: Path | None = None) -> None:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-SOUND, DAMAGED, INCOMPLETE = 0, 1, 3
-"""Exit codes of a check: all is there and as it was written; something is damaged; nothing is, but parts are to be
-written, or to be written again."""
-
-
-def show_problems(
-    store: str, problems: Sequence[Problem], repair: bool, left: Sequence[str] | None, as_json: bool
-) -> int:
-    """What a check found, and what is to be done next; returns the exit code.
-
-    ``left`` could not be redone (None: nothing was tried).
-    """
-    damages = [problem for problem in problems if problem.kind not in ("incomplete", "note")]
-    gaps = [problem.unit for problem in problems if problem.kind == "incomplete"]
-    lost = list(dict.fromkeys(problem.unit for problem in damages if problem.redo))
-    to_redo = lost if left is None else list(left)
-    if as_json:
-        told = [{**vars(it), "redone": repair and it.redo and it.unit not in to_redo} for it in problems]
-        show_json(told)
-    else:
-        for problem in problems:
-            click.echo(printable(problem))
-        for line in _conclusion(store, bool(damages), gaps, repair, lost, left):
-            click.echo(printable(line))
-    if any(not (it.repaired or (repair and it.redo)) for it in damages):
-        return DAMAGED
-    return INCOMPLETE if gaps or (repair and to_redo) else SOUND
-
-
-def _conclusion(
-    store: str,
-    damaged: bool,
-    gaps: Sequence[str],
-    repair: bool,
-    lost: Sequence[str],
-    left: Sequence[str] | None,
-) -> Iterator[str]:
-    """The sentences after the list."""
-    to_redo = lost if left is None else left
-    if not damaged:
-        yield "Sound: every committed byte is as it was written."
-    elif not repair:
-        yield f"Nothing was changed. Take back what is damaged: spray check {shlex.quote(store)} --repair"
-    elif lost and not to_redo:
-        yield f"{len(lost)} units were taken back and done again."
-    elif lost:
-        of_others = f"; {len(to_redo)} were made with other settings than these or of other samples, or are superseded"
-        yield (
-            f"{len(lost)} units are to be written again, all else stays as it is{'' if left is None else of_others}."
-        )
-        needed = _needed(store, to_redo)
-        if len(needed) < len(to_redo):
-            yield f"Nothing needs {len(to_redo) - len(needed)} of them any more: a newer list of findings is there."
-        for command in _commands(store, needed):
-            yield f"Redo just these: {command}"
-    if gaps:
-        yield "Incomplete: what is named above as not written is missing, and nothing reads it as anything else."
-        for command in _commands(store, gaps):
-            yield f"Go on: {command}"
-
-
-def _needed(store: str, units: Sequence[str]) -> list[str]:
-    """These without lists of findings before the newest, and without what was kept on the way to one that is there."""
-    from stores.ledger import Ledger
-    from stores.places import floor_at
-
-    ledger = Ledger(floor_at(store))
-    kept = []
-    for unit in units:
-        _, id, kind, number = [*unit.split("/"), "", "", ""][:4]
-        if kind not in ("findings", "tested"):
-            kept.append(unit)
-            continue
-        newest = max(map(int, ledger.units(f"analyses/{id}/findings")), default=0)
-        lost = [int(it.rpartition("/")[2]) for it in units if it.startswith(f"analyses/{id}/findings/")]
-        if max([int(number)] if kind == "findings" else lost, default=0) > newest or not newest:
-            kept.append(unit)
-    return kept
-
-
-def _commands(store: str, units: Sequence[str]) -> list[str]:
-    """What to run so that these units are written again: the commands that wrote them, where the log knows these."""
-    from spray.journal import last_command
-
-    found = []
-    imported = {unit for unit in units if _imported(store, unit)}
-    if imported:
-        logged = last_command(store, ("import",))
-        found.append(logged or "the command that wrote them, spray import, as it was given")
-    units = [unit for unit in units if unit not in imported]
-    if any(not unit.startswith("analyses/") for unit in units):
-        logged = last_command(store, ("attribute",))
-        found.append(logged or "the command that wrote them, spray attribute or spray audit, as it was given")
-    of_analyses = [unit.split("/")[2:3] for unit in units if unit.startswith("analyses/")]
-    of_findings = [part in (["findings"], ["tested"]) for part in of_analyses]
-    if not all(of_findings):
-        logged = last_command(store, ("analyze",))
-        found.append(logged or "the command that wrote them, spray analyze or spray audit, as it was given")
-    if any(of_findings):
-        logged = last_command(store, ("rank", "verify"))
-        found.append(logged or "the command that wrote them, spray verify or spray audit, as it was given")
-    return list(dict.fromkeys(found))
-
-
-def _imported(store: str, unit: str) -> bool:
-    """Whether an import wrote this unit: a shard of a store that was imported, or a group of an analysis that was."""
-    import stores
-    from spray.journal import last_command
-
-    try:
-        run = stores.open(store)
-    except stores.StoreError:  # its root is lost
-        return not last_command(store, ("attribute",)) and bool(last_command(store, ("import",)))
-    if not unit.startswith("analyses/"):
-        return "imported" in run.provenance
-    _, id, *rest = unit.split("/")
-    if rest[:1] in (["findings"], ["tested"]):
-        return False
-    try:
-        return bool(run.analysis(id).facts.get("imported"))
-    except (KeyError, stores.StoreError):  # its document is lost, too
-        return "imported" in run.provenance
 
 
 def show_run(run: Run, as_json: bool) -> None:

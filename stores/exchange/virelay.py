@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from stores.analyses import AnalysisHandle
 from stores.analysis import GroupAnalysis
@@ -69,7 +69,7 @@ def export_virelay(
         with h5.File(partial / "attribution.h5", "w") as file:
             _write_attributions(file, run, handle, rows, labels, report)
         with h5.File(partial / "analysis.h5", "w") as file:
-            _write_analyses(file, handle)
+            _write_analyses(file, handle, rows)
         _write_text(partial / "label-map.json", _label_map(run))
         _write_text(partial / "project.yaml", _project(run, handle, strategy))
     return folder / "project.yaml"
@@ -148,7 +148,8 @@ def _stretched(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(maps[:, y][:, :, x])
 
 
-def _write_analyses(file: Any, handle: AnalysisHandle) -> None:
+def _write_analyses(file: Any, handle: AnalysisHandle, rows: Int[np.ndarray, " m"]) -> None:
+    """The groups, of the samples that have a map: of one that failed since, ViRelAy could show nothing."""
     groups = [group for group in map(handle.read, handle.groups) if group.status == "ok"]
     if not groups:
         raise StoreError(
@@ -158,21 +159,30 @@ def _write_analyses(file: Any, handle: AnalysisHandle) -> None:
     clusterings = [name for name in groups[0].clusterings if all(name in it.clusterings for it in groups)]
     pictures = [name for name in groups[0].pictures if all(name in it.pictures for it in groups)]
     for group in groups:
-        _write_category(file.create_group(_category(group.group)), group, clusterings, pictures)
+        category = file.create_group(_category(group.group))
+        _write_category(category, group, np.isin(group.rows, rows), clusterings, pictures)
 
 
-def _write_category(category: Any, group: GroupAnalysis, clusterings: list[str], pictures: list[str]) -> None:
-    category["index"] = group.rows.astype(np.uint32)
+def _write_category(
+    category: Any,
+    group: GroupAnalysis,
+    there: Bool[np.ndarray, " m"],
+    clusterings: list[str],
+    pictures: list[str],
+) -> None:
+    category["index"] = group.rows[there].astype(np.uint32)
     embedding = category.create_group("embedding")
-    spectral = embedding.create_dataset("spectral", data=group.vectors[:, ::-1].astype(np.float32))
+    spectral = embedding.create_dataset("spectral", data=group.vectors[there, ::-1].astype(np.float32))
     spectral.attrs["eigenvalue"] = group.eigenvalues[::-1].astype(np.float32)
     for name in pictures:
-        picture = embedding.create_dataset(safe_key(name), data=group.pictures[name].astype(np.float32))
+        picture = embedding.create_dataset(
+            safe_key(name), data=group.pictures[name][there].astype(np.float32)
+        )
         picture.attrs["embedding"] = "spectral"
         picture.attrs["index"] = np.array([0, 1])
     cluster = category.create_group("cluster")
     for name in clusterings:
-        labels = group.clusterings[name].labels
+        labels = group.clusterings[name].labels[there]
         written = cluster.create_dataset(safe_key(name), data=labels)
         written.attrs["embedding"] = "spectral"
         written.attrs["k"] = int(labels.max(initial=-1)) + 1
