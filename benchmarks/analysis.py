@@ -19,7 +19,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -248,7 +248,7 @@ def bars(results: list[dict]) -> dict[str, dict]:
     }
 
 
-def main() -> None:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
@@ -260,40 +260,44 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--measure", nargs=2, metavar=("N", "METHOD"), help=argparse.SUPPRESS)
     parser.add_argument("--measure-classes", nargs=3, type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure_classes:
-        count, workers, full = options.measure_classes
+    return parser.parse_args()
+
+
+def measurements(given: argparse.Namespace) -> Iterator[dict]:
+    """All that are asked for, each as it is done."""
+    for n in given.sizes:
+        for method in given.methods:
+            if n <= LARGEST.get(method, n):
+                yield isolated(["--measure", str(n), method], given.limit)
+    for full in (False, True) if given.classes else ():
+        asked = [str(given.classes), str(given.workers), str(int(full))]
+        yield isolated(["--measure-classes", *asked], given.limit)
+
+
+def main() -> None:
+    given = options()
+    if given.measure_classes:
+        count, workers, full = given.measure_classes
         print(json.dumps(classes(count, 1300, workers, bool(full))))
         return
-    if options.measure:
-        print(json.dumps(measure(options.measure[1], int(options.measure[0]))))
+    if given.measure:
+        print(json.dumps(measure(given.measure[1], int(given.measure[0]))))
         return
     results = []
-    for n in options.sizes:
-        for method in options.methods:
-            if n <= LARGEST.get(method, n):
-                results.append(isolated(["--measure", str(n), method], options.limit))
-                if not options.json:
-                    print({k: v for k, v in results[-1].items() if k != "eigenvalues"}, flush=True)
-    for full in (False, True) if options.classes else ():
-        results.append(
-            isolated(
-                ["--measure-classes", str(options.classes), str(options.workers), str(int(full))],
-                options.limit,
-            )
-        )
-        if not options.json:
-            print(results[-1], flush=True)
+    for result in measurements(given):
+        results.append(result)
+        if not given.json:
+            print({k: v for k, v in result.items() if k != "eigenvalues"}, flush=True)
     agreement(results)
     report = {"results": results, "exponents": exponents(results), "to_reach": bars(results)}
-    if options.json:
+    if given.json:
         print(json.dumps(report, indent=1))
-    else:
-        apart = {(r["method"], r["n"]): r["eigenvalues_apart"] for r in results if "eigenvalues_apart" in r}
-        print({"exponents": report["exponents"], "eigenvalues apart from ours": apart})
-        for name, bar in report["to_reach"].items():
-            word = "reached" if bar["reached"] else "NOT reached"
-            print(f"{name}: {bar['measured']} (at most {bar['at_most']}): {word}")
+        return
+    apart = {(r["method"], r["n"]): r["eigenvalues_apart"] for r in results if "eigenvalues_apart" in r}
+    print({"exponents": report["exponents"], "eigenvalues apart from ours": apart})
+    for name, bar in report["to_reach"].items():
+        word = "reached" if bar["reached"] else "NOT reached"
+        print(f"{name}: {bar['measured']} (at most {bar['at_most']}): {word}")
 
 
 if __name__ == "__main__":
