@@ -89,17 +89,44 @@ def test_a_control_on_other_samples_is_not_told_as_part_of_the_net(visit, run):
     removal |= {"controls": {"random": 0.02, "matched": 0.25}}
     evidence = {"removal": removal, "transplant": removal, "pasted_on": 7}
     subject = json.dumps({"kind": "finding", "evidence": evidence})
-    told = v.state(f"spray.effects({subject}, 'x').map(spray.effectWords)")
+    told = v.state(f"spray.effects({subject}, {{ index: 0, name: 'x' }}).map(spray.effectWords)")
     for words in told:
         assert "net of the strongest control on the same samples +0.10" in words
         assert "(other samples, compared in log-odds only)" in words
     assert told[0].endswith("40 images") and told[1].endswith("of 40 on 7 images")
     spelt = json.dumps({"kind": "finding", "evidence": {"removal": {**removal, "elsewhere": ["random"]}}})
-    controls = v.state(f"spray.effects({spelt}, 'x')[0].controls")
+    controls = v.state(f"spray.effects({spelt}, {{ index: 0, name: 'x' }})[0].controls")
     assert controls == [["random", 0.02, True], ["matched", 0.25, False]], "the record says which"
-    rows = v.state(f"spray.effectPlots({subject}, 'x')[0].textContent")
+    rows = v.state(f"spray.effectPlots({subject}, {{ index: 0, name: 'x' }})[0].textContent")
     assert "control: random" in rows and "* other: matched" in rows
     assert "* on other samples: not in the net" in rows
+
+
+def test_effects_are_of_the_class_that_was_tested_not_of_the_group(visit, run):
+    """Relevance may explain another class than the samples', and a group of all classes is none."""
+    finding = run.analysis().findings()[0]
+    v = visit(f"#class={finding.group}&subject={finding.name}&page=cluster")
+    effect = {"mean": 0.12, "net": 0.10, "net_interval": [0.02, 0.2], "images": 40}
+    evidence = {"removal": effect, "transplant": effect, "flip_rate": 0.17, "target": 1}
+    subject = json.dumps({"kind": "finding", "evidence": evidence, "parts": {}})
+    name = run.classes[1]
+    for group in ({"index": -1, "name": "all classes"}, {"index": 0, "name": run.classes[0]}):
+        told = v.state(f"spray.effects({subject}, {json.dumps(group)}).map(spray.effectWords)")
+        assert f"17 % become “{name}”" in told[1] and group["name"] not in "".join(told)
+        assert all(f"probability of “{name}” " in words for words in told)
+        shown = v.state(f"spray.evidence({subject}, {json.dumps(group)}).map((at) => at?.textContent).join()")
+        plot = v.state(f"spray.effectPlots({subject}, {json.dumps(group)})[0].textContent")
+        assert all(f"become “{name}”" in text and f"for “{name}”" in text for text in (shown, plot))
+    joint = '{ index: -1, name: "all classes", n: 1797, status: "ok" }'
+    title = v.state(f"spray.caseTitle({joint}, {{ kind: 'finding', n: 70, region: [] }})")
+    assert title == "70 of 1,797 samples of all classes share one region"
+    words = "70 of 1,797 samples of all classes. Their relevance lies at the top."
+    assert v.state(f"spray.caseWords('{words}', {{ titled: true }})") == ["Their relevance lies at the top."]
+    own = json.dumps({"index": 1, "name": name})
+    told = v.state(f"spray.effects({subject}, {own}).map(spray.effectWords)")
+    assert told[0].startswith("region removed: class probability") and f"17 % become “{name}”" in told[1]
+    further = v.state(f"spray.furtherEvidence({subject}).textContent")
+    assert f"target{name}" in further
 
 
 def test_without_a_control_on_the_same_samples_nothing_is_called_net(visit, run):
@@ -108,11 +135,11 @@ def test_without_a_control_on_the_same_samples_nothing_is_called_net(visit, run)
     removal = {"mean": 0.08, "net": 0.08, "net_interval": [0.06, 0.1], "images": 40}
     removal |= {"controls": {"matched": 0.15, "same place": 0.01}, "elsewhere": ["matched", "same place"]}
     subject = json.dumps({"kind": "finding", "evidence": {"removal": removal}})
-    told = v.state(f"spray.effectWords(spray.effects({subject}, 'x')[0])")
+    told = v.state(f"spray.effectWords(spray.effects({subject}, {{ index: 0, name: 'x' }})[0])")
     assert (
         "no control on the same samples was run, 95 % between +0.06 and +0.10" in told and "net" not in told
     )
-    rows = v.state(f"spray.effectPlots({subject}, 'x')[0].textContent")
+    rows = v.state(f"spray.effectPlots({subject}, {{ index: 0, name: 'x' }})[0].textContent")
     assert "its 95 %" in rows and "net" not in rows and "* on other samples: compared in log-odds" in rows
 
 

@@ -74,7 +74,7 @@ spray.panel({
   /** Effects and pictures of the interventions. */
   proven(group, subject) {
     if (subject.kind !== "finding") return null;
-    const plots = spray.effectPlots(subject, group.name);
+    const plots = spray.effectPlots(subject, group);
     const parts = Object.entries(subject.parts ?? {}).filter(([, value]) => value === null || typeof value === "number");
     return [
       spray.element("h3", {}, "Does the model use it?"),

@@ -36,7 +36,7 @@ spray.panel({
       const [count, whole] = [spray.count(selection.length), spray.count(group.n)];
       const about = sample !== null ? "on this sample" : subject ? `still on ${spray.subjectName(subject)}, not on these samples` : "on nothing until a finding is chosen";
       spray.fill(this.eyebrow, spray.element("span", {}, "Selected by hand"));
-      spray.fill(this.title, `${count} of ${whole} “${group.name}” samples selected by hand`);
+      spray.fill(this.title, `${count} of ${whole} ${spray.samplesOf(group)} selected by hand`);
       spray.fill(this.summary, `The map is the mean of the selected samples. Nothing was measured on this selection; the verdict is ${about}.`);
       spray.fill(this.evidence);
       spray.fill(this.notes);
@@ -44,7 +44,7 @@ spray.panel({
     }
     spray.fill(this.title, spray.caseTitle(group, subject));
     spray.fill(this.summary, spray.caseWords(spray.caseSummary(group, subject), { titled: true }));
-    spray.fill(this.evidence, spray.evidence(subject, group.name));
+    spray.fill(this.evidence, spray.evidence(subject, group));
     spray.fill(this.notes, (subject?.notes ?? []).map((note) => spray.element("li", {}, note)));
   },
   paint({ chunk, subject, selection, origin }) {
@@ -73,10 +73,13 @@ spray.bytesOf = (packed) => {
 
 spray.subjectName = (subject) => (subject.kind === "finding" ? subject.name : subject.name === "noise" ? "noise" : `cluster ${subject.name}`);
 
+/** Samples of one class, or of all at once. */
+spray.samplesOf = (group) => (group.index < 0 ? `samples of ${group.name}` : `“${group.name}” samples`);
+
 spray.caseTitle = (group, subject) => {
   if (!subject) return group.status === "ok" ? `${group.name}: nothing selected` : `${group.name}: ${spray.classNote(group)}`;
   const share = `${spray.count(subject.n)} of ${spray.count(group.n)}`;
-  if (subject.kind === "finding") return `${share} “${group.name}” samples share ${subject.region ? "one region" : "one strategy"}`;
+  if (subject.kind === "finding") return `${share} ${spray.samplesOf(group)} share ${subject.region ? "one region" : "one strategy"}`;
   return `${group.name}, ${spray.subjectName(subject)}: ${share} samples`;
 };
 
@@ -84,7 +87,7 @@ spray.caseTitle = (group, subject) => {
     above it (``titled``) has told. */
 spray.caseWords = (summary, { titled = false } = {}) => {
   const [, measured, follows] = /^(.*?[.;])\s+((?:Confirmed|Not confirmed|Not shown)\b(?!.*\b(?:Confirmed|Not confirmed|Not shown)\b).*)$/s.exec(summary) ?? [null, summary, null];
-  const rest = titled ? measured.replace(/^[\d,]+ of [\d,]+ '.*?' samples\.\s+/s, "") : measured;
+  const rest = titled ? measured.replace(/^[\d,]+ of [\d,]+ (?:'.*?' samples|samples of all classes)\.\s+/s, "") : measured;
   return follows ? [spray.element("b", { class: "follows" }, follows), " ", rest] : [rest];
 };
 

@@ -68,7 +68,7 @@ spray.panel({
       spray.element(
         "div",
         { class: "flagged" },
-        spray.effects(subject, group.name).filter(Boolean).map(spray.effect),
+        spray.effects(subject, group).filter(Boolean).map(spray.effect),
         spray.element("p", { class: "ways" }, spray.element("a", { href: address }, "its samples, and your verdict →"), spray.element("a", { href: spray.router.address({ page: "cluster", group: group.index, subject: subject.key }) }, "all evidence, compare →")),
       ),
       spray.proof(group, subject, { most: 6, size: 48, silent: true }),

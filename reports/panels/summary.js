@@ -86,7 +86,7 @@ spray.panel({
   },
   row(group, subject) {
     const { verdict, note, by } = this.judged(subject);
-    const [removed, pasted] = spray.effects(subject, group.name).map((entry) => (entry ? spray.signed(entry.mean, entry.sign) : "–"));
+    const [removed, pasted] = spray.effects(subject, group).map((entry) => (entry ? spray.signed(entry.mean, entry.sign) : "–"));
     const figures = { samples: spray.count(subject.n), suspicion: spray.decimal(subject.score), removed, pasted };
     const cells = Object.entries(figures).map(([label, text]) => spray.element("td", { class: "n", "data-label": label }, text));
     const said = Object.entries({ verdict, note, by }).map(([label, content]) => spray.element("td", { "data-label": label, class: content === "–" ? "nothing" : null }, content));

@@ -3,9 +3,9 @@
    is recorded, and pictures before and after. */
 
 /** What was measured, in short: each intervention's effect beside its controls, then the parts of the score as bars. */
-spray.evidence = (subject, className) => {
+spray.evidence = (subject, group) => {
   if (!subject || subject.kind !== "finding") return [];
-  const [removed, pasted] = spray.effects(subject, className);
+  const [removed, pasted] = spray.effects(subject, group);
   const parts = Object.entries(subject.parts ?? {}).filter(([, value]) => value === null || typeof value === "number");
   const list = parts.length ? spray.element("dl", { class: "parts", "aria-label": "Parts of the suspicion" }, parts.slice(0, 8).map(([name, value]) => spray.part(name, value))) : null;
   const key = removed || pasted ? spray.element("p", { class: "key-line" }, spray.element("i", { class: "tick" }), `ticks: the same done to control ${(removed ?? pasted).what === "these channels" ? "channels" : "regions"}`) : null;
@@ -14,10 +14,12 @@ spray.evidence = (subject, className) => {
 
 /** The interventions of a finding: {title, sign, measure, mean, net, interval, controls, images, hosts, way}, null where not
     run. Controls are [name, value, beside]: what was done to other samples is compared in log-odds and may be no part
-    of the net effect, which then is greater than the difference. */
-spray.effects = (subject, className) => {
-  const { removal, transplant, flip_rate: flips } = subject.evidence ?? {};
-  const turned = Number.isFinite(flips) ? `: ${spray.percent(flips)} become “${className}”` : "";
+    of the net effect, which then is greater than the difference. ``of`` is the class that was looked at, where it is not
+    that of the samples: relevance may explain another, and of all classes at once there is none. */
+spray.effects = (subject, group) => {
+  const { removal, transplant, flip_rate: flips, target } = subject.evidence ?? {};
+  const of = Number.isInteger(target) && target >= 0 && target !== group.index ? spray.className(target) : null;
+  const turned = Number.isFinite(flips) ? `: ${spray.percent(flips)} become “${of ?? group.name}”` : "";
   const read = (title, sign, entry) => {
     const mean = entry?.mean ?? entry?.effect;
     if (!Number.isFinite(mean)) return null;
@@ -26,11 +28,11 @@ spray.effects = (subject, className) => {
     const controls = Object.entries(entry.controls ?? { control: entry.control }).filter(([, value]) => Number.isFinite(value)).map(([name, value]) => [name, value, isBeside(name, value)]);
     const interval = entry.net_interval ?? entry.interval;
     const known = Array.isArray(interval) && interval.every(Number.isFinite);
-    return { title, sign, measure: spray.measures[entry.measure] ?? spray.measures.probability, mean, net: entry.net ?? null, interval: known ? interval : null, controls, images: entry.images ?? entry.n, hosts: sign > 0 ? (subject.evidence.pasted_on ?? null) : null, way: entry.way };
+    return { title, sign, measure: spray.measures[entry.measure] ?? spray.measures.probability, mean, net: entry.net ?? null, interval: known ? interval : null, controls, images: entry.images ?? entry.n, hosts: sign > 0 ? (subject.evidence.pasted_on ?? null) : null, way: entry.way, of };
   };
   const channels = "channels" in (subject.evidence ?? {});
   const [without, elsewhere] = channels ? ["channels suppressed", "injected elsewhere"] : ["region removed", "pasted elsewhere"];
-  const found = [read(without, -1, removal), read(`${elsewhere}${turned}`, 1, transplant)];
+  const found = [read(of === null ? without : `${without}, for “${of}”`, -1, removal), read(`${elsewhere}${turned}`, 1, transplant)];
   for (const entry of found) if (entry) entry.what = channels ? "these channels" : "this region";
   return found;
 };
@@ -53,14 +55,14 @@ spray.effectSize = ({ images, hosts }) => (Number.isFinite(hosts) ? `of ${spray.
 
 /** An intervention in words, figures and all. */
 spray.effectWords = (entry) => {
-  const { title, sign, measure, mean, net, interval, controls, way } = entry;
+  const { title, sign, measure, mean, net, interval, controls, way, of } = entry;
   const signed = (value) => spray.signed(value, sign);
   const told = controls.map(([name, value, beside]) => `${name} ${signed(value)}${beside ? " (other samples, compared in log-odds only)" : ""}`).join(", ");
   // Net effects keep the sign they have in the finding's summary and on the plot: above 0 speaks for the finding.
   const [inside, others] = [controls.filter(([, , beside]) => !beside), controls.filter(([, , beside]) => beside)];
   const against = inside.length || !others.length ? `effect net of the strongest control${others.length ? " on the same samples" : ""} ${spray.signed(net ?? mean, 1)}` : "no control on the same samples was run";
   const range = interval ? `; ${against}, 95 % between ${interval.map((end) => spray.signed(end, 1)).join(" and ")}` : "";
-  return `${title}${way ? ` (${way})` : ""}: class ${measure.name} ${signed(mean)}; controls: ${told || "none"}${range}; ${spray.effectSize(entry)}`;
+  return `${title}${way ? ` (${way})` : ""}: ${of ? `${measure.name} of “${of}”` : `class ${measure.name}`} ${signed(mean)}; controls: ${told || "none"}${range}; ${spray.effectSize(entry)}`;
 };
 
 /** An intervention as a bar from 0 to 1, its controls as ticks; figures in the tooltip. */
@@ -81,8 +83,8 @@ spray.effect = (entry) => {
 };
 
 /** Effects with their controls and intervals, those of one measure on one axis. */
-spray.effectPlots = (subject, className) => {
-  const entries = spray.effects(subject, className).filter(Boolean);
+spray.effectPlots = (subject, group) => {
+  const entries = spray.effects(subject, group).filter(Boolean);
   const measures = [...new Set(entries.map((entry) => entry.measure))];
   return measures.map((measure) => spray.effectPlot(entries.filter((entry) => entry.measure === measure), measure));
 };
@@ -197,14 +199,14 @@ spray.tested = ({ evidence = {} }) => {
 /** The part of the evidence that has no form of its own; null where there is none. */
 spray.furtherEvidence = (subject) => {
   const parts = Object.entries(subject.parts ?? {}).filter(([, value]) => value !== null && typeof value !== "number");
-  const rest = [...parts, ...Object.entries(subject.evidence ?? {}).filter(([name]) => !spray.told.has(name))];
+  const rest = [...parts, ...Object.entries(subject.evidence ?? {}).filter(([name]) => !spray.told.has(name)).map(([name, value]) => [name, name === "target" && Number.isInteger(value) ? spray.className(value) : value])];
   return rest.length ? spray.recorded(Object.fromEntries(rest)) : null;
 };
 
 /** Pictures before and after the interventions, each pair one above the other; painted once they are there. */
 spray.proof = (group, subject, { most = 12, size = 64, silent = false } = {}) => {
   if (!subject.pictured) {
-    const tested = subject.kind === "finding" && spray.effects(subject, group.name).some(Boolean);
+    const tested = subject.kind === "finding" && spray.effects(subject, group).some(Boolean);
     return tested && !silent ? spray.element("p", { class: "faint" }, "No pictures before and after were stored with this finding.") : null;
   }
   const place = spray.element("div", { class: "proof", style: { "--side": `${size}px` } }, spray.element("p", { class: "faint", role: "status" }, "Pictures are on their way…"));
