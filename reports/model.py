@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from stores import AnalysisHandle, Run, Table
-from stores.analysis import ALL_CLASSES, Finding, GroupAnalysis
+from stores.analysis import ALL_CLASSES, Finding, GroupAnalysis, is_tested
 from stores.circumstances import circumstances
 from stores.provenance import Json, canonical_json
 from stores.verdicts import members_digest
@@ -145,7 +145,7 @@ class ReportModel:
             raise ValueError(
                 f"{run.path} has no analysis to report. Run `spray analyze {run.path}` first, then report again."
             )
-        handle = run.analysis(analysis or _newest(run))
+        handle = run.shown_analysis(analysis)
         # Flagged ones first: where the score ranks another higher, no intervention bore that out.
         findings = tuple(sorted(handle.findings(), key=lambda finding: not finding.flagged))
         rank = {finding.name: place for place, finding in enumerate(findings)}
@@ -184,24 +184,6 @@ class ReportModel:
         raise KeyError(
             f"class {index} is not in this report; it has {[group.index for group in self.groups]}"
         )
-
-
-def _newest(run: Run) -> str:
-    """The newest analysis that can tell of suspicion: its findings were tested, if there are any; else the newest that
-    was searched for them, else the newest."""
-    names = list(reversed(run.analyses()))
-    searched = [name for name in names if run.analysis(name).searched]
-    if len(searched) > 1:
-        for name in searched:
-            findings = run.analysis(name).findings()
-            if not findings or any(map(is_tested, findings)):
-                return name
-    return (searched or names)[0]
-
-
-def is_tested(finding: Finding) -> bool:
-    """Whether an intervention was run on it: without one nothing can be flagged."""
-    return any(isinstance(finding.evidence.get(name), Mapping) for name in ("removal", "transplant"))
 
 
 def read_group(run: Run, analysis: GroupAnalysis, samples: Samples, findings: Sequence[Finding]) -> Group:

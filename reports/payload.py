@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Float, Int8
 
 from reports.images import packed, quantise
-from reports.model import Group, ReportModel, Subject, is_tested, spectral_unit
+from reports.model import Group, ReportModel, Subject, spectral_unit
 from reports.theme import CLUSTER_COLOURS, COLOUR_MAPS, LEVELS, SCALES
 from reports.verdicts import overlaps
 from stores import Verdict
+from stores.analysis import is_tested
 from stores.judgements import INHERITED_FROM
 
 SURROGATE = re.compile("[\ud800-\udfff]")

@@ -110,3 +110,8 @@ class FindingList(list[Finding]):
         from stores.shown import findings_html
 
         return findings_html(self)
+
+
+def is_tested(finding: Finding) -> bool:
+    """Whether an intervention was run on it: without one nothing can be flagged."""
+    return any(isinstance(finding.evidence.get(name), Mapping) for name in ("removal", "transplant"))

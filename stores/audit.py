@@ -25,6 +25,9 @@ from stores.verdicts import ROOT as VERDICTS
 from stores.verdicts import read_verdict, record, verdict_names, verdicts_given
 from stores.versions import refuse_newer
 
+Report = Callable[[int, int, str], object]
+"""``report(done, total, what)``"""
+
 UNIT = re.compile(r"[0-9]+|([0-9a-f]{12}-)?(all|c[0-9]+)")
 """Last segments of units: shards and lists of findings, groups, and what is kept while groups are tested."""
 UNCOMMITTED = (
@@ -65,7 +68,9 @@ class Problem:
         return f"{self.unit}{rows}: {self.detail}{done}"
 
 
-def check(path: Location, repair: bool = False) -> list[Problem]:
+def check(
+    path: Location, repair: bool = False, report: Report = lambda done, total, what: None
+) -> list[Problem]:
     """Verify a whole store, every committed byte of it, and name what is not committed.
 
     With ``repair``, the commits of damaged units are removed, so that running the stage again redoes just
@@ -74,6 +79,7 @@ def check(path: Location, repair: bool = False) -> list[Problem]:
     repair while another machine writes.
 
     A root that cannot be read is damage like any other: the rest is checked by what its copy, or else the tables, tell.
+    ``report`` is told how many of the committed units have been read.
 
     Raises:
         NotAStore: there is no store, nor was one.
@@ -84,13 +90,13 @@ def check(path: Location, repair: bool = False) -> list[Problem]:
         lost = Damaged(f"{path}: its {ROOT} is that of another run than its tables.")
         run = told_without_root(run.floor, run.path, writable=repair)
     refuse_newer(run.floor, everything=True)
-    walk = _Check(run, repair, lost)
+    walk = _Check(run, repair, lost, report)
     return [*walk.damages(), *walk.gaps(), *walk.notes()]
 
 
 class _Check:
-    def __init__(self, run: Run, repair: bool, lost: StoreError | None) -> None:
-        self.run, self.repair = run, repair
+    def __init__(self, run: Run, repair: bool, lost: StoreError | None, report: Report) -> None:
+        self.run, self.repair, self.report = run, repair, report
         self.lost = lost
         """Why the root could not be read."""
         self.floor = run.floor
@@ -235,8 +241,9 @@ class _Check:
     def _commits(self) -> Iterator[Problem]:
         units = sorted(self._units())
         yield from self._owners(units)
-        for unit in units:
+        for number, unit in enumerate(units, start=1):
             problem = self._commit(unit)
+            self.report(number, len(units), "check")
             if problem is None:
                 continue
             yield self._done(problem, partial(self.ledger.retract, unit)) if problem.redo else problem

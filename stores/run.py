@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from stores.analyses import AnalysisHandle, create_analysis, list_analyses
-from stores.analysis import GroupAnalysis
+from stores.analysis import GroupAnalysis, is_tested
 from stores.differences import difference
 from stores.encoding import COMPRESSION, group_document
 from stores.errors import Damaged, NotAStore, StoreError, Uncommitted, Unreadable
@@ -227,6 +227,25 @@ class Run:
             if handle.groups:
                 return handle
         raise Uncommitted(f"{self.path} has no analysis yet; run `spray analyze` first.")
+
+    def shown_analysis(self, id: str | None = None) -> AnalysisHandle:
+        """An analysis by its id, or the one that reports, exports and corrections are of where none is named.
+
+        That is the newest that can tell of suspicion: its findings were tested, or there are none; else the newest that
+        was searched for them, else the newest. One that was only begun takes no other's place.
+
+        Raises: as ``analysis``.
+        """
+        if id is not None:
+            return self.analysis(id)
+        handles = [handle for handle in list_analyses(self.floor, self.writable) if handle.groups]
+        searched = [handle for handle in reversed(handles) if handle.searched]
+        if len(searched) > 1:
+            for handle in searched:
+                findings = handle.findings()
+                if not findings or any(map(is_tested, findings)):
+                    return handle
+        return searched[0] if searched else self.analysis()
 
     def add_verdict(self, verdict: Verdict) -> None:
         """Append a verdict."""

@@ -163,6 +163,13 @@ def test_damaged_values_are_never_read(path: Path, damage: Callable[[Path], None
         (path / key).write_bytes(data)
 
 
+def test_a_check_tells_how_far_it_has_come(path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    stores.check(path, report=lambda *told: seen.append(told))
+    units = sum(key.startswith("ledger/commits/") and "verdicts" not in key for key in contents(path))
+    assert seen == [(done, units, "check") for done in range(1, units + 1)]
+
+
 def test_problems_name_shard_rows_and_file(path: Path) -> None:
     (path / "relevance/epsilon_plus_flat/input.place/c/0/0/0").write_bytes(b"short")
     [problem] = stores.check(path)

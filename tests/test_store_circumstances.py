@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from audit_tools import Images, contents, spray, tiny_model
+from click.testing import CliRunner
 
 import stores
+from reports.model import ReportModel
 from spray.analysis import Analysis, analyze
 from spray.analysis.null import GaussianNull
 from spray.analysis.stability import Stability
 from spray.attribution import Attribution, attribute_dataset, attribute_share
+from spray.cli import main
 from spray.findings import find
 from stores.circumstances import circumstances, shortfalls
 
@@ -152,3 +156,21 @@ def test_batches_that_memory_halved_are_told(run: stores.Run) -> None:
     sentence = "ran out of memory in 2 shards, which were computed in batches of 2, 8"
     assert told(run, "note") == [f"relevance/x: {sentence}"]
     assert f"relevance/x {sentence}" in spray("info", run.path)
+
+
+def test_an_analysis_that_was_only_begun_takes_no_other_s_place(run: stores.Run, tmp_path: Path) -> None:
+    whole = run.analysis()
+    begun = run.create_analysis(
+        stores.Provenance(({"name": "begun"},)), facts=whole.facts, groups=whole.groups
+    )
+    begun.write(whole.read(0))
+    assert run.analysis().id == begun.id and run.shown_analysis().id == whole.id
+    assert run.shown_analysis(begun.id[:6]).id == begun.id
+    assert ReportModel.from_run(run).analysis == whole.id
+    for command in (("export", run.path, tmp_path / "sheets"), ("feedback", run.path, tmp_path / "back")):
+        told = CliRunner().invoke(main, [str(word) for word in command])
+        assert told.exit_code == 0 and "WARNING" not in told.stderr
+        told = CliRunner().invoke(main, [*map(str, command), "--analysis", begun.id, "--force"])
+        assert "WARNING: Not written yet: 2 groups (" in told.stderr
+    written = json.loads((tmp_path / "back/summary.json").read_text())
+    assert written["analysis"] == begun.id

@@ -17,8 +17,9 @@ import zarr
 from store_tools import contents
 
 import stores
+from spray.cli.exchange import AXES as AXES_OF_COMMAND
 from stores import StoreError, exchange
-from stores.exchange.axes import channels_last
+from stores.exchange.axes import AXES, channels_last
 from stores.exchange.evidence import evidence_columns
 from stores.exchange.maps import pooled
 from stores.exchange.sheets import write_sheet
@@ -261,12 +262,41 @@ def test_channels_may_come_last(tmp_path: Path) -> None:
         ((9, 3, 32, 32), False),
         ((9, 3, 28, 3), False),
         ((9, 512, 7, 7), False),
+        ((9, 8, 32, 32), False),
         ((9, 512, 1, 1), False),
         ((9, 32, 32), False),
     ],
 )
 def test_what_can_only_be_channels_last_is(shape: tuple[int, ...], last: bool) -> None:
     assert channels_last(shape) is last
+
+
+@pytest.mark.parametrize("suffix", ["npy", "h5"])
+def test_many_channels_that_may_come_last_are_asked_about(tmp_path: Path, suffix: str) -> None:
+    """Relevance of a layer, of a model that has its channels last: as places they would be summed in silence."""
+    maps = np.random.default_rng(0).normal(size=(4, 12, 10, 6)).astype(np.float32)
+    path = tmp_path / f"maps.{suffix}"
+    if suffix == "npy":
+        np.save(path, maps)
+    else:
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            file["attribution"], file["label"] = maps, np.zeros(4, int)
+
+    def imported(name: str, axes: str | None) -> stores.Table:
+        one = exchange.import_arrays if suffix == "npy" else exchange.import_virelay
+        return one(tmp_path / name, path, axes=axes).table("relevance/imported")
+
+    with pytest.raises(
+        stores.StoreError, match=r"6 channels of 12 × 10 places, or 12 channels of 10 × 6.*--axes"
+    ):
+        imported("asked", None)
+    assert not (tmp_path / "asked").exists()
+    with pytest.raises(stores.StoreError, match="axes are channels-first or channels-last"):
+        imported("asked", "last")
+    last, first = imported("last", "channels-last"), imported("first", "channels-first")
+    assert np.allclose(last.read("input.full"), maps.transpose(0, 3, 1, 2), atol=2e-3)
+    assert np.allclose(first.read("input.full"), maps, atol=2e-3)
+    assert AXES == AXES_OF_COMMAND
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "zarr"])
@@ -730,6 +760,22 @@ def test_odd_analyses_of_hdf5_are_refused_by_name(tmp_path: Path, told: str) -> 
     with pytest.raises(stores.StoreError, match=rf"analysis\.h5: 00000000.*{told}"):
         exchange.import_virelay(tmp_path / "b.zarr", tmp_path / "a.h5", analyses=[tmp_path / "analysis.h5"])
     assert not (tmp_path / "b.zarr").exists()
+
+
+def test_two_analyses_in_files_of_one_name_are_two(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["attribution"], file["label"] = np.ones((2, 1, 6, 6), np.float32), np.array([0, 0])
+    paths = [tmp_path / "spectral/analysis.h5", tmp_path / "umap/analysis.h5"]
+    for path, labels in zip(paths, ([0, 1], [1, 0]), strict=True):
+        path.parent.mkdir()
+        with h5py.File(path, "w") as file:
+            _category(file)["cluster/k"] = labels
+    run = exchange.import_virelay(tmp_path / "b.zarr", tmp_path / "a.h5", analyses=paths)
+    found = [run.analysis(id).read(0).clusterings["k"].labels.tolist() for id in run.analyses()]
+    assert found == [[0, 1], [1, 0]]
+    again = exchange.import_virelay(tmp_path / "b.zarr", tmp_path / "a.h5", analyses=paths)
+    assert again.analyses() == run.analyses()
 
 
 def _category(file: Any) -> Any:

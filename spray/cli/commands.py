@@ -35,6 +35,7 @@ from spray.cli.output import (
     show_demo,
     show_json,
     show_run,
+    warn,
 )
 from spray.cli.problems import show_problems
 from spray.config import report_beside
@@ -387,9 +388,7 @@ def report(
         store, out or report_beside(store), analysis=analysis_id, title=title, carrier=carrier
     )
     run = stores.open(store)
-    handle = run.analysis(analysis_id)
-    for told in circumstances(run, handle):
-        click.echo(f"WARNING: {printable(told)}", err=True)
+    warn(circumstances(run, run.shown_analysis(analysis_id)))
     if as_json:
         show_json({"report": str(written.path), "bytes": written.bytes, "carrier": written.carrier})
     else:
@@ -442,7 +441,8 @@ def check(store: str, repair: bool, config: Path | None, quiet: bool, as_json: b
     import stores
 
     chosen = settings(config, flags)
-    problems = stores.check(store, repair=repair)
+    with reporting(quiet) as report:
+        problems = stores.check(store, repair=repair, report=report)
     left: list[str] | None = None
     if repair and any(it.redo for it in problems) and chosen.model.spec and chosen.data.spec:
         from spray.repair import redo

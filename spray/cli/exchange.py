@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from spray.cli.options import LocalPath, json_option, quiet_option
-from spray.cli.output import printable, reporting, show_json
+from spray.cli.output import printable, reporting, show_json, warn
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ARRAY = click.Path(exists=True, path_type=Path)
+AXES = ("channels-first", "channels-last")
 FORMATS = ("virelay", "csv", "parquet", "npz", "json")
 
 
@@ -111,6 +112,7 @@ def export(store: str, folder: Path, to: str, analysis_id: str | None, force: bo
       spray export run.zarr tables/ --to parquet
     """
     import stores
+    from stores.circumstances import shortfalls
     from stores.exchange import export_sheets, export_virelay
 
     run = stores.open(store)
@@ -119,6 +121,8 @@ def export(store: str, folder: Path, to: str, analysis_id: str | None, force: bo
             paths = [export_virelay(run, folder, analysis=analysis_id, report=report)]
         else:
             paths = export_sheets(run, folder, to, analysis=analysis_id, force=force, report=report)
+    if any(run.analysis(id).groups for id in run.analyses()):
+        warn(shortfalls(run, run.shown_analysis(analysis_id)))
     for path in paths:
         click.echo(printable(path))
 
@@ -135,6 +139,9 @@ def export(store: str, folder: Path, to: str, analysis_id: str | None, force: bo
 )
 @click.option("--classes", type=FILE, help="Names of the classes beside an array, one per line.")
 @click.option("--logits", type=ARRAY, help="The model's outputs beside an array.")
+@click.option(
+    "--axes", type=click.Choice(AXES), help="Where the maps' channels are, if the shape does not tell."
+)
 @click.option("--key", help="Which array of a .npz or a Zarr group.")
 @click.option("--method", default="imported", show_default=True, help="What the relevance table is called.")
 @quiet_option
@@ -145,6 +152,7 @@ def import_store(
     analyses: tuple[Path, ...],
     label_map: Path | None,
     method: str,
+    axes: str | None,
     quiet: bool,
     **beside: Any,
 ) -> None:
@@ -165,7 +173,9 @@ def import_store(
         raise click.UsageError(f"{', '.join(given)}: not beside {kind}, which {attribution.name} is.")
     with journal(out, "import"), reporting(quiet) as report:
         if arrays:
-            run = import_arrays(out, attribution, inputs=inputs, method=method, report=report, **beside)
+            run = import_arrays(
+                out, attribution, inputs=inputs, method=method, axes=axes, report=report, **beside
+            )
         else:
             run = import_virelay(
                 out,
@@ -174,6 +184,7 @@ def import_store(
                 analyses=analyses,
                 label_map=label_map,
                 method=method,
+                axes=axes,
                 report=report,
             )
     click.echo(f"{run.path}: {run.n:,} samples. Go on with: spray analyze {run.path}")

@@ -17,7 +17,7 @@ from spray.cli.options import (
     quiet_option,
     settings,
 )
-from spray.cli.output import printable, reporting, show_json
+from spray.cli.output import printable, reporting, show_json, warn
 from spray.cli.shown import show_comparison, show_correction
 
 METHODS = ("p-clarc", "a-clarc", "removal", "rrr")
@@ -235,10 +235,12 @@ def feedback(
       spray feedback run.zarr feedback/ --to parquet --only split --only weights --weight 0.1
     """
     import stores
+    from stores.circumstances import shortfalls
     from stores.exchange import export_feedback
 
+    run = stores.open(store)
     told = export_feedback(
-        stores.open(store),
+        run,
         folder,
         to,
         analysis=analysis_id,
@@ -247,6 +249,7 @@ def feedback(
         weight=weight,
         force=force,
     )
+    warn(shortfalls(run, run.shown_analysis(analysis_id)))
     if as_json:
         show_json({**asdict(told), "folder": str(told.folder)})
         return

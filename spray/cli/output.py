@@ -6,7 +6,7 @@ Names come from strangers: they are never markup, and never control sequences of
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,12 @@ def show_json(value: Any) -> None:
     from stores.plain_json import plain_json
 
     click.echo(plain_json(value))
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """What a reader of a result has to know, on standard error."""
+    for told in sentences:
+        click.echo(f"WARNING: {printable(told)}", err=True)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Audited:
         """Raises ComparisonError where there is no analysis, or one without findings."""
         run = place if isinstance(place, Run) else stores.open(place)
         try:
-            handle = run.analysis(analysis)
+            handle = run.shown_analysis(analysis)
         except Uncommitted:
             raise ComparisonError(
                 f"{run.path} has no analysis yet: run `spray analyze {run.path}`, then `spray verify`, first."

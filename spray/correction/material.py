@@ -69,7 +69,7 @@ def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | 
     if not isinstance(what, str):
         rows = _checked_rows(run, np.unique(np.asarray(what, dtype=np.int64)))
         return Artifact("rows", rows, _common_class(run, rows))
-    handle = analysis or run.analysis()
+    handle = analysis or run.shown_analysis()
     findings = {finding.name: finding for finding in handle.findings()}
     if what in findings:
         found = findings[what]

@@ -169,7 +169,7 @@ def correct(
         )
     if step.chosen_by is None and layer is not None:
         raise CorrectionError(f"'{step.name}' trains the whole model and takes no layer: leave it out.")
-    artifact = artifact_of(run, what, run.analysis(analysis) if run.analyses() else None)
+    artifact = artifact_of(run, what, run.shown_analysis(analysis) if run.analyses() else None)
     data = [None if one is None else as_audit_data(one) for one in (dataset, validation)]
     place, batch = torch.device(device), BATCH
     while True:

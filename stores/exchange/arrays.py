@@ -33,6 +33,7 @@ def import_arrays(
     logits: str | Path | None = None,
     inputs: str | Path | None = None,
     method: str = "imported",
+    axes: str | None = None,
     report: Report = lambda done, total, what: None,
 ) -> Run:
     """Write a run from arrays (``.npy``, ``.npz`` or Zarr) and lists (text, one entry a line).
@@ -47,13 +48,14 @@ def import_arrays(
         logits: array (n, class).
         inputs: uint8 array (n, y, x) or (n, y, x, channel), for thumbnails.
         method: the table is called "relevance/<method>".
+        axes: "channels-first" or "channels-last", where the shape of the maps alone does not tell.
         report: told how far it has come.
 
     Raises:
         StoreError: a file cannot be read, or the files do not fit together.
     """
     array = load_array(maps, key)
-    n = check_maps(array)[0]
+    n = check_maps(array, axes)[0]
     names = [] if classes is None else _lines(classes)
     indices = np.full(n, -1) if labels is None else _labels(labels, names)
     scores = None if logits is None else _logits(logits)
@@ -67,6 +69,7 @@ def import_arrays(
         thumbnails=None if inputs is None else _pictures(inputs),
         method=method,
         source={"format": "arrays", "maps": Path(maps).name},
+        axes=axes,
         report=report,
     )
 

@@ -24,6 +24,7 @@ def import_virelay(
     label_map: str | Path | None = None,
     method: str = "imported",
     grid: int = 28,
+    axes: str | None = None,
     report: Report = lambda done, total, what: None,
 ) -> Run:
     """Write a run from the files of a ViRelAy project, or from what CoRelAy wrote.
@@ -41,6 +42,7 @@ def import_virelay(
         label_map: JSON list of {index, word_net_id, name}.
         method: the table is called "relevance/<method>".
         grid: pooled maps have at most this many cells a side.
+        axes: "channels-first" or "channels-last", where the shape of the maps alone does not tell.
         report: told how far it has come.
 
     Raises:
@@ -65,8 +67,11 @@ def import_virelay(
             source={"format": "virelay", "attribution": Path(attribution).name},
             missing=dict.fromkeys(samples.absent, "no attribution in the file"),
             metadata={"labels": [", ".join(map(str, it)) for it in samples.all_labels]},
+            axes=axes,
             report=report,
         )
-        for path in analyses:
-            import_analysis(run, path, method, grid, known.numbers, samples.rows)
+        names = [Path(path).name for path in analyses]
+        for number, (path, name) in enumerate(zip(analyses, names, strict=True)):
+            place = number if names.count(name) > 1 else None
+            import_analysis(run, path, method, grid, known.numbers, samples.rows, place)
     return run

@@ -11,14 +11,25 @@ import numpy as np
 from stores.analysis import ALL_CLASSES, Clustering, GroupAnalysis
 from stores.errors import StoreError
 from stores.exchange import hdf5
-from stores.provenance import Provenance
+from stores.provenance import Json, Provenance
 from stores.run import Run
 
 
 def import_analysis(
-    run: Run, path: str | Path, method: str, grid: int, numbers: Mapping[str, int], where: Mapping[int, int]
+    run: Run,
+    path: str | Path,
+    method: str,
+    grid: int,
+    numbers: Mapping[str, int],
+    where: Mapping[int, int],
+    place: int | None = None,
 ) -> None:
-    """Write one file's analysis into a run; the arguments are those of ``groups``."""
+    """Write one file's analysis into a run.
+
+    Args:
+        place: of this file among those that are imported, where another has its name: each is an analysis of its own.
+        numbers, where: as for ``groups``.
+    """
     table = f"relevance/{method}"
     cells = list(run.table(table).columns["input.place"].shape)
     facts = {
@@ -28,10 +39,10 @@ def import_analysis(
         "grid": cells,
         "imported": True,
     }
-    provenance = Provenance(
-        ({"name": "import", "format": "virelay", "file": Path(path).name, "grid": grid},),
-        (run.table(table).provenance.id,),
-    )
+    step: dict[str, Json] = {"name": "import", "format": "virelay", "file": Path(path).name, "grid": grid}
+    if place is not None:
+        step["place"] = place
+    provenance = Provenance((step,), (run.table(table).provenance.id,))
     with hdf5.opened(path) as file:
         planned = _categories(path, file, numbers, len(run.classes))
     handle = run.create_analysis(provenance, facts=facts, groups=planned)

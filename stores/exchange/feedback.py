@@ -88,7 +88,7 @@ def export_feedback(
     """
     folder = Path(folder)
     _check(folder, to, parts, weight, force)
-    handle = run.analysis(analysis)
+    handle = run.shown_analysis(analysis)
     found = judgements(run, handle)
     sentence = condemned(run, found, flagged=flagged)
     usable = run.samples.ok

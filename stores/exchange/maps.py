@@ -39,6 +39,7 @@ def import_maps(
     source: Mapping[str, Any] | None = None,
     missing: Mapping[int, str] | None = None,
     metadata: Mapping[str, Sequence[str]] | None = None,
+    axes: str | None = None,
     report: Report = lambda done, total, what: None,
 ) -> Run:
     """Write a run from maps, read block by block: a memory map or Zarr array never fills memory.
@@ -59,6 +60,7 @@ def import_maps(
         source: where the maps come from, for the provenance.
         missing: rows that have no map, with the reason.
         metadata: further columns of text.
+        axes: "channels-first" or "channels-last", where the shape alone does not tell (``stores.exchange.axes``).
         report: told how far it has come.
 
     Raises:
@@ -66,7 +68,7 @@ def import_maps(
     """
     if not method:
         raise StoreError("The table of the maps needs a name: give a method, such as 'imported'.")
-    n, shape = check_maps(maps)
+    n, shape = check_maps(maps, axes)
     labels = _labels(labels, len(classes))
     per_sample = {"ids": ids, "labels": labels, "logits": logits, "thumbnails": thumbnails}
     _check_lengths(n, per_sample | {f"metadata {name}": column for name, column in (metadata or {}).items()})
@@ -75,7 +77,8 @@ def import_maps(
     )
     cells = (min(grid, shape[1]), min(grid, shape[2]))
     step = {"name": "import", "method": method, "grid": list(cells), **(source or {})}
-    if channels_last(maps.shape):
+    last = channels_last(maps.shape, axes)
+    if last:
         step["axes"] = "n, y, x, channel"
     provenance = Provenance((step,))
     rows = max(1, _SHARD_BYTES // (4 * int(np.prod(shape))))
@@ -107,7 +110,7 @@ def import_maps(
     absent = dict(missing or {})
 
     def of_maps(low: int, high: int) -> dict[str, Any]:
-        block, holes = _block(maps, low, high, shape)
+        block, holes = _block(maps, low, high, shape, last)
         absent.update(dict.fromkeys((low + holes).tolist(), NO_CHUNK))
         return _relevance(block, labels[low:high], cells, full)
 
@@ -211,18 +214,18 @@ def _relevance_columns(shape: tuple[int, int, int], cells: tuple[int, int], full
     ]
 
 
-def check_maps(maps: Any) -> tuple[int, tuple[int, int, int]]:
+def check_maps(maps: Any, axes: str | None = None) -> tuple[int, tuple[int, int, int]]:
     """Their number, and the shape (channel, y, x) of one.
 
     Raises:
-        StoreError: no maps, or empty ones.
+        StoreError: no maps, or empty ones; or which axis their channels are on is not known.
     """
     shape, dtype = tuple(maps.shape), np.dtype(maps.dtype)
     if len(shape) not in (3, 4) or dtype.kind not in "fiu" or 0 in shape[1:]:
         raise StoreError(
             f"maps: expected numbers of shape (n, channel, y, x) or (n, y, x), got {dtype} of shape {shape}."
         )
-    if channels_last(shape):
+    if channels_last(shape, axes):
         shape = (*shape[:1], shape[3], *shape[1:3])
     if not shape[0]:
         raise StoreError(f"maps: there are none, the array is of shape {shape}. Give one for each sample.")
@@ -235,11 +238,11 @@ def _three(shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _block(
-    maps: Any, low: int, high: int, shape: tuple[int, int, int]
+    maps: Any, low: int, high: int, shape: tuple[int, int, int], last: bool
 ) -> tuple[Float[np.ndarray, "n c y x"], Int[np.ndarray, " hole"]]:
     """Maps, and which of them lack a part in the source."""
     values, absent = maps.read(slice(low, high)) if isinstance(maps, Source) else (maps[low:high], None)
-    if channels_last(maps.shape):
+    if last:
         values = np.moveaxis(np.asarray(values), 3, 1)
     with np.errstate(over="ignore"):  # what is too large for single precision is infinite, and a failed row
         block = np.asarray(values, np.float32).reshape(-1, *shape)

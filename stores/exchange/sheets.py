@@ -50,7 +50,7 @@ def export_sheets(
     if to not in SHEETS:
         raise StoreError(f"cannot export to {to!r}; choose one of {', '.join(SHEETS)}.")
     try:
-        handle = run.analysis(analysis)
+        handle = run.shown_analysis(analysis)
     except Uncommitted:
         handle = None
     sheets: dict[str, Callable[[], Columns]] = {

@@ -48,7 +48,7 @@ def export_virelay(
         OSError: the disk has less room than is needed.
     """
     h5 = h5py_module()
-    handle = run.analysis(analysis)
+    handle = run.shown_analysis(analysis)
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder} is not an empty folder; name one that is free.")
