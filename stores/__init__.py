@@ -7,9 +7,10 @@ verdicts what humans decided. The format itself is stated in SCHEMA.md.
 from stores import synthetic
 from stores.analyses import AnalysisHandle
 from stores.analysis import ALL_CLASSES, Clustering, Finding, GroupAnalysis
-from stores.audit import Problem, check
+from stores.audit import check
 from stores.errors import Damaged, NotAStore, StoreBusy, StoreError, Uncommitted, UnknownVersion
 from stores.names import safe_key
+from stores.problems import Problem
 from stores.provenance import TUNING, Provenance, canonical_json, describe, to_json
 from stores.run import Run, create, open
 from stores.schema import VERSION, Column, relevance_columns, sample_columns

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from stores import lost_roots, made_from
 from stores.analyses import ROOT as ANALYSES
-from stores.analyses import AnalysisHandle, analysis_content
-from stores.circumstances import not_finished, not_searched, of_other_samples
+from stores.analyses import analysis_content
 from stores.errors import Damaged, StoreError, Unreadable
-from stores.groups import group_key, is_group
+from stores.gaps import Gaps, sound_tables
 from stores.ledger import COMMITS, Commit, Ledger, fingerprint
-from stores.machines import TOLD, circumstances_of, numbers_in_words
-from stores.names import is_key
+from stores.lost_verdicts import verdict_problems
 from stores.places import Location
-from stores.roots import COPY, ROOT, contradicts, copied
+from stores.problems import Problem
+from stores.roots import ROOT, contradicts
 from stores.run import Run, opened, told_without_root
 from stores.tables import SAMPLES, Table
 from stores.verdicts import ROOT as VERDICTS
-from stores.verdicts import read_verdict, record, verdict_names, verdicts_given
 from stores.versions import refuse_newer
 
 Report = Callable[[int, int, str], object]
@@ -30,42 +27,9 @@ Report = Callable[[int, int, str], object]
 
 UNIT = re.compile(r"[0-9]+|([0-9a-f]{12}-)?(all|c[0-9]+)")
 """Last segments of units: shards and lists of findings, groups, and what is kept while groups are tested."""
-UNCOMMITTED = (
-    "is not written: its files are there, but no commit record (a writer stopped before it, or it was lost)"
-)
-
 OTHER_INPUTS = (
     "samples and relevance of these rows were made from different pixels: one of the two is another store's"
 )
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is not as it was committed.
-
-    ``kind`` is "bytes" (a file is missing or altered), "commit" (a commit record is), "metadata" (a document
-    of a table, analysis or array is), "verdict", "lease" (of an owner that died), "held" (by an owner on
-    another machine), "litter" (temporary files of a writer that died), "incomplete" (nothing is wrong, but the stage
-    that writes it has not come so far, or its commit was lost), "failed" (a sample that was there before a repair, and
-    could not be made again) or "note" (nothing is wrong, and it is worth knowing).
-    """
-
-    unit: str
-    kind: str
-    detail: str
-    rows: tuple[int, int] | None = None
-    """First row and one past the last, of a table's shard."""
-    repaired: bool = False
-    """Whether something was done about it: set right, or where ``redo`` says so, taken back."""
-    redo: bool = False
-    """Whether the stage that wrote the unit has to write it again, once it is repaired; it redoes just that."""
-    failed: tuple[int, ...] | None = None
-    """Rows of a shard that had failed before, where its commit could be read."""
-
-    def __str__(self) -> str:
-        rows = f", rows {self.rows[0]} to {self.rows[1] - 1}" if self.rows else ""
-        done = (" (taken back)" if self.redo else " (repaired)") if self.repaired else ""
-        return f"{self.unit}{rows}: {self.detail}{done}"
 
 
 def check(
@@ -91,7 +55,9 @@ def check(
         run = told_without_root(run.floor, run.path, writable=repair)
     refuse_newer(run.floor, everything=True)
     walk = _Check(run, repair, lost, report)
-    return [*walk.damages(), *walk.gaps(), *walk.notes()]
+    damages = list(walk.damages())
+    beside = Gaps(run, walk.told)
+    return [*damages, *beside.gaps(), *beside.notes()]
 
 
 class _Check:
@@ -108,29 +74,16 @@ class _Check:
 
     def damages(self) -> Iterator[Problem]:
         """What is not as it was committed."""
-        yield from self._root() if self.lost is None else self._lost_root(self.lost)
+        if self.lost is None:
+            yield from lost_roots.copy_problems(self.floor, self.run.n, self.run.digest, self._done)
+        else:
+            yield lost_roots.root_problem(self.floor, self.lost, self._done)
         yield from self._litter()
         yield from self._leases()
         yield from self._tables()
         yield from self._analyses()
         yield from self._commits()
-        yield from self._verdicts()
-
-    def gaps(self) -> Iterator[Problem]:
-        """What is not committed."""
-        yield from self._unwritten_shards()
-        yield from self._uncommitted_groups()
-        yield from self._unfinished_searches()
-
-    def notes(self) -> Iterator[Problem]:
-        """What is as it was committed, and yet worth knowing."""
-        for table in self._sound_tables():
-            with suppress(StoreError):  # what is wrong with a commit was told of it
-                yield from [Problem(table.key, "note", told) for told in circumstances_of(table)]
-        for handle in self._handles():
-            with suppress(StoreError):
-                if told := of_other_samples(self.run, handle):
-                    yield Problem(f"{ANALYSES}/{handle.id}", "note", told)
+        yield from verdict_problems(self.floor, self._done, self.repair)
 
     def _done(self, problem: Problem, repair: Callable[[], object] = lambda: None) -> Problem:
         """The problem, repaired if that is asked for and can be done."""
@@ -143,39 +96,6 @@ class _Check:
         except StoreError as error:
             return replace(problem, detail=f"{problem.detail}; {error}")
         return replace(problem, repaired=True)
-
-    def _root(self) -> Iterator[Problem]:
-        """The copy of a root that is there; one of an early release has none."""
-        try:
-            copy, root = self.floor.read(COPY), self.floor.read(ROOT)
-        except Unreadable as error:
-            yield Problem(COPY, "metadata", str(error))
-            return
-        except Damaged:
-            copy, root = b"", self.floor.read(ROOT)
-        if copy is None or copy == root:
-            return
-        if copied(self.floor) is not None and not lost_roots.fits(self.floor, self.run.n, self.run.digest):
-            told = (
-                f"is that of another run than {ROOT} beside it: put the right one in the place of the other"
-            )
-            yield Problem(COPY, "metadata", told)
-            return
-        problem = Problem(COPY, "metadata", f"the copy of {ROOT} is altered, or that of another run")
-        yield self._done(problem, partial(self.floor.put, COPY, root or b""))
-
-    def _lost_root(self, why: StoreError) -> Iterator[Problem]:
-        """The root, written again from its copy, or removed for the command that made the store to write it."""
-        if isinstance(why, Unreadable):
-            yield Problem(ROOT, "metadata", str(why))
-        elif (copy := lost_roots.sound_copy(self.floor)) is not None:
-            problem = Problem(ROOT, "metadata", f"{why} Its copy, {COPY}, is sound.")
-            yield self._done(problem, partial(lost_roots.restore, self.floor, copy))
-        else:
-            told = f"{why} It has no copy: the command that made the store writes it anew, once repair has removed it."
-            yield self._done(
-                Problem(ROOT, "metadata", told, redo=True), partial(lost_roots.take_away, self.floor)
-            )
 
     def _litter(self) -> Iterator[Problem]:
         for key in self.floor.litter():
@@ -247,7 +167,7 @@ class _Check:
             if problem is None:
                 continue
             yield self._done(problem, partial(self.ledger.retract, unit)) if problem.redo else problem
-        for table in self._sound_tables():
+        for table in sound_tables(self.run):
             yield from self._of_others(table)
         yield from self._of_other_inputs()
 
@@ -278,7 +198,7 @@ class _Check:
         Where some of the relevance agrees with the samples, the rest is another store's; where none does, no one
         can tell, and both are taken back.
         """
-        tables = {table.key: table for table in self._sound_tables()}
+        tables = {table.key: table for table in sound_tables(self.run)}
         samples = tables.pop(SAMPLES, None)
         if samples is None or made_from.COLUMN not in samples.columns:
             return
@@ -374,137 +294,3 @@ class _Check:
             elif fingerprint(data) != (size, digest):
                 bad.append(f"{key} has other bytes than were committed")
         return bad, unread
-
-    def _unwritten_shards(self) -> Iterator[Problem]:
-        for table in self._sound_tables():
-            if not (missing := table.missing()):
-                continue
-            folders = {
-                key.rpartition("/c/")[2].partition("/")[0]
-                for key in self.floor.sizes(table.key)
-                if "/c/" in key
-            }
-            missing = [shard for shard in missing if f"{table.key}/{shard}" not in self.told]
-            for shard in missing:
-                if str(shard) in folders:
-                    rows, unit = table.shards[shard], f"{table.key}/{shard}"
-                    yield Problem(unit, "incomplete", self._why_unwritten(unit), (rows.start, rows.stop))
-            absent = [shard for shard in missing if str(shard) not in folders]
-            if absent:
-                first, last = table.shards[absent[0]], table.shards[absent[-1]]
-                yield Problem(
-                    table.key,
-                    "incomplete",
-                    f"{len(absent)} of {len(table.shards)} shards are not written yet ({numbers_in_words(absent)})",
-                    (first.start, last.stop),
-                )
-
-    def _sound_tables(self) -> Iterator[Table]:
-        for key in self.run.table_keys():
-            try:
-                table = self.run.table_at(key)
-            except (Damaged, Unreadable):
-                continue
-            if table is not None:
-                yield table
-
-    def _uncommitted_groups(self) -> Iterator[Problem]:
-        """Groups and the newest findings whose files are there without a commit; nobody waits for earlier ones."""
-        for name in filter(is_key, self.floor.names(ANALYSES)):
-            committed = self.ledger.units(f"{ANALYSES}/{name}")
-            groups = set(filter(is_group, self.floor.names(f"{ANALYSES}/{name}")))
-            yield from self._planned_groups(name, {*committed, *groups})
-            units = [f"{ANALYSES}/{name}/{key}" for key in sorted(groups.difference(committed))]
-            lists = f"{ANALYSES}/{name}/findings"
-            newest = max((int(key) for key in self.floor.names(lists) if key.isdecimal()), default=0)
-            if newest > max(self.ledger.numbers(lists), default=0):
-                units.append(f"{lists}/{newest}")
-            for unit in units:
-                if unit not in self.told:
-                    yield Problem(unit, "incomplete", self._why_unwritten(unit))
-
-    def _unfinished_searches(self) -> Iterator[Problem]:
-        """Findings that are not searched or tested to the end, or not in groups that came later."""
-        for handle in self._handles():
-            if any(unit.startswith(f"{ANALYSES}/{handle.id}/") for unit in self.told):
-                continue  # which is to be written again
-            with suppress(StoreError, KeyError):  # damaged findings were told of
-                if told := not_searched(self.run, handle) or not_finished(handle):
-                    yield Problem(f"{ANALYSES}/{handle.id}/findings", "incomplete", told)
-
-    def _handles(self) -> Iterator[AnalysisHandle]:
-        """The analyses whose documents can be read."""
-        for name in filter(is_key, self.floor.names(ANALYSES)):
-            with suppress(Damaged, Unreadable):
-                content = analysis_content(self.floor, name)
-                if content is not None:
-                    yield AnalysisHandle(self.floor, content, writable=False)
-
-    def _why_unwritten(self, unit: str) -> str:
-        """Of a unit whose files are there."""
-        for lease in self.ledger.leases():
-            if lease.unit == unit and lease.holder is not None:
-                return f"is being written by {lease.holder}"
-        return UNCOMMITTED
-
-    def _planned_groups(self, name: str, there: set[str]) -> Iterator[Problem]:
-        """Groups that an analysis was begun for and of which nothing is there."""
-        try:
-            planned = (analysis_content(self.floor, name) or {}).get("groups") or []
-        except (Damaged, Unreadable):
-            return  # which is told of the document
-        keys = [group_key(group) for group in planned]
-        absent = [key for key in keys if key not in there and f"{ANALYSES}/{name}/{key}" not in self.told]
-        if absent:
-            few = ", ".join([*absent[:TOLD], *(["…"] if len(absent) > TOLD else [])])
-            detail = f"{len(absent)} of {len(keys)} groups are not written yet ({few})"
-            yield Problem(f"{ANALYSES}/{name}", "incomplete", detail)
-
-    def _verdicts(self) -> Iterator[Problem]:
-        yield from self._verdict_records()
-        names = verdict_names(self.floor)
-        known = {*names, *self.floor.names(f"{VERDICTS}/damaged")}
-        for number in range(1, 1 + max(verdicts_given(self.floor), default=0)):
-            if f"{number:08d}.json" not in known:
-                yield Problem(
-                    f"{VERDICTS}/{number:08d}.json", "verdict", "is missing, and cannot be made again"
-                )
-        for name in names:
-            key = f"{VERDICTS}/{name}"
-            try:
-                read_verdict(self.floor, key)
-            except StoreError as error:
-                yield self._done(Problem(key, "verdict", str(error)), partial(self._set_aside, name))
-
-    def _verdict_records(self) -> Iterator[Problem]:
-        """Records of verdicts that cannot be read, and verdicts that are none of those that were given there.
-
-        A verdict without a record is no news: early releases kept none, and a crash right after it leaves it so.
-        Repair makes up for it.
-        """
-        for number in verdicts_given(self.floor):
-            unit, name = f"{VERDICTS}/{number:08d}", f"{number:08d}.json"
-            key = f"{VERDICTS}/{name}"
-            try:
-                data = self.floor.read(key)
-                read_verdict(self.floor, key)
-            except StoreError:
-                data = None  # which is told of the verdict
-            try:
-                commit = self.ledger.commit(unit)
-                if commit is not None and commit.unit != unit:
-                    raise Damaged(f"its commit record is that of {commit.unit}")
-            except Damaged as error:
-                yield self._done(Problem(unit, "commit", str(error)), partial(record, self.floor, unit, data))
-                continue
-            if data is None:
-                continue
-            if commit is None and self.repair:
-                record(self.floor, unit, data)
-            elif commit is not None and fingerprint(data) != commit.files.get(key):
-                problem = Problem(key, "verdict", "is a verdict, but not the one that was given there")
-                yield self._done(problem, partial(self._set_aside, name))
-
-    def _set_aside(self, name: str) -> None:
-        self.floor.put(f"{VERDICTS}/damaged/{name}", self.floor.read(f"{VERDICTS}/{name}") or b"")
-        self.floor.delete(f"{VERDICTS}/{name}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from stores.errors import Damaged, StoreError, Unreadable
 from stores.floor import Floor
 from stores.ledger import COMMITS, create_once
+from stores.problems import Done, Problem
 from stores.roots import COPY, ROOT, content_in, copied, run_digest
 from stores.tables import table_keys
 
@@ -67,6 +69,38 @@ def restore(floor: Floor, copy: bytes) -> None:
     """Write the root again."""
     _set_aside(floor)
     floor.put(ROOT, copy)
+
+
+def copy_problems(floor: Floor, samples: int, digest: str, done: Done) -> Iterator[Problem]:
+    """Of the copy of a root that is there, and says this; one of an early release has none."""
+    try:
+        copy, root = floor.read(COPY), floor.read(ROOT)
+    except Unreadable as error:
+        yield Problem(COPY, "metadata", str(error))
+        return
+    except Damaged:
+        copy, root = b"", floor.read(ROOT)
+    if copy is None or copy == root:
+        return
+    if copied(floor) is not None and not fits(floor, samples, digest):
+        told = f"is that of another run than {ROOT} beside it: put the right one in the place of the other"
+        yield Problem(COPY, "metadata", told)
+        return
+    problem = Problem(COPY, "metadata", f"the copy of {ROOT} is altered, or that of another run")
+    yield done(problem, partial(floor.put, COPY, root or b""))
+
+
+def root_problem(floor: Floor, why: StoreError, done: Done) -> Problem:
+    """Of a root that is lost: written again from its copy, or removed for the command that made the store."""
+    if isinstance(why, Unreadable):
+        return Problem(ROOT, "metadata", str(why))
+    if (copy := sound_copy(floor)) is not None:
+        problem = Problem(ROOT, "metadata", f"{why} Its copy, {COPY}, is sound.")
+        return done(problem, partial(restore, floor, copy))
+    told = (
+        f"{why} It has no copy: the command that made the store writes it anew, once repair has removed it."
+    )
+    return done(Problem(ROOT, "metadata", told, redo=True), partial(take_away, floor))
 
 
 def _set_aside(floor: Floor) -> None:

@@ -20,8 +20,7 @@ TOLD = 8
 
 def facts_by_shard(table: Table) -> dict[int, dict[str, Any]]:
     """What the commits of a table say beside their rows, by shard; of those that are there."""
-    missing = set(table.missing())
-    return {shard: table.facts(shard) for shard in range(len(table.shards)) if shard not in missing}
+    return {shard: table.facts(shard) for shard in table.committed}
 
 
 def kinds(table: Table) -> list[tuple[Mapping[str, Any], list[int]]]:

@@ -36,7 +36,7 @@ PAIRS = (("members", "removed"), ("hosts", "pasted"))
 def run_html(run: Run) -> str:
     """The tables and analyses of a run."""
     tables = [
-        (table.name, f"{table.n:,}", f"{len(table.shards) - len(table.missing())} of {len(table.shards)}",
+        (table.name, f"{table.n:,}", f"{len(table.committed)} of {len(table.shards)}",
          f"{len(table.failures):,}", ", ".join(table.columns))
         for table in map(run.table, run.tables())
     ]  # fmt: skip
@@ -50,7 +50,7 @@ def run_html(run: Run) -> str:
 def table_html(table: Table) -> str:
     """The columns of a table."""
     columns = [(name, column.dtype, str(tuple(column.shape))) for name, column in table.columns.items()]
-    done = f"{len(table.shards) - len(table.missing())} of {len(table.shards)} shards"
+    done = f"{len(table.committed)} of {len(table.shards)} shards"
     head = f"<p><b>{escape(table.name)}</b>: {table.n:,} rows, {done}</p>"
     return head + grid(("column", "dtype", "shape of a row"), columns)
 

@@ -71,7 +71,7 @@ class Table:
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def __repr__(self) -> str:
-        done = len(self.shards) - len(self.missing())
+        done = len(self.committed)
         return (
             f"<Table {self.name!r}: {self.n} rows, {list(self.columns)}, {done} of {len(self.shards)} shards>"
         )
@@ -102,6 +102,11 @@ class Table:
         return absent
 
     @property
+    def committed(self) -> list[int]:
+        """The other shards, ascending."""
+        return sorted(set(range(len(self.shards))).difference(self.missing()))
+
+    @property
     def complete(self) -> bool:
         """Whether every shard is committed."""
         return not self.missing()
@@ -110,7 +115,7 @@ class Table:
     def failures(self) -> dict[int, str]:
         """Why a committed row has no values, by row number, ascending."""
         reasons = {}
-        for shard in self._committed():
+        for shard in self.committed:
             reasons.update(self.failed_in(shard))
         return dict(sorted(reasons.items()))
 
@@ -129,7 +134,7 @@ class Table:
             return self._whole.copy()
         mask = np.zeros(self.n, bool)
         shards = self.shards
-        for shard in self._committed():
+        for shard in self.committed:
             rows = shards[shard]
             mask[rows.start : rows.stop] = True
             mask[[int(row) for row in self._commit(shard).content["failed"]]] = False
@@ -387,9 +392,6 @@ class Table:
                 f"{self.shards[missing[0]].stop - 1}). Run the stage that writes them again, it goes on "
                 "where it stopped; or read the rows where `table.ok` is true."
             )
-
-    def _committed(self) -> list[int]:
-        return sorted(set(range(len(self.shards))).difference(self.missing()))
 
     def _commit(self, shard: int) -> Commit:
         if shard not in self._commits:

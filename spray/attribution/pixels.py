@@ -47,9 +47,10 @@ def refuse_changed(data: AuditData, samples: Table) -> None:
     Raises:
         AttributionError: they have changed.
     """
-    committed = [rows for shard, rows in enumerate(samples.shards) if shard not in set(samples.missing())]
     ok = samples.ok
-    rows = [row for row in (committed[0] if committed else ()) if ok[row]][:COMPARED_SAMPLES]
+    rows = [row for shard in samples.committed[:1] for row in samples.shards[shard] if ok[row]][
+        :COMPARED_SAMPLES
+    ]
     known = dict(zip(rows, samples.read(made_from.COLUMN, rows).tolist(), strict=True))
     if any(digest != known[row] for row, digest in pixel_digests(data, rows).items()):
         raise AttributionError(OTHER_PIXELS)

@@ -29,7 +29,6 @@ def take_back_failed(stage: Stage, tables: Tables) -> list[int]:
     """
     reader = BlockReader(stage.data, 1, stage.filler, stage.classes)
     samples = tables.samples
-    done = sorted(set(range(len(samples.shards))).difference(samples.missing()))
 
     @functools.cache
     def pixels(row: int) -> int | None:
@@ -50,7 +49,7 @@ def take_back_failed(stage: Stage, tables: Tables) -> list[int]:
     others = [tables.run.table(name) for name in tables.run.tables() if name != samples.name]
     known = {table.name: table for table in tables.relevance.values()}
     taken = set()
-    for shard in done:
+    for shard in samples.committed:
         failed = samples.failed_in(shard)
         if any(map(has_come_back, open_to_retry(failed))):
             for table in [*(known.get(table.name, table) for table in others), samples]:

@@ -27,7 +27,7 @@ def refuse_other(run: Run, name: str) -> None:
     entries = [step[ENTRY] for step in table.provenance.steps if ENTRY in step]
     if (then := entries[0] if entries else 1) == revision.REVISION:
         return
-    done = sorted(set(range(len(table.shards))).difference(table.missing()))
+    done = table.committed
     release = table.facts(done[0]).get("libraries", {}).get("spray-audit") if done else None
     raise AttributionError(
         f"{run.path}: {name} was begun by revision {then} of SpRAy's engine"

@@ -57,7 +57,7 @@ def stored_display(out: str | Path) -> Display | None:
 def stored_threads(out: str | Path) -> int | None:
     """Torch's threads when the first shard of the store at ``out`` was computed; None without one, or on GPUs."""
     for table in _tables(out):
-        for shard in sorted(set(range(len(table.shards))).difference(table.missing())):
+        for shard in table.committed[:1]:
             threads = table.facts(shard).get("threads")
             return threads if isinstance(threads, int) else None
     return None

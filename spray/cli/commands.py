@@ -441,7 +441,7 @@ def check(store: str, repair: bool, config: Path | None, quiet: bool, as_json: b
     import stores
 
     chosen = settings(config, flags)
-    with reporting(quiet) as report:
+    with reporting(quiet or as_json) as report:
         problems = stores.check(store, repair=repair, report=report)
     left: list[str] | None = None
     if repair and any(it.redo for it in problems) and chosen.model.spec and chosen.data.spec:

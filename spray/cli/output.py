@@ -233,7 +233,7 @@ def _facts(run: Run) -> dict[str, Any]:
             {
                 "name": name,
                 "shards": len(table.shards),
-                "committed": len(table.shards) - len(table.missing()),
+                "committed": len(table.committed),
                 "failed": len(failures),
                 "failures": failures,
                 "columns": list(table.columns),
