@@ -337,6 +337,16 @@ attribute_share(tiny_model(), Images(), {out!r}, step, share=int(sys.argv[1]), o
 """
 
 
+def test_errors_of_workers_are_told_once(
+    alone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with cluster("local:1") as workers, pytest.raises(AttributionError, match="nowhere"):
+        attribute_on(
+            workers, tiny_model(), Images(), tmp_path / "run.zarr", replace(STEP, layers=("nowhere",))
+        )
+    assert "Compute Failed" not in capfd.readouterr().err
+
+
 def test_two_processes_side_by_side_without_an_engine(alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "run.zarr"
     script = SHARE.format(tests=str(Path(__file__).parent), out=str(out))

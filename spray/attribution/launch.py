@@ -21,8 +21,14 @@ DEFAULTS: Mapping[str, Any] = {
 """Unless the profile says otherwise: one process with one thread in each job (one per GPU), and no web page that any
 user of the machine could open."""
 COUNTS = ("processes", "cores")
-DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"
-"""What workers on this machine run first: a terminal sends Ctrl-C to all, and who hands out the work answers."""
+CALM = """
+import logging, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+told = "Compute Failed"
+logging.getLogger("distributed.worker").addFilter(lambda record: not record.getMessage().startswith(told))
+"""
+"""What workers on this machine run first: a terminal sends Ctrl-C to all, and who hands out the work answers; errors
+are told once, by him."""
 
 
 @contextlib.contextmanager
@@ -52,7 +58,7 @@ def cluster(spec: str) -> Iterator[Any]:
                     processes=True,
                     dashboard_address=None,
                     scheduler_kwargs=DEFAULTS["scheduler_options"],
-                    preload=[DEAF],
+                    preload=[CALM],
                 )
             )
             yield stack.enter_context(distributed.Client(made))
