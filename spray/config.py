@@ -32,12 +32,12 @@ class DataConfig:
     spec: str = ""
     classes: str = ""
     """A text file with one class name per line, in the order of the model's outputs."""
-    masks: str = ""
-    """A folder with the masks of a folder's images, ``CLASS/NAME.png``: not 0 where the object is."""
     resize: int = 256
     crop: int = 224
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    masks: str = ""
+    """A folder with the masks of a folder's images, ``CLASS/NAME.png``: not 0 where the object is."""
 
 
 @dataclass(frozen=True)
