@@ -49,6 +49,8 @@ def not_written(run: Run, handle: AnalysisHandle) -> str:
     missing = handle.missing(handle.planned or [])
     if not missing:
         return ""
+    if of_other_samples(run, handle):
+        return f"Never written: {_groups(run, missing)}. Their samples are not those of then any more."
     return (
         f"Not written yet: {_groups(run, missing)}, of which nothing is said here. The command that made the analysis "
         "goes on with them."

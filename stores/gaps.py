@@ -70,11 +70,16 @@ class Gaps:
                 )
 
     def _uncommitted_groups(self) -> Iterator[Problem]:
-        """Groups and the newest findings whose files are there without a commit; nobody waits for earlier ones."""
+        """Groups and the newest findings whose files are there without a commit; nobody waits for earlier ones.
+
+        Of samples that are not those of then any more no command makes them: that is worth knowing, and no gap.
+        """
+        lapsed_ones = {handle.id for handle in self._handles() if self._has_lapsed(handle)}
         for name in filter(is_key, self.floor.names(ANALYSES)):
             committed = self.ledger.units(f"{ANALYSES}/{name}")
             groups = set(filter(is_group, self.floor.names(f"{ANALYSES}/{name}")))
-            yield from self._planned_groups(name, {*committed, *groups})
+            lapsed = name in lapsed_ones
+            yield from self._planned_groups(name, {*committed, *groups}, lapsed)
             units = [f"{ANALYSES}/{name}/{key}" for key in sorted(groups.difference(committed))]
             lists = f"{ANALYSES}/{name}/findings"
             newest = max((int(key) for key in self.floor.names(lists) if key.isdecimal()), default=0)
@@ -82,7 +87,7 @@ class Gaps:
                 units.append(f"{lists}/{newest}")
             for unit in units:
                 if unit not in self.told:
-                    yield Problem(unit, "incomplete", self._why_unwritten(unit))
+                    yield Problem(unit, "note" if lapsed else "incomplete", self._why_unwritten(unit))
 
     def _unfinished_searches(self) -> Iterator[Problem]:
         """Findings that are not searched or tested to the end, or not in groups that came later."""
@@ -108,7 +113,12 @@ class Gaps:
                 return f"is being written by {lease.holder}"
         return UNCOMMITTED
 
-    def _planned_groups(self, name: str, there: set[str]) -> Iterator[Problem]:
+    def _has_lapsed(self, handle: AnalysisHandle) -> bool:
+        with suppress(StoreError):
+            return bool(of_other_samples(self.run, handle))
+        return False
+
+    def _planned_groups(self, name: str, there: set[str], lapsed: bool) -> Iterator[Problem]:
         """Groups that an analysis was begun for and of which nothing is there."""
         try:
             planned = (analysis_content(self.floor, name) or {}).get("groups") or []
@@ -118,8 +128,13 @@ class Gaps:
         absent = [key for key in keys if key not in there and f"{ANALYSES}/{name}/{key}" not in self.told]
         if absent:
             few = ", ".join([*absent[:TOLD], *(["…"] if len(absent) > TOLD else [])])
-            detail = f"{len(absent)} of {len(keys)} groups are not written yet ({few})"
-            yield Problem(f"{ANALYSES}/{name}", "incomplete", detail)
+            yet = (
+                "not written, and their samples are not those of then any more"
+                if lapsed
+                else "not written yet"
+            )
+            detail = f"{len(absent)} of {len(keys)} groups are {yet} ({few})"
+            yield Problem(f"{ANALYSES}/{name}", "note" if lapsed else "incomplete", detail)
 
 
 def sound_tables(run: Run) -> Iterator[Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,24 @@ def test_samples_that_come_back_make_another_analysis(tmp_path: Path) -> None:
     assert all(now[key] == data for key, data in before.items())
     never = analyze(attribute(tmp_path / "sound.zarr"), QUICK)
     assert never.id == second.id and never.read(0).rows.tolist() == second.read(0).rows.tolist()
+
+
+def test_groups_of_samples_as_they_were_are_waited_for_by_nobody(tmp_path: Path) -> None:
+    """No command makes them: what is named as the next move would be done for ever."""
+    run = attribute(tmp_path / "run.zarr", 1, 9)
+    begun = analyze(run, QUICK, groups=[0, 1, 2])
+    (tmp_path / f"run.zarr/ledger/commits/analyses/{begun.id}/c1.json").unlink()
+    assert any("c1" in gap for gap in told(run, "incomplete"))
+    run = attribute(tmp_path / "run.zarr")
+    assert told(run, "incomplete") == []
+    assert any("c1" in note for note in told(run, "note"))
+    shutil.rmtree(tmp_path / f"run.zarr/analyses/{begun.id}/c1")
+    assert told(run, "incomplete") == []
+    assert any(
+        "1 of 3 groups are not written, and their samples are not those of then" in it
+        for it in told(run, "note")
+    )
+    assert any(it.startswith("Never written: 1 group") for it in shortfalls(run, run.analysis(begun.id)))
 
 
 def test_classes_that_are_analysed_after_a_search_are_searched_by_the_next(run: stores.Run) -> None:
