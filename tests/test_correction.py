@@ -629,7 +629,7 @@ def test_mistakes_are_named_with_the_way_out(case: tuple[Run, nn.Module, TensorD
 
 
 def test_what_is_saved_is_loaded_again_and_nothing_is_overwritten(
-    case: tuple[Run, nn.Module, TensorDataset], tmp_path: Path
+    case: tuple[Run, nn.Module, TensorDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, model, data = case
     done = spray.correct(run, "c3.f0", model, data, layer="1")
@@ -644,6 +644,12 @@ def test_what_is_saved_is_loaded_again_and_nothing_is_overwritten(
     with pytest.raises(CorrectionError, match="there already"):
         save(done, weights)
     before = weights.read_bytes()
+    save(done, weights, force=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            save(done, weights, force=True)
+    assert not record.exists()  # which would be told of weights that it is not of
     save(done, weights, force=True)
     save(done, tmp_path / "again" / "corrected.pt")
     assert weights.read_bytes() == (tmp_path / "again" / "corrected.pt").read_bytes() == before
@@ -677,6 +683,10 @@ def test_the_command(case: tuple[Run, nn.Module, TensorDataset], tmp_path: Path)
     ]
     shown = CliRunner().invoke(main, base)
     assert shown.exit_code == 0, shown.output
+    (log,) = Path(f"{run.path}.log").glob("*-correct-*.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["start", "saved", "end"]
+    assert events[0]["what"] == "c3.f0" and events[1]["weights"] == str(tmp_path / "out.pt")
     assert "attacked" in shown.output and "load it with --weights" in shown.output
     refused = CliRunner().invoke(main, base)
     assert refused.exit_code == 1 and "there already" in refused.output

@@ -101,6 +101,7 @@ def correct(
     from spray.correction import Splitting, save, step_of
     from spray.correction import correct as run_correction
     from spray.correction.saving import check_free
+    from spray.journal import journal
     from spray.workflow import choose_device, load_data, model_of
 
     check_free(out, force)
@@ -109,9 +110,13 @@ def correct(
     judged = None
     if validation is not None:
         judged = load_data(settings(config, {**flags, "data": validation}).data)
-    with reporting(quiet) as report:
+    run = stores.open(store)
+    with (
+        reporting(quiet) as report,
+        journal(run.path, "correct", what=what, method=method, out=str(out)) as log,
+    ):
         done = run_correction(
-            stores.open(store),
+            run,
             what,
             model_of(chosen.model),
             load_data(chosen.data),
@@ -123,7 +128,8 @@ def correct(
             device=choose_device(chosen.device),
             report=report,
         )
-    weights, record = save(done, out, force=force)
+        weights, record = save(done, out, force=force)
+        log("saved", weights=str(weights), record=str(record))
     if as_json:
         layers_told = [asdict(score) for score in done.layers]
         show_json({"weights": str(weights), "layers": layers_told, "doubt": done.doubt, **done.record})

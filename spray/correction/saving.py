@@ -36,6 +36,9 @@ def save(corrected: Corrected, path: str | Path, *, force: bool = False) -> tupl
         **corrected.record,
     }
     state = {name: tensor.detach().cpu() for name, tensor in corrected.model.state_dict().items()}
+    record.unlink(
+        missing_ok=True
+    )  # of other weights: stopped between the two, there is none rather than a wrong one
     with whole(weights) as partial, partial.open("wb") as file:
         torch.save(state, file)  # given a path, it would write the name of the partial file into the archive
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
