@@ -44,6 +44,11 @@ def shortfalls(run: Run, handle: AnalysisHandle) -> list[str]:
     return [sentence for sentence in told if sentence]
 
 
+def lacking(run: Run, handle: AnalysisHandle) -> list[str]:
+    """The same, and where the search for findings stopped: for who takes the results elsewhere."""
+    return [*shortfalls(run, handle), *filter(None, [not_finished(handle)])]
+
+
 def not_written(run: Run, handle: AnalysisHandle) -> str:
     """Groups that the analysis was begun for and that are not there; "" where all are."""
     missing = handle.missing(handle.planned or [])

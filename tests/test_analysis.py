@@ -386,6 +386,26 @@ def test_what_is_no_seed_is_refused(seed):
         Analysis(seed=seed)
 
 
+def test_large_components_are_told_apart_beside_however_many_small_ones():
+    """Two longish groups without an edge between them, and tight little ones that have no vectors of their own."""
+    rng = np.random.default_rng(0)
+    halves = np.arange(1000) % 2
+    maps = [np.stack([5 * rng.random(1000), halves, *0.05 * rng.standard_normal((4, 1000))], axis=1)]
+    for number in range(36):
+        centre = np.array([5 * (number + 0.5) / 36, 4 + 3 * number, 0, 0, 0, 0])
+        maps.append(centre + 0.05 * rng.standard_normal((14, 6)))
+    step = Analysis(
+        stability=Stability(draws=0),
+        picture="none",
+        representation=Channels(norm="none"),
+        clusterings=(KMeans(),),
+    )
+    found = step.group(np.concatenate(maps))
+    assert found.components == 38 and found.strategies >= 38
+    labels = found.clusterings["kmeans"].labels[:1000]
+    assert not set(labels[halves == 0]) & set(labels[halves == 1])
+
+
 def test_k_means_of_nothing_but_components_takes_no_search():
     maps, truth = groups_apart(40)
     found = Analysis(clusterings=(KMeans(),), picture="none").group(maps)

@@ -12,6 +12,7 @@ from spray.attribution import Attribution, attribute_dataset
 from spray.blocks import channels_last
 from spray.engine.errors import BadInput
 from spray.engine.methods import Captum, Function
+from spray.findings import find
 
 STEP = {"block": 4, "grid": 8, "thumbnails": 8}
 QUICK = Analysis(picture="none")
@@ -45,6 +46,7 @@ def test_a_function_is_stored_and_analysed_beside_a_composite(tmp_path):
     assert (composite["name"], composite["version"]) == ("occlusion", "1") and "function" not in composite
     handle = analyze(run, QUICK, relevance="relevance/occlusion")
     assert [handle.read(group).status for group in handle.groups] == ["ok"] * 3
+    find(run, handle)
     before = contents(out)
     attribute_dataset(tiny_model(), Images(), out, step)
     assert contents(out) == before and stores.check(out) == []

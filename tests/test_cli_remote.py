@@ -44,7 +44,7 @@ def test_every_command_works_on_a_remote_store(
 ) -> None:
     step = ["--block", "8", "--composite", "epsilon_plus"]
     quick = ["--neighbours", "3", "--picture", "none", "--quiet"]
-    few = ["--members", "4", "--budget", "60"]
+    few = ["--members", "6", "--budget", "60"]
     with s3_server(monkeypatch) as bucket:
         url = f"{bucket}/audits/run.zarr"
         for place in (url, tmp_path / "here.zarr"):

@@ -59,6 +59,21 @@ def test_samples_that_come_back_make_another_analysis(tmp_path: Path) -> None:
     assert never.id == second.id and never.read(0).rows.tolist() == second.read(0).rows.tolist()
 
 
+def test_tables_of_an_analysis_that_nobody_searched_are_not_handed_over_without_a_word(
+    tmp_path: Path,
+) -> None:
+    run = attribute(tmp_path / "run.zarr")
+    handle = analyze(run, QUICK)
+    asked = [
+        ["export", str(run.path), str(tmp_path / "tables"), "--to", "csv"],
+        ["feedback", str(run.path), str(tmp_path / "f")],
+    ]
+    for command in asked:
+        assert "Not searched for findings yet" in CliRunner().invoke(main, command).stderr
+    find(run, handle)
+    assert "WARNING" not in CliRunner().invoke(main, [*asked[0], "--force"]).stderr
+
+
 def test_groups_of_samples_as_they_were_are_waited_for_by_nobody(tmp_path: Path) -> None:
     """No command makes them: what is named as the next move would be done for ever."""
     run = attribute(tmp_path / "run.zarr", 1, 9)

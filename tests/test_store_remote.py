@@ -10,6 +10,7 @@ import reports
 import stores
 from spray.analysis import analyze
 from spray.attribution import Attribution, attribute_dataset
+from spray.findings import find
 from stores.remote import ObjectFloor
 
 STEP = Attribution(block=4, grid=5, thumbnails=8)
@@ -23,7 +24,9 @@ def test_an_audit_on_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         run = attribute_dataset(tiny_model(), Images(), url, STEP)
         written = {key: run.floor.read(key) for key in run.floor.sizes("")}
         assert written == expected
-        assert analyze(run).groups == [0, 1, 2]
+        handle = analyze(run)
+        assert handle.groups == [0, 1, 2]
+        find(run, handle)
         page = reports.build(url, tmp_path / "report.html")
         everything = [page.read_bytes(), *(run.floor.read(key) or b"" for key in run.floor.sizes(""))]
         assert not [data for data in everything if b"test-secret" in data or b"test-key-id" in data]

@@ -62,9 +62,13 @@ class Spectrum:
 
     @property
     def groups(self) -> int:
-        """Components that are groups by their size: of 20 samples; where there are few, of a fifth, at least 5."""
+        """Components that are groups, one at least, and all that have no vectors.
+
+        A group has 20 samples; where there are few, a fifth of them, at least 5.
+        """
         least = min(GROUP, max(5, len(self.component) // 5))
-        return int((np.bincount(self.component) >= least).sum())
+        sizes = np.bincount(self.component)[: self.components - self.without]
+        return self.without + max(int((sizes >= least).sum()), 1)
 
     @property
     def all_values(self) -> Float[np.ndarray, " a"]:

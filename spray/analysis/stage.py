@@ -183,7 +183,7 @@ class Analysis:
         tested = near.closed(solved.inside) if solved.without else near
         null = self.null.test(tested, self.eigenvectors, norm=norm, seed=self.seed)
         runners_up = [gap._asdict() for gap in others]
-        return max(best.k if null.significant else 1, solved.groups, solved.without + 1), {
+        return max(best.k if null.significant else 1, solved.groups), {
             **best._asdict(),
             "runners_up": runners_up,
             "null": dataclasses.asdict(null),

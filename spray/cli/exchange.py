@@ -112,7 +112,7 @@ def export(store: str, folder: Path, to: str, analysis_id: str | None, force: bo
       spray export run.zarr tables/ --to parquet
     """
     import stores
-    from stores.circumstances import shortfalls
+    from stores.circumstances import lacking
     from stores.exchange import export_sheets, export_virelay
 
     run = stores.open(store)
@@ -122,7 +122,7 @@ def export(store: str, folder: Path, to: str, analysis_id: str | None, force: bo
         else:
             paths = export_sheets(run, folder, to, analysis=analysis_id, force=force, report=report)
     if any(run.analysis(id).groups for id in run.analyses()):
-        warn(shortfalls(run, run.shown_analysis(analysis_id)))
+        warn(lacking(run, run.shown_analysis(analysis_id)))
     for path in paths:
         click.echo(printable(path))
 

@@ -241,7 +241,7 @@ def feedback(
       spray feedback run.zarr feedback/ --to parquet --only split --only weights --weight 0.1
     """
     import stores
-    from stores.circumstances import shortfalls
+    from stores.circumstances import lacking
     from stores.exchange import export_feedback
 
     run = stores.open(store)
@@ -255,7 +255,7 @@ def feedback(
         weight=weight,
         force=force,
     )
-    warn(shortfalls(run, run.shown_analysis(analysis_id)))
+    warn(lacking(run, run.shown_analysis(analysis_id)))
     if as_json:
         show_json({**asdict(told), "folder": str(told.folder)})
         return

@@ -222,7 +222,7 @@ def show_run(run: Run, as_json: bool) -> None:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    from stores.circumstances import not_finished, shortfalls
+    from stores.circumstances import lacking
     from stores.machines import batches, circumstances_of
 
     tables = []
@@ -256,7 +256,7 @@ def _facts(run: Run) -> dict[str, Any]:
                 "groups": len(handle.groups),
                 "missing": handle.missing(handle.planned or []),
                 "unsearched": handle.unsearched,
-                "shortfalls": [*shortfalls(run, handle), *filter(None, [not_finished(handle)])],
+                "shortfalls": lacking(run, handle),
                 "findings": len(findings),
                 "flagged": sum(finding.flagged for finding in findings),
             }
