@@ -237,6 +237,8 @@ def _typed(metadata: Metadata, kinds: Mapping[str, type]) -> Metadata:
     """The declared entries of a sample's metadata, each of its declared type."""
     typed = {}
     for name in kinds.keys() & metadata.keys():
+        if kinds[name] is Tensor and metadata[name] is None:
+            continue  # no mask
         try:
             typed[name] = _KINDS[kinds[name]](metadata[name])
         except (TypeError, ValueError):

@@ -62,11 +62,12 @@ class Preprocessing:
         return ((values - mean) / std).contiguous()
 
     def mask(self, image: Image.Image) -> Bool[Tensor, "h w"]:
-        """Where the object is in the model's input, of a picture that is not 0 there: any colour, any palette entry."""
-        bands = image.getbands()
-        colours = image if len(bands) == 1 else image.convert("RGBA").convert("RGB")
-        values = np.asarray(colours) != 0
-        inside = Image.fromarray(values if values.ndim == 2 else values.any(2))
+        """Where the object is in the model's input, of a picture that is not 0 there: any colour, any palette entry.
+
+        Where parts of the picture are transparent the others are the object. JPEG smears what is around an edge: there
+        more than half of the largest value is.
+        """
+        inside = Image.fromarray(_is_object(image))
         return torch.from_numpy(np.array(self._placed(inside, Image.Resampling.NEAREST), dtype=bool))
 
     def _placed(self, picture: Image.Image, how: Image.Resampling) -> Image.Image:
@@ -182,6 +183,17 @@ def _read(path: Path, what: str) -> tuple[Image.Image, int]:
         # The path in a system error's text would make the same data set's store differ from place to place.
         reason = error.strerror if isinstance(error, OSError) and error.errno else str(error)
         raise ValueError(f"unreadable {what}: {reason}") from error
+
+
+def _is_object(mask: Image.Image) -> Bool[np.ndarray, "h w"]:
+    """Where a mask says that the object is."""
+    bands = mask.getbands()
+    if "A" in bands and not (opaque := np.asarray(mask.getchannel("A")) > 0).all():
+        return opaque
+    values = np.asarray(mask if len(bands) == 1 else mask.convert("RGB"))
+    told = values > values.max(initial=0) / 2 if mask.format == "JPEG" else values != 0
+    inside: Bool[np.ndarray, "h w"] = np.any(np.atleast_3d(told), axis=2)
+    return inside
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -65,6 +65,24 @@ def test_masks_of_a_folder_follow_the_images_through_resizing_and_cropping(
     assert cropped[:, :4].all() and not cropped[:, 4:].any()
 
 
+def test_transparency_and_the_smear_of_jpeg_are_no_object(tmp_path: Path) -> None:
+    preprocessing = Preprocessing(64, 64)
+    upper = np.zeros((64, 64), bool)
+    upper[:29] = True
+    cut_out = np.zeros((64, 64, 4), np.uint8)
+    cut_out[..., 3] = 255 * upper  # a black object, cut out
+    white = np.full((64, 64, 4), 255, np.uint8)
+    white[..., 3] = 255 * upper
+    opaque = np.full((64, 64, 4), 255, np.uint8)
+    opaque[29:, :, :3] = 0
+    for pixels in (cut_out, white, opaque):
+        assert np.array_equal(preprocessing.mask(Image.fromarray(pixels)).numpy(), upper)
+    path = save(tmp_path / "mask.jpg", Image.fromarray((255 * upper).astype(np.uint8)))
+    with Image.open(path) as smeared:
+        assert (np.asarray(smeared) != 0).sum() > upper.sum()
+        assert np.array_equal(preprocessing.mask(smeared).numpy(), upper)
+
+
 def test_a_folder_audited_with_masks_knows_the_objects(folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, masks = folders
     with pytest.warns(UserWarning, match="1 of 4 images have no mask there"):
@@ -87,6 +105,7 @@ def test_samples_bring_masks_as_metadata_and_a_wrong_one_costs_its_own_row(tmp_p
         (data.images[row], 0, {"mask": kind}) for row, kind in enumerate((mask, mask.bool(), mask.numpy()))
     ]
     data.items = dict(enumerate(good)) | {3: (data.images[3], 1, {"mask": torch.ones(5, 5)})}
+    data.items[4] = (data.images[4], 1, {"mask": None})
     data.metadata = {"mask": Tensor}  # type: ignore[attr-defined]
     for workers in (0, 2):
         step = Attribution(composite="epsilon_plus", block=4, grid=4, workers=workers)
