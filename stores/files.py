@@ -34,8 +34,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Where the block does not end well ``folder`` stays as it is. Whether it may be replaced is for the caller to know.
 
     Raises:
-        ValueError: this process is in the folder, or below it, which would be gone from under it.
+        ValueError: this process is in the folder, or below it, which would be gone from under it; or it is a link.
     """
+    if folder.is_symlink():
+        raise ValueError(
+            f"{str(folder)!r} is a link and would be replaced whole: name the folder that it leads to."
+        )
     if Path.cwd().is_relative_to(folder.resolve()):
         raise ValueError(
             f"{str(folder)!r} is the folder you are in, or one above it, and would be replaced whole: name another."

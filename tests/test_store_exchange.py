@@ -609,6 +609,9 @@ def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytes
     for name in (".", "../here", "..", tmp_path):
         with pytest.raises(ValueError, match="the folder you are in"), whole_folder(Path(name)):
             pass
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    with pytest.raises(ValueError, match="is a link"), whole_folder(tmp_path / "link"):
+        pass
     assert (tmp_path / "here/mine").exists()
     with whole_folder(Path("../there")) as partial:
         (partial / "file").touch()
