@@ -185,7 +185,7 @@ def report_beside(store: str | Path) -> Path:
     Raises:
         ConfigError: the store is remote.
     """
-    from stores.places import named  # which brings Zarr with it
+    from stores.files import named  # which brings Zarr with it
 
     if "://" in str(store):
         raise ConfigError(f"{store} is remote: say where the report goes, with --out or out=.")

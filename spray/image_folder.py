@@ -255,7 +255,8 @@ def _masks(root: Path, images: Sequence[Path]) -> dict[str, Path]:
         ValueError: there are two for one.
     """
     files = _images(root)[0]
-    own, others = set(images), [file for file in files if file not in set(images)]
+    own = set(images)
+    others = [file for file in files if file not in own]
     by_name = {file.with_suffix(""): file for file in others}
     if len(by_name) < len(others):
         twice = next(file for file in others if by_name[file.with_suffix("")] != file)

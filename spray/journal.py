@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 
 from spray.invocation import COMMAND
 from stores.errors import StoreError
+from stores.files import named
 from stores.floor import Floor, LocalFloor
-from stores.places import Location, floor_at, named, refuse_place
+from stores.places import Location, floor_at, refuse_place
 from stores.provenance import to_json
 
 SUFFIX = ".log"

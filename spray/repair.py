@@ -24,6 +24,7 @@ from spray.workflow import (
     suited_to,
 )
 from stores import AnalysisHandle, Problem, Provenance, Run, describe
+from stores.circumstances import failed_rows
 from stores.groups import group_number
 from stores.ledger import Ledger
 from stores.roots import ROOT
@@ -121,12 +122,15 @@ def _redo_analysis(run: Run, id: str, groups: Sequence[int], config: AuditConfig
 def _selection(run: Run, id: str, config: AuditConfig) -> _Selection | None:
     """What gives an analysis its id, under this configuration's steps; its document may be lost."""
     for name in run.tables():
+        if name == "samples":
+            continue
         table = run.table(name)
-        for column in table.columns if name != "samples" else ():
+        failed = failed_rows(run, table)
+        for column in table.columns:
             step = suited_to(run, name, column, analysis_step(config.analysis))
             step = replace(step, picture=embedding.choose(step.picture, run.n))
             for group_by in get_args(GroupBy):
-                if lineage(run, table, column, group_by, step).id.startswith(id):
+                if lineage(table, failed, column, group_by, step).id.startswith(id):
                     return _Selection(step, name, column, group_by)
     return None
 

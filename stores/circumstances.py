@@ -92,17 +92,14 @@ def of_other_samples(run: Run, handle: AnalysisHandle) -> str:
     """Where other samples have failed by now than when the analysis was made; "" where the same have."""
     select = next((step for step in handle.provenance.steps if step.get("name") == SELECTION), None)
     try:
-        table = run.table(str(handle.facts["relevance"]))
-        now = failed_samples(run, table)
+        failed = failed_rows(run, run.table(str(handle.facts["relevance"])))
     except (KeyError, StoreError):
         return ""
-    then = select.get(FAILED) if select else None
+    now, then = failed_samples(failed), select.get(FAILED) if select else None
     if now == then or select is None:
         return ""
     if not isinstance(then, dict):  # none had, or an early release did not say: its groups do
-        since = sum(
-            int(np.isin(handle.read(group).rows, _failed_rows(run, table)).sum()) for group in handle.groups
-        )
+        since = sum(int(np.isin(handle.read(group).rows, failed).sum()) for group in handle.groups)
         if not since:
             return ""
         return f"{since:,} of its samples have failed since, and have no relevance any more."
@@ -112,17 +109,17 @@ def of_other_samples(run: Run, handle: AnalysisHandle) -> str:
     )
 
 
-def failed_samples(run: Run, table: Table) -> dict[str, Json] | None:
-    """How many samples have failed, here or in this table, and a digest of which; None where none has.
+def failed_samples(rows: Sequence[int]) -> dict[str, Json] | None:
+    """How many samples have failed, and a digest of which; None where none has.
 
     It is part of what makes an analysis that one: of samples that come back it knows nothing.
     """
-    rows = _failed_rows(run, table)
     digest = hashlib.sha256(np.array(rows, "<i8").tobytes()).hexdigest()[:16]
     return {"rows": len(rows), "digest": digest} if rows else None
 
 
-def _failed_rows(run: Run, table: Table) -> list[int]:
+def failed_rows(run: Run, table: Table) -> list[int]:
+    """Samples that have failed, as such or in this table, ascending."""
     return sorted({*run.samples.failures, *table.failures})
 
 

@@ -13,6 +13,11 @@ from pathlib import Path
 from stores.owners import Owner
 
 
+def named(path: str | Path) -> Path:
+    """A local path that ends in a name: "." and "x/.." are the folders that they stand for."""
+    return Path(path) if Path(path).name not in {"", ".."} else Path(path).resolve()
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to: it takes that place where the block ends well, and is removed where not."""
@@ -83,7 +88,7 @@ def enough_space(folder: Path, needed: int) -> None:
 
 def _partial(path: Path) -> Path:
     """Where this process writes what will be ``path``; what processes that died left there is removed."""
-    path = path if path.name not in ("", "..") else path.resolve()
+    path = named(path)
     name = re.compile(rf"\.{re.escape(path.name)}\.(?P<mark>[0-9a-z]+-[0-9]+-[0-9]+)\.partial")
     with contextlib.suppress(OSError):
         for left in path.parent.iterdir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from functools import cached_property
 
 from stores.analyses import ROOT as ANALYSES
 from stores.analyses import AnalysisHandle, analysis_content
@@ -40,10 +41,8 @@ class Gaps:
         for table in sound_tables(self.run):
             with suppress(StoreError):  # what is wrong with a commit was told of it
                 yield from [Problem(table.key, "note", told) for told in circumstances_of(table)]
-        for handle in self._handles():
-            with suppress(StoreError):
-                if told := of_other_samples(self.run, handle):
-                    yield Problem(f"{ANALYSES}/{handle.id}", "note", told)
+        for id, told in self._lapsed.items():
+            yield Problem(f"{ANALYSES}/{id}", "note", told)
 
     def _unwritten_shards(self) -> Iterator[Problem]:
         for table in sound_tables(self.run):
@@ -74,11 +73,10 @@ class Gaps:
 
         Of samples that are not those of then any more no command makes them: that is worth knowing, and no gap.
         """
-        lapsed_ones = {handle.id for handle in self._handles() if self._has_lapsed(handle)}
         for name in filter(is_key, self.floor.names(ANALYSES)):
             committed = self.ledger.units(f"{ANALYSES}/{name}")
             groups = set(filter(is_group, self.floor.names(f"{ANALYSES}/{name}")))
-            lapsed = name in lapsed_ones
+            lapsed = name in self._lapsed
             yield from self._planned_groups(name, {*committed, *groups}, lapsed)
             units = [f"{ANALYSES}/{name}/{key}" for key in sorted(groups.difference(committed))]
             lists = f"{ANALYSES}/{name}/findings"
@@ -113,10 +111,15 @@ class Gaps:
                 return f"is being written by {lease.holder}"
         return UNCOMMITTED
 
-    def _has_lapsed(self, handle: AnalysisHandle) -> bool:
-        with suppress(StoreError):
-            return bool(of_other_samples(self.run, handle))
-        return False
+    @cached_property
+    def _lapsed(self) -> dict[str, str]:
+        """Of the analyses, by id, that are of samples as they were: in what way."""
+        found = {}
+        for handle in self._handles():
+            with suppress(StoreError):
+                if told := of_other_samples(self.run, handle):
+                    found[handle.id] = told
+        return found
 
     def _planned_groups(self, name: str, there: set[str], lapsed: bool) -> Iterator[Problem]:
         """Groups that an analysis was begun for and of which nothing is there."""

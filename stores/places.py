@@ -52,11 +52,6 @@ def floor_at(path: Location) -> Floor:
     return remote_floor(str(path).rstrip("/"))
 
 
-def named(path: Location) -> Path:
-    """A local path that ends in a name: "." and "x/.." are the folders that they stand for."""
-    return Path(path) if Path(path).name not in {"", ".."} else Path(path).resolve()
-
-
 def refuse_place(path: Location) -> None:
     """Refuse a path where no store can lie, whatever is done about it.
 

@@ -36,7 +36,7 @@ from spray.analysis.stability import Stability
 from spray.journal import journal
 from stores import AnalysisHandle, Run, Table
 from stores.analysis import Clustering, GroupAnalysis
-from stores.circumstances import FAILED, SELECTION, failed_samples
+from stores.circumstances import FAILED, SELECTION, failed_rows, failed_samples
 from stores.provenance import Json, Provenance, describe
 
 Progress = Callable[[int, int, str], None]
@@ -286,18 +286,20 @@ class _SortedOut:
     invalid: Int[np.ndarray, " f"]
 
 
-def lineage(run: Run, table: Table, column: str, group_by: GroupBy, settled: Analysis) -> Provenance:
+def lineage(
+    table: Table, failed: Sequence[int], column: str, group_by: GroupBy, settled: Analysis
+) -> Provenance:
     """What gives an analysis its id: the relevance that was chosen, and the steps with their picture settled.
 
-    Which samples had failed is part of it: what was made without them is not mixed with what is made with them.
+    Which samples had ``failed`` is part of it: what was made without them is not mixed with what is made with them.
     """
-    failed = failed_samples(run, table)
+    without = failed_samples(failed)
     select: dict[str, Json] = {
         "name": SELECTION,
         "relevance": table.name,
         "column": column,
         "group_by": group_by,
-        **({FAILED: failed} if failed else {}),
+        **({FAILED: without} if without else {}),
     }
     return Provenance((select, describe(settled)), (table.provenance.id,))
 
@@ -349,7 +351,7 @@ def analyze(
         picture=embedding.choose(asked.picture, run.n),
         neighbours=dataclasses.replace(asked.neighbours, device=device),
     )
-    provenance = lineage(run, stored, column, group_by, settled)
+    provenance = lineage(stored, failed_rows(run, stored), column, group_by, settled)
     grid = list(stored.columns[column].shape[-2:]) if column.endswith(".place") else None
     handle = run.create_analysis(
         provenance,

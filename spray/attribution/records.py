@@ -83,9 +83,9 @@ class SampleRecord:
         }
         if self.thumbnails and inputs.ndim in (3, 4):
             columns["thumbnail"] = self.display.pictures(inputs, self.thumbnails)
-        if MASK in self._kinds(Tensor):
+        if self._masked:
             columns[MASK] = object_shares([facts.get(MASK) for facts in block.metadata], inputs[0], self.grid)
-        for name, kind in self._kinds(*DTYPES).items():
+        for name, kind in self._written.items():
             values = [kind(facts.get(name, ABSENT[kind])) for facts in block.metadata]
             columns[f"meta.{name}"] = values if kind is str else np.array(values, DTYPES[kind])
         return columns
@@ -94,9 +94,9 @@ class SampleRecord:
         """The columns' types, for inputs like ``filler``."""
         pictured = self.thumbnails > 0 and filler.ndim in (2, 3)
         thumbnail = self.display.pictures(filler[None], self.thumbnails).shape[1:] if pictured else None
-        metadata = {name: DTYPES[kind] for name, kind in self._kinds(*DTYPES).items()}
+        metadata = {name: DTYPES[kind] for name, kind in self._written.items()}
         mask = None
-        if MASK in self._kinds(Tensor):
+        if self._masked:
             if filler.ndim not in (2, 3):
                 raise BadInput(
                     f"masks tell where an object is, and an input of shape {tuple(filler.shape)} is no picture."
@@ -105,9 +105,15 @@ class SampleRecord:
         declared = sample_columns(classes, thumbnail=thumbnail, mask=mask, metadata=metadata)
         return [*declared, Column("digest", "int64")]
 
-    def _kinds(self, *kinds: type) -> dict[str, type]:
-        """The metadata that is declared to be of these types."""
-        return {name: kind for name, kind in self.data.metadata.items() if kind in kinds}
+    @property
+    def _masked(self) -> bool:
+        """Whether the samples say where the object is."""
+        return self.data.metadata.get(MASK) is Tensor
+
+    @property
+    def _written(self) -> dict[str, type]:
+        """The metadata that is text or numbers."""
+        return {name: kind for name, kind in self.data.metadata.items() if kind in DTYPES}
 
 
 def object_shares(

@@ -102,51 +102,58 @@ def _needed(store: str, units: Sequence[str]) -> list[str]:
 
 def _commands(store: str, units: Sequence[str]) -> list[str]:
     """What to run so that these units are written again: the commands that wrote them, where the log knows these."""
-    commands = dict.fromkeys(_command(store, unit) for unit in units)
+    commands = dict.fromkeys(_command(store, part) for part in dict.fromkeys(map(_part, units)))
     order = ("import", "attribute", "analyze", "verify")
     return [command for stage in order for at, command in commands if at == stage]
 
 
-def _command(store: str, unit: str) -> tuple[str, str]:
-    """The stage of a unit, and the last command that wrote its table or its analysis.
+def _part(unit: str) -> str:
+    """What one command writes: the table of a shard, the groups of an analysis, or what is found in them."""
+    pieces = unit.split("/")
+    if pieces[0] == "analyses":
+        return "/".join([*pieces[:2], *(["findings"] if pieces[2:3] in (["findings"], ["tested"]) else [])])
+    return "/".join(pieces[: 2 if pieces[0] == "relevance" else 1])
+
+
+def _command(store: str, part: str) -> tuple[str, str]:
+    """The stage of such a part, and the last command that wrote it.
 
     One of several processes that shared the work wrote only its share: the command without that does the rest.
     """
     from spray.journal import last_command
 
-    if _imported(store, unit):
+    if _imported(store, part):
         logged = last_command(store, ("import",))
         return "import", logged or "the command that wrote them, spray import, as it was given"
-    if not unit.startswith("analyses/"):
-        logged = last_command(store, ("attribute",), _wrote_table(unit))
+    if not part.startswith("analyses/"):
+        logged = last_command(store, ("attribute",), _wrote_table(part))
         logged = logged and SHARE.sub("", logged)
         return (
             "attribute",
             logged or "the command that wrote them, spray attribute or spray audit, as it was given",
         )
-    _, id, *rest = unit.split("/")
-    of_findings = rest[:1] in (["findings"], ["tested"])
-    stage = "verify" if of_findings else "analyze"
-    stages = ("rank", "verify") if of_findings else (stage,)
+    _, id, *found = part.split("/")
+    stage = "verify" if found else "analyze"
+    stages = ("rank", "verify") if found else (stage,)
     logged = last_command(store, stages, lambda facts: bool(facts.get("analysis", id) == id))
     return stage, logged or f"the command that wrote them, spray {stage} or spray audit, as it was given"
 
 
-def _wrote_table(unit: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether what a log tells is of the table that a unit is of, or is; the samples are of every command."""
+def _wrote_table(key: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether what a log tells is of the table of this key; the samples are of every command."""
     from stores.tables import table_key
 
     def fits(facts: Mapping[str, Any]) -> bool:
         tables = facts.get("tables")
-        if not unit.startswith("relevance/") or not isinstance(tables, list):
+        if not key.startswith("relevance/") or not isinstance(tables, list):
             return True
-        return any(f"{unit}/".startswith(f"{table_key(str(name))}/") for name in tables)
+        return key in (table_key(str(name)) for name in tables)
 
     return fits
 
 
-def _imported(store: str, unit: str) -> bool:
-    """Whether an import wrote this unit: a shard of a store that was imported, or a group of an analysis that was."""
+def _imported(store: str, part: str) -> bool:
+    """Whether an import wrote this: a table of a store that was imported, or an analysis that was."""
     import stores
     from spray.journal import last_command
 
@@ -154,10 +161,10 @@ def _imported(store: str, unit: str) -> bool:
         run = stores.open(store)
     except stores.StoreError:  # its root is lost
         return not last_command(store, ("attribute",)) and bool(last_command(store, ("import",)))
-    if not unit.startswith("analyses/"):
+    if not part.startswith("analyses/"):
         return "imported" in run.provenance
-    _, id, *rest = unit.split("/")
-    if rest[:1] in (["findings"], ["tested"]):
+    _, id, *found = part.split("/")
+    if found:
         return False
     try:
         return bool(run.analysis(id).facts.get("imported"))

@@ -75,9 +75,10 @@ def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | 
         found = findings[what]
         checked = _checked_rows(run, found.rows)
         return Artifact(what, checked, _class_of(run, found), found.region, handle.id, _target(found))
+    given = sorted(run.verdicts(), key=lambda verdict: verdict.moment)
     verdicts = [
         verdict
-        for verdict in sorted(run.verdicts(), key=lambda verdict: verdict.moment)
+        for verdict in given
         if what == verdict.key or (len(what) >= 8 and verdict.digest.startswith(what))
     ]
     if not verdicts:
@@ -86,7 +87,7 @@ def artifact_of(run: Run, what: str | Sequence[int], analysis: AnalysisHandle | 
             f"{run.path} has no finding or verdict '{what}'; findings of analysis {handle.id}, the most suspicious "
             f"first: {known}."
         )
-    _check_standing(run, verdicts[-1], what)
+    _check_standing(given, verdicts[-1], what)
     judged = JudgedRows(run).of(verdicts[-1])
     if judged.unclear:
         raise CorrectionError(
@@ -111,11 +112,14 @@ def _checked_rows(run: Run, rows: Rows) -> Rows:
     return rows
 
 
-def _check_standing(run: Run, verdict: Verdict, what: str) -> None:
-    """Refuse what nobody condemns: everybody's last word on these samples is that it is valid, or is taken back."""
+def _check_standing(given: Sequence[Verdict], verdict: Verdict, what: str) -> None:
+    """Refuse what nobody condemns: everybody's last word on these samples is that it is valid, or is taken back.
+
+    ``given`` are all verdicts, the earliest first.
+    """
     last = {
         said.author: said
-        for said in sorted(run.verdicts(), key=lambda said: said.moment)
+        for said in given
         if (said.subject, said.digest) == (verdict.subject, verdict.digest)
     }
     if all(said.verdict in ("valid", "withdrawn") for said in last.values()):

@@ -114,8 +114,10 @@ def _labels(path: str | Path, names: Sequence[str]) -> Int[np.ndarray, " n"]:
 def _label(text: str, known: Mapping[str, Sequence[int]], path: str | Path) -> int:
     """The class that a label names, by its name or its number; refused where that may be several."""
     meant = known.get(text, ())
-    if re.fullmatch(r"[0-9]+", text) and meant and int(text) < sum(map(len, known.values())):
-        meant = sorted({*meant, int(text)})
+    # As a number is written: int() also takes "1_1" and " 3", which may be names.
+    number = int(text) if re.fullmatch(r"-1|[0-9]+", text) else None
+    if meant and number is not None and 0 <= number < sum(map(len, known.values())):
+        meant = sorted({*meant, number})
     if len(meant) > 1:
         raise StoreError(
             f"{path}: the label {text!r} may be any of the classes {', '.join(map(str, meant))}, by name or by number. "
@@ -123,9 +125,8 @@ def _label(text: str, known: Mapping[str, Sequence[int]], path: str | Path) -> i
         )
     if meant:
         return meant[0]
-    # As a number is written: int() also takes "1_1" and " 3", which may be names.
-    if re.fullmatch(r"-1|[0-9]+", text) and int(text) <= LARGEST:
-        return int(text)
+    if number is not None and number <= LARGEST:
+        return number
     raise StoreError(
         f"{path}: the label {text!r} is no class's number and none of the {len(known)} classes. Name the classes "
         "in the order of their numbers, or give numbers; -1 is unknown."
